@@ -1,0 +1,96 @@
+/**
+ * The frames that two nodes exchange, as values. Bytes: `docs/PROTOCOL.md`.
+ */
+import type { Lsn } from "../lsn.ts";
+
+/** Version of the frames and of the handshake; both ends must speak the same. */
+export const PROTOCOL_VERSION = 1;
+
+/** Who a node is; both sides say it before any data. */
+export interface NodeIdentity {
+  /** Name of the cluster; nodes of different clusters never exchange rows. */
+  readonly cluster: string;
+  readonly node: string;
+  /** UUID of this life of the database; a restored or cloned database has one that its host does not know. */
+  readonly incarnation: string;
+  /** `pg_control_system().system_identifier`, a 64-bit integer as text. */
+  readonly systemIdentifier: string;
+  readonly timeline: number;
+  /** `server_version_num`, such as 180004. */
+  readonly serverVersion: number;
+  /** mmlite's own version. */
+  readonly program: string;
+}
+
+/** The pusher's first frame. */
+export interface Hello {
+  readonly kind: "hello";
+  readonly protocol: number;
+  readonly identity: NodeIdentity;
+  /** The node that the pusher means to reach; anyone else refuses. */
+  readonly receiver: string;
+  /** Where the receiver can dial the pusher's node, if anywhere. An empty host means: the address that this
+   * connection came from. */
+  readonly url: string | null;
+  /** `confirmed_flush_lsn` of the pusher's slot for this receiver: where a receiver without progress begins. */
+  readonly slotLsn: Lsn;
+  /** End of the last transaction that this receiver acked, as the pusher stored it; null before the first. */
+  readonly ackedLsn: Lsn | null;
+  /** How far the pusher's WAL is flushed: a receiver beyond it has seen a future that is gone. */
+  readonly walLsn: Lsn;
+}
+
+/** The receiver's answer when it takes the stream. */
+export interface Welcome {
+  readonly kind: "welcome";
+  readonly protocol: number;
+  readonly identity: NodeIdentity;
+  /** End of the last transaction of the pusher that the receiver holds: where the stream begins. */
+  readonly resumeLsn: Lsn;
+}
+
+/** Either side's last frame when it cannot go on: the error that the other side's operator sees. */
+export interface Refusal {
+  readonly kind: "refusal";
+  /** An `ErrorKind` of the sender's version. */
+  readonly errorKind: string;
+  readonly message: string;
+  readonly hint: string;
+}
+
+/** Whole pgoutput messages, verbatim, in the order of the slot. */
+export interface Data {
+  readonly kind: "data";
+  /** Views into the frame's bytes. */
+  readonly messages: readonly Uint8Array[];
+}
+
+/** The first piece of a message too long for one frame. */
+export interface FragmentStart {
+  readonly kind: "fragment_start";
+  /** Bytes of the whole message. */
+  readonly totalLength: number;
+  readonly bytes: Uint8Array;
+}
+
+/** A further piece of the message that `fragment_start` announced. */
+export interface Fragment {
+  readonly kind: "fragment";
+  readonly bytes: Uint8Array;
+}
+
+/** The receiver holds everything up to here on disk. */
+export interface Ack {
+  readonly kind: "ack";
+  readonly endLsn: Lsn;
+}
+
+/** Sent by both sides at an interval, so that silence means that the other side is gone. */
+export interface Heartbeat {
+  readonly kind: "heartbeat";
+  /** The sender's clock, microseconds since 1970-01-01 UTC. */
+  readonly sentAt: bigint;
+}
+
+/** A frame. */
+export type Frame = Hello | Welcome | Refusal | Data | FragmentStart | Fragment | Ack | Heartbeat;
