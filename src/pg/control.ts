@@ -1,0 +1,81 @@
+/**
+ * The control plane's connections: a small pool of the `postgres` package for catalog, status and bookkeeping.
+ *
+ * Never for the replication stream, COPY or apply: those need one session each under our own control.
+ */
+import postgres from "postgres";
+import { mapPostgresError } from "./errors.ts";
+import type { Query, Row } from "./query.ts";
+import type { PostgresTarget } from "./target.ts";
+
+/** Most control connections at a time; the rest of a node's SQL waits its turn. */
+const POOL_SIZE = 3;
+/** Seconds after which an unused control connection is closed. */
+const IDLE_TIMEOUT_S = 30;
+/** Seconds that a control connection may take to come up. */
+const CONNECT_TIMEOUT_S = 10;
+
+/** A pool that runs one statement at a time per connection and returns text. */
+export interface Control {
+  /** Runs a statement; `doing` completes "Cannot …" in the error. */
+  run(doing: string, text: string, params?: readonly (string | null)[]): Promise<readonly Row[]>;
+  /** The same as a `Query`, for functions that take one. */
+  query(doing: string): Query;
+  /** Closes every connection, waiting at most a second for running statements. */
+  close(): Promise<void>;
+}
+
+// bool, bytea, int8, int2, int4, oid, json, float4, float8, date, timestamp, timestamptz, jsonb, pg_lsn:
+// the package would parse and re-print these; as text they pass unchanged.
+const TEXT_TYPES = [16, 17, 20, 21, 23, 26, 114, 700, 701, 1082, 1114, 1184, 3802, 3220];
+
+/** Opens the pool; connects on first use. */
+export function openControl(target: PostgresTarget, applicationName: string): Control {
+  const sql = postgres({
+    host: target.host,
+    port: target.port,
+    database: target.database,
+    username: target.user,
+    ...(target.password === undefined ? {} : { password: target.password }),
+    ssl: target.ssl,
+    max: POOL_SIZE,
+    idle_timeout: IDLE_TIMEOUT_S,
+    connect_timeout: CONNECT_TIMEOUT_S,
+    fetch_types: false,
+    onnotice: () => {},
+    connection: {
+      application_name: applicationName,
+      search_path: "pg_catalog",
+      client_encoding: "UTF8",
+      DateStyle: "ISO",
+      TimeZone: "UTC",
+      statement_timeout: 0,
+      default_transaction_read_only: false,
+    },
+    types: {
+      text: { to: 25, from: TEXT_TYPES, serialize: String, parse: (text: string) => text },
+    },
+  });
+  const run: Control["run"] = async (doing, text, params) => {
+    try {
+      const query = params === undefined
+        ? sql.unsafe(text).simple()
+        : sql.unsafe(text, params as string[], { prepare: true });
+      const result = await query;
+      return lastResult(result as unknown as Row[] | Row[][]);
+    } catch (thrown) {
+      throw mapPostgresError(thrown, doing);
+    }
+  };
+  return {
+    run,
+    query: (doing) => (text, params) => run(doing, text, params as (string | null)[] | undefined),
+    close: () => sql.end({ timeout: 1 }),
+  };
+}
+
+/** Rows of the last of several statements; of the only one otherwise. */
+function lastResult(result: Row[] | Row[][]): readonly Row[] {
+  const last = result[result.length - 1];
+  return Array.isArray(last) ? last : result as Row[];
+}
