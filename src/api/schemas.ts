@@ -1,0 +1,205 @@
+/**
+ * The JSON of the control API: zod schemas, from which the types, the validation of bodies and the OpenAPI
+ * document all follow.
+ *
+ * Keys are snake_case. LSNs are text (`16/B374D848`), amounts of bytes and identifiers of 64 bits are strings of
+ * digits, counts are numbers, times are RFC 3339 in UTC. What a node says may gain keys; what a client sends may
+ * not hold unknown ones.
+ */
+import { z } from "@hono/zod-openapi";
+import { ERROR_POLICY, type ErrorKind } from "../errors.ts";
+
+/** Longest name of a node or peer: a slot is `mmlite_<peer>` and PostgreSQL keeps 63 bytes of it. */
+export const MAX_NAME_LENGTH = 56;
+
+/** The name of a node or peer, as it stands in paths. */
+export const PeerName = z.string()
+  .min(1)
+  .max(MAX_NAME_LENGTH)
+  .regex(/^[a-z0-9][a-z0-9_-]*$/, "Expected lower-case letters, digits, _ and -, not _ or - first")
+  .openapi({ example: "fra" });
+
+const LsnText = z.string().regex(/^[0-9A-F]{1,8}\/[0-9A-F]{1,8}$/).openapi({ example: "16/B374D848" });
+const ByteAmount = z.string().regex(/^-?[0-9]+$/).openapi({ example: "8192" });
+const Uint64Text = z.string().regex(/^[0-9]+$/).openapi({ example: "7234567890123456789" });
+const Time = z.iso.datetime().openapi({ example: "2026-11-22T10:00:00.123Z" });
+const Count = z.int().nonnegative();
+const Seconds = z.number();
+
+/** A kind of error; the keys of `ERROR_POLICY`. */
+export const ErrorKindName = z.enum(Object.keys(ERROR_POLICY) as [ErrorKind, ...ErrorKind[]])
+  .openapi("ErrorKind");
+
+/** Something that is wrong, with its remedy. */
+export const Trouble = z.object({
+  kind: ErrorKindName,
+  message: z.string(),
+  hint: z.string(),
+}).openapi("Trouble");
+export type Trouble = z.infer<typeof Trouble>;
+
+/** The last thing that went wrong, and when. */
+export const LastError = Trouble.extend({ at: Time }).openapi("LastError");
+export type LastError = z.infer<typeof LastError>;
+
+/** What a link does at the moment; `blocked` and `fenced` need an operator. */
+export const PEER_STATES = [
+  "connecting",
+  "copying",
+  "catchup",
+  "streaming",
+  "backoff",
+  "paused",
+  "blocked",
+  "fenced",
+] as const;
+/** One of {@link PEER_STATES}. */
+export const PeerState = z.enum(PEER_STATES).openapi("PeerState");
+export type PeerState = z.infer<typeof PeerState>;
+
+/** What the receiving side of a peer does at the moment. */
+export const InboundState = z.enum(["disconnected", "streaming", "blocked", "fenced"]).openapi(
+  "InboundState",
+);
+export type InboundState = z.infer<typeof InboundState>;
+
+/** The slot that feeds a peer, from `pg_replication_slots`; null where the server is too old to tell. */
+export const SlotStatus = z.object({
+  name: z.string(),
+  confirmed_flush_lsn: LsnText.nullable(),
+  restart_lsn: LsnText.nullable(),
+  retained_wal_bytes: ByteAmount.nullable(),
+  wal_status: z.string().nullable().openapi({
+    description: "reserved, extended, unreserved or lost; from 13 on",
+  }),
+  safe_wal_size: ByteAmount.nullable(),
+  active: z.boolean(),
+}).openapi("SlotStatus");
+export type SlotStatus = z.infer<typeof SlotStatus>;
+
+/** What arrives from a peer and is applied here. */
+export const InboundStatus = z.object({
+  state: InboundState,
+  applied_lsn: LsnText.nullable().openapi({ description: "position in the peer's WAL, not in this node's" }),
+  applied_commit_timestamp: Time.nullable(),
+  lag_seconds: Seconds.nullable(),
+  transactions: Count,
+  changes: Count,
+  last_error: LastError.nullable(),
+}).openapi("InboundStatus");
+export type InboundStatus = z.infer<typeof InboundStatus>;
+
+/** One peer: the link to it and what arrives from it. Counters count since the process started. */
+export const PeerStatus = z.object({
+  name: PeerName,
+  url: z.string().nullable(),
+  state: PeerState,
+  since: Time.openapi({ description: "when the state began" }),
+  removing: z.boolean().openapi({ description: "deleted; goes once everything is delivered" }),
+  sent_lsn: LsnText.nullable(),
+  acked_lsn: LsnText.nullable(),
+  lag_bytes: ByteAmount.nullable(),
+  lag_seconds: Seconds.nullable(),
+  slot: SlotStatus.nullable(),
+  inbound: InboundStatus,
+  sent_transactions: Count,
+  sent_bytes: ByteAmount,
+  reconnects: Count,
+  last_error: LastError.nullable(),
+}).openapi("PeerStatus");
+export type PeerStatus = z.infer<typeof PeerStatus>;
+
+/** The local PostgreSQL; null what was never learned because no connection has succeeded yet. */
+export const PostgresStatus = z.object({
+  connected: z.boolean(),
+  version: z.string().nullable().openapi({ example: "18.4" }),
+  version_num: z.int().nullable().openapi({ example: 180004 }),
+  system_identifier: Uint64Text.nullable(),
+  timeline: z.int().nullable(),
+  database: z.string().nullable(),
+  host: z.string().nullable(),
+  wal_lsn: LsnText.nullable(),
+  track_commit_timestamp: z.boolean().nullable(),
+  problem: Trouble.nullable(),
+}).openapi("PostgresStatus");
+export type PostgresStatus = z.infer<typeof PostgresStatus>;
+
+/** Who this node is and where it listens. */
+export const NodeIdentity = z.object({
+  name: z.string(),
+  cluster: z.string().nullable(),
+  incarnation: z.string().nullable(),
+  version: z.string(),
+  started_at: Time,
+  peer_address: z.string().openapi({ example: "0.0.0.0:7432" }),
+  api_address: z.string().nullable().openapi({ example: "127.0.0.1:7433" }),
+  advertised_url: z.string().nullable(),
+  insecure: z.boolean().openapi({ description: "the peer port speaks cleartext" }),
+}).openapi("NodeIdentity");
+export type NodeIdentity = z.infer<typeof NodeIdentity>;
+
+/** The whole node on one page. */
+export const NodeStatus = z.object({
+  node: NodeIdentity,
+  postgres: PostgresStatus,
+  peers: z.array(PeerStatus),
+  tables: z.object({ replicated: Count, insert_only: Count }),
+  conflicts: z.object({ since_start: z.record(z.string(), Count) }),
+  ready: z.boolean(),
+  problems: z.array(Trouble),
+}).openapi("NodeStatus");
+export type NodeStatus = z.infer<typeof NodeStatus>;
+
+/** What PUT takes for a peer. */
+export const PeerInput = z.strictObject({
+  url: z.url({
+    protocol: /^https?$/,
+    error: "Expected an http or https URL such as https://fra.example:7432",
+  })
+    .max(2048)
+    .nullable()
+    .optional()
+    .openapi({ description: "where the peer's peer port is", example: "https://fra.example:7432" }),
+}).openapi("PeerInput");
+export type PeerInput = z.infer<typeof PeerInput>;
+
+/** One table of the publication; `insert_only` has no usable key, and `hint` says how to give it one. */
+export const TableStatus = z.object({
+  schema: z.string(),
+  name: z.string(),
+  state: z.enum(["replicated", "insert_only"]),
+  hint: z.string().nullable(),
+  key_columns: z.array(z.string()),
+  estimated_rows: Count.nullable().openapi({
+    description: "the planner's estimate; null before the first ANALYZE",
+  }),
+}).openapi("TableStatus");
+export type TableStatus = z.infer<typeof TableStatus>;
+
+/** A page of peers. */
+export const PeerList = listOf(PeerStatus).openapi("PeerList");
+/** A page of tables. */
+export const TableList = listOf(TableStatus).openapi("TableList");
+
+/** What `/version` answers. */
+export const VersionInfo = z.object({ name: z.literal("mmlite"), version: z.string() }).openapi(
+  "VersionInfo",
+);
+
+/** RFC 9457 problem details; `kind` names the row of `ERROR_POLICY` where one applies. */
+export const Problem = z.object({
+  type: z.string().openapi({ example: "urn:mmlite:problem:not_found" }),
+  title: z.string(),
+  status: z.int(),
+  detail: z.string(),
+  hint: z.string(),
+  errors: z.array(z.object({
+    pointer: z.string().openapi({ description: "JSON pointer into the body, or the parameter's name" }),
+    message: z.string(),
+  })).optional(),
+}).openapi("Problem");
+export type Problem = z.infer<typeof Problem>;
+
+function listOf<Item extends z.ZodType>(item: Item) {
+  return z.object({ items: z.array(item), next_cursor: z.string().nullable() });
+}
