@@ -1,0 +1,67 @@
+/**
+ * What the sending side needs to know of a message without decoding its rows.
+ *
+ * Layouts: https://www.postgresql.org/docs/current/protocol-logicalrep-message-formats.html.
+ */
+import type { Begin, Commit } from "./message.ts";
+import { decodeError, formatByte, Reader } from "./reader.ts";
+
+/** The first byte of each message; servers up to 13 also send an empty payload ({@link messageType} 0). */
+export const MESSAGE_TYPE = {
+  unnamedOrigin: 0,
+  streamAbort: 0x41,
+  begin: 0x42,
+  commit: 0x43,
+  delete: 0x44,
+  insert: 0x49,
+  message: 0x4d,
+  origin: 0x4f,
+  relation: 0x52,
+  truncate: 0x54,
+  update: 0x55,
+  type: 0x59,
+} as const;
+
+/** The first byte of a message, 0 for the empty payload; compare with {@link MESSAGE_TYPE}. */
+export function messageType(bytes: Uint8Array): number {
+  return bytes.length === 0 ? MESSAGE_TYPE.unnamedOrigin : bytes[0];
+}
+
+/** The relation that an insert, update, delete or relation message is about; throws `protocol` for others. */
+export function relationIdOf(bytes: Uint8Array): number {
+  switch (messageType(bytes)) {
+    case MESSAGE_TYPE.insert:
+    case MESSAGE_TYPE.update:
+    case MESSAGE_TYPE.delete:
+    case MESSAGE_TYPE.relation:
+      return new Reader(bytes).uint32("relation id");
+    default:
+      throw decodeError(bytes, 0, "it has no relation id");
+  }
+}
+
+/** Decodes a whole begin message; throws `protocol` for anything else. */
+export function decodeBegin(bytes: Uint8Array): Begin {
+  const reader = readerOf(bytes, MESSAGE_TYPE.begin);
+  const commitLsn = reader.lsn("commit LSN");
+  const commitTimestamp = reader.int64("commit timestamp");
+  const xid = reader.uint32("xid");
+  reader.end();
+  return { kind: "begin", commitLsn, commitTimestamp, xid };
+}
+
+/** Decodes a whole commit message; throws `protocol` for anything else. */
+export function decodeCommit(bytes: Uint8Array): Commit {
+  const reader = readerOf(bytes, MESSAGE_TYPE.commit);
+  if (reader.byte("flags") !== 0) reader.fail("flags must be 0", 1);
+  const commitLsn = reader.lsn("commit LSN");
+  const endLsn = reader.lsn("end LSN");
+  const commitTimestamp = reader.int64("commit timestamp");
+  reader.end();
+  return { kind: "commit", commitLsn, endLsn, commitTimestamp };
+}
+
+function readerOf(bytes: Uint8Array, type: number): Reader {
+  if (messageType(bytes) !== type) throw decodeError(bytes, 0, `expected "${formatByte(type)}"`);
+  return new Reader(bytes);
+}

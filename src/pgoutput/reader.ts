@@ -1,0 +1,125 @@
+/**
+ * Reads big-endian fields off one pgoutput message, checking every read against the end.
+ *
+ * Integers are put together byte by byte: that is faster than one DataView per message, and a message has few.
+ */
+import { MmliteError } from "../errors.ts";
+import { type Lsn, toLsn } from "../lsn.ts";
+
+// Fatal, because a name with replacement characters could match another table; a byte order mark is kept.
+const NAMES = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });
+
+/** A `protocol` error about the message `bytes`, found at byte `position` of it. */
+export function decodeError(bytes: Uint8Array, position: number, why: string): MmliteError {
+  const type = bytes.length === 0 ? "" : formatByte(bytes[0]);
+  return new MmliteError(
+    "protocol",
+    `Cannot decode pgoutput message "${type}" at byte ${position}: ${why}`,
+  );
+}
+
+/** A byte as its ASCII character where that is printable, as `0x0a` otherwise. */
+export function formatByte(byte: number): string {
+  const printable = byte > 0x20 && byte < 0x7f && byte !== 0x22;
+  return printable ? String.fromCharCode(byte) : `0x${byte.toString(16).padStart(2, "0")}`;
+}
+
+/** A cursor over one message that stands behind its type byte; every method throws a `protocol` error. */
+export class Reader {
+  readonly #bytes: Uint8Array;
+  #position = 1;
+
+  constructor(bytes: Uint8Array) {
+    this.#bytes = bytes;
+  }
+
+  /** Bytes not read yet. */
+  get remaining(): number {
+    return this.#bytes.length - this.#position;
+  }
+
+  /** Reads one byte; `field` names it in the error, here and below. */
+  byte(field: string): number {
+    return this.#bytes[this.#take(1, field)];
+  }
+
+  /** Reads an unsigned 16-bit integer. */
+  uint16(field: string): number {
+    const at = this.#take(2, field);
+    return (this.#bytes[at] << 8) | this.#bytes[at + 1];
+  }
+
+  /** Reads a signed 32-bit integer. */
+  int32(field: string): number {
+    const at = this.#take(4, field);
+    const bytes = this.#bytes;
+    return (bytes[at] << 24) | (bytes[at + 1] << 16) | (bytes[at + 2] << 8) | bytes[at + 3];
+  }
+
+  /** Reads an unsigned 32-bit integer: an OID, an xid, a length. */
+  uint32(field: string): number {
+    return this.int32(field) >>> 0;
+  }
+
+  /** Reads a signed 64-bit integer. */
+  int64(field: string): bigint {
+    this.#need(8, field);
+    return (BigInt(this.int32(field)) << 32n) | BigInt(this.uint32(field));
+  }
+
+  /** Reads a WAL position. */
+  lsn(field: string): Lsn {
+    this.#need(8, field);
+    return toLsn((BigInt(this.uint32(field)) << 32n) | BigInt(this.uint32(field)));
+  }
+
+  /** Reads a name that ends with a zero byte, as UTF-8. */
+  name(field: string): string {
+    const start = this.#position;
+    const end = this.#bytes.indexOf(0, start);
+    if (end === -1) this.fail(`${field} has no end`);
+    this.#position = end + 1;
+    try {
+      return NAMES.decode(this.#bytes.subarray(start, end));
+    } catch {
+      throw decodeError(this.#bytes, start, `${field} is not UTF-8`);
+    }
+  }
+
+  /** Reads a 32-bit length and that many bytes, as a view. */
+  lengthAndBytes(field: string): Uint8Array {
+    const length = this.uint32(field);
+    const at = this.#take(length, field);
+    return this.#bytes.subarray(at, at + length);
+  }
+
+  /** Checks a count before anything is allocated for it: each element takes `size` bytes at least. */
+  checkCount(count: number, size: number, field: string): void {
+    if (count * size > this.remaining) {
+      this.fail(`${count} ${field} cannot fit into the ${this.remaining} bytes left`);
+    }
+  }
+
+  /** Checks that the message ends here. */
+  end(): void {
+    if (this.remaining !== 0) this.fail(`${this.remaining} bytes follow the end`);
+  }
+
+  /** Throws a `protocol` error about the byte just read (`back` bytes back), or about what comes next. */
+  fail(why: string, back = 0): never {
+    throw decodeError(this.#bytes, this.#position - back, why);
+  }
+
+  #need(count: number, field: string): void {
+    if (count > this.remaining) {
+      this.fail(`${field} needs ${count} bytes, ${this.remaining} are left`);
+    }
+  }
+
+  #take(count: number, field: string): number {
+    this.#need(count, field);
+    const at = this.#position;
+    this.#position = at + count;
+    return at;
+  }
+}
