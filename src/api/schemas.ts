@@ -152,13 +152,8 @@ export type NodeStatus = z.infer<typeof NodeStatus>;
 
 /** What PUT takes for a peer. */
 export const PeerInput = z.strictObject({
-  url: z.url({
-    protocol: /^https?$/,
-    error: "Expected an http or https URL such as https://fra.example:7432",
-  })
-    .max(2048)
-    .nullable()
-    .optional()
+  url: z.string({ error: explainMissingUrl }).max(2048)
+    .refine(isPeerUrl, "Expected scheme, host and port alone, such as https://fra.example:7432")
     .openapi({ description: "where the peer's peer port is", example: "https://fra.example:7432" }),
 }).openapi("PeerInput");
 export type PeerInput = z.infer<typeof PeerInput>;
@@ -186,9 +181,10 @@ export const VersionInfo = z.object({ name: z.literal("mmlite"), version: z.stri
   "VersionInfo",
 );
 
-/** RFC 9457 problem details; `kind` names the row of `ERROR_POLICY` where one applies. */
+/** RFC 9457 problem details; `kind` names the row of `ERROR_POLICY`, and `type` is that as a URN. */
 export const Problem = z.object({
   type: z.string().openapi({ example: "urn:mmlite:problem:not_found" }),
+  kind: ErrorKindName,
   title: z.string(),
   status: z.int(),
   detail: z.string(),
@@ -202,4 +198,17 @@ export type Problem = z.infer<typeof Problem>;
 
 function listOf<Item extends z.ZodType>(item: Item) {
   return z.object({ items: z.array(item), next_cursor: z.string().nullable() });
+}
+
+function explainMissingUrl(issue: { input?: unknown }): string {
+  return issue.input === undefined || issue.input === null
+    ? "Expected the URL of the peer's peer port; a peer that cannot be dialled is not supported"
+    : "Expected a string";
+}
+
+/** Whether a text is an http or https URL without credentials, path, query and fragment. */
+function isPeerUrl(text: string): boolean {
+  const url = URL.parse(text);
+  if (url === null || !/^https?:\/\//i.test(text)) return false;
+  return url.href === `${url.origin}/` && !/[?#]$/.test(text);
 }
