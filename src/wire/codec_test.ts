@@ -1,0 +1,342 @@
+/** Frames <-> bytes against `docs/PROTOCOL.md` (PROTOCOL): round trips, every chop, garbage, bounds. */
+import assert from "node:assert/strict";
+import { Buffer } from "node:buffer";
+import fc from "fast-check";
+import { MmliteError } from "../errors.ts";
+import { toLsn } from "../lsn.ts";
+import { encodeFrame } from "./codec.ts";
+import type { Frame, Hello, NodeIdentity } from "./frame.ts";
+import { BATCH_BYTES, FrameBatch } from "./frame_batch.ts";
+import { FrameDecoder, MessageAssembler } from "./frame_decoder.ts";
+import { MAX_REFUSAL_TEXT } from "./handshake.ts";
+import { FRAGMENT_BYTES, MAX_FRAME_BYTES, MAX_HANDSHAKE_BYTES, MAX_MESSAGE_BYTES } from "./layout.ts";
+
+/** Records as object literals make them: with a prototype. */
+function record<T>(model: { [K in keyof T]: fc.Arbitrary<T[K]> }): fc.Arbitrary<T> {
+  return fc.record(model, { noNullPrototype: true }) as fc.Arbitrary<T>;
+}
+
+const lsn = fc.bigInt(0n, 0xffff_ffff_ffff_ffffn).map(toLsn);
+const uint32 = fc.integer({ min: 0, max: 0xffff_ffff });
+const name = fc.string({ minLength: 1, maxLength: 20, unit: "grapheme" });
+const bytes = fc.uint8Array({ minLength: 1, maxLength: 300 });
+
+const identity: fc.Arbitrary<NodeIdentity> = record({
+  cluster: name,
+  node: name,
+  incarnation: fc.uuid(),
+  systemIdentifier: fc.bigInt(0n, 0xffff_ffff_ffff_ffffn).map(String),
+  timeline: uint32,
+  serverVersion: uint32,
+  program: name,
+});
+
+const frame: fc.Arbitrary<Frame> = fc.oneof(
+  record({
+    kind: fc.constant("hello" as const),
+    protocol: uint32,
+    identity,
+    receiver: name,
+    url: fc.option(fc.webUrl()),
+    slotLsn: lsn,
+    ackedLsn: fc.option(lsn),
+    walLsn: lsn,
+  }),
+  record({ kind: fc.constant("welcome" as const), protocol: uint32, identity, resumeLsn: lsn }),
+  record({
+    kind: fc.constant("refusal" as const),
+    errorKind: fc.string({ maxLength: 50 }),
+    message: fc.string({ unit: "grapheme" }),
+    hint: fc.string(),
+  }),
+  record({
+    kind: fc.constant("data" as const),
+    messages: fc.array(fc.uint8Array({ maxLength: 300 }), { minLength: 1, maxLength: 20 }),
+  }),
+  bytes.chain((piece) =>
+    record({
+      kind: fc.constant("fragment_start" as const),
+      totalLength: fc.integer({ min: piece.length + 1, max: MAX_MESSAGE_BYTES }),
+      bytes: fc.constant(piece),
+    })
+  ),
+  record({ kind: fc.constant("fragment" as const), bytes }),
+  record({ kind: fc.constant("ack" as const), endLsn: lsn }),
+  record({
+    kind: fc.constant("heartbeat" as const),
+    sentAt: fc.bigInt(-(2n ** 63n), 2n ** 63n - 1n),
+  }),
+);
+
+/** The same frame with plain arrays for bytes: a view and a copy of the same bytes become equal. */
+function plain(frame: Frame): unknown {
+  if (frame.kind === "data") return { ...frame, messages: frame.messages.map((message) => [...message]) };
+  if (frame.kind === "fragment_start" || frame.kind === "fragment") {
+    return { ...frame, bytes: [...frame.bytes] };
+  }
+  return { ...frame };
+}
+
+function decodeAll(chunks: Iterable<Uint8Array>): Frame[] {
+  const decoder = new FrameDecoder();
+  const frames = [...chunks].flatMap((chunk) => decoder.push(chunk));
+  decoder.finish();
+  return frames;
+}
+
+function chop(stream: Uint8Array, cuts: readonly number[]): Uint8Array[] {
+  const bounds = [0, ...cuts.map((cut) => cut % (stream.length + 1)).sort((a, b) => a - b), stream.length];
+  return bounds.slice(1).map((end, index) => stream.slice(bounds[index], end));
+}
+
+/** The message of the `protocol` error that `run` throws. */
+function protocolError(run: () => unknown): string {
+  let message = "";
+  assert.throws(run, (error: unknown) => {
+    assert(error instanceof MmliteError);
+    assert.equal(error.kind, "protocol");
+    message = error.message;
+    return true;
+  });
+  return message;
+}
+
+function rawFrame(type: number, payload: Uint8Array, length = payload.length + 1): Buffer {
+  const header = Buffer.alloc(5);
+  header.writeUInt32BE(length);
+  header[4] = type;
+  return Buffer.concat([header, payload]);
+}
+
+const HELLO: Hello = {
+  kind: "hello",
+  protocol: 1,
+  identity: {
+    cluster: "main",
+    node: "ams",
+    incarnation: "0d0f6d2e-6d6a-4d5c-9c3d-2f3f8f6f1a10",
+    systemIdentifier: "7423897429384723984",
+    timeline: 1,
+    serverVersion: 180004,
+    program: "0.1.0",
+  },
+  receiver: "fra",
+  url: null,
+  slotLsn: toLsn(0x16B374D848n),
+  ackedLsn: null,
+  walLsn: toLsn(0x16B374D900n),
+};
+
+Deno.test("frames survive encoding and decoding, coalesced and chopped anywhere (PROTOCOL 4)", () => {
+  fc.assert(
+    fc.property(fc.array(frame, { maxLength: 6 }), fc.array(fc.nat(), { maxLength: 8 }), (frames, cuts) => {
+      const stream = Buffer.concat(frames.map(encodeFrame));
+      const decoded = decodeAll(chop(stream, cuts));
+      assert.deepEqual(decoded.map(plain), frames.map(plain));
+    }),
+  );
+});
+
+Deno.test("a stream chopped in two at every offset decodes to the same frames (PROTOCOL 4)", () => {
+  const frames: Frame[] = [
+    HELLO,
+    { kind: "data", messages: [Buffer.from("Bxyz"), Buffer.alloc(0), Buffer.from("Cxyz")] },
+    { kind: "ack", endLsn: toLsn(7n) },
+    { kind: "heartbeat", sentAt: -1n },
+  ];
+  const stream = Buffer.concat(frames.map(encodeFrame));
+  for (let cut = 0; cut <= stream.length; cut++) {
+    const decoded = decodeAll([stream.subarray(0, cut), stream.subarray(cut)]);
+    assert.deepEqual(decoded.map(plain), frames.map(plain));
+  }
+  assert.deepEqual(decodeAll([...stream].map((byte) => Uint8Array.of(byte))).map(plain), frames.map(plain));
+});
+
+Deno.test("fixed layouts are byte for byte those of the tables (PROTOCOL 4)", () => {
+  const hex = (frame: Frame) => Buffer.from(encodeFrame(frame)).toString("hex");
+  assert.equal(hex({ kind: "ack", endLsn: toLsn(0x16B374D848n) }), "0000000907" + "00000016b374d848");
+  assert.equal(hex({ kind: "heartbeat", sentAt: -2n }), "0000000908" + "fffffffffffffffe");
+  assert.equal(
+    hex({ kind: "data", messages: [Buffer.from("ab"), Buffer.alloc(0)] }),
+    "0000000b04" + "000000026162" + "00000000",
+  );
+  assert.equal(
+    hex({ kind: "fragment_start", totalLength: 3, bytes: Buffer.from("a") }),
+    "0000000605" + "00000003" + "61",
+  );
+  assert.equal(hex({ kind: "fragment", bytes: Buffer.from("bc") }), "0000000306" + "6263");
+  const json = JSON.parse(Buffer.from(encodeFrame(HELLO).subarray(5)).toString());
+  assert.equal(json.slot_lsn, "16/B374D848");
+  assert.equal(json.identity.system_identifier, "7423897429384723984");
+  assert.equal(json.acked_lsn, null);
+});
+
+Deno.test("the end of the stream inside a frame is an error, between frames it is not (PROTOCOL 4)", () => {
+  const stream = encodeFrame({ kind: "ack", endLsn: toLsn(1n) });
+  for (let cut = 1; cut < stream.length; cut++) {
+    const message = protocolError(() => decodeAll([stream.subarray(0, cut)]));
+    assert.match(
+      message,
+      cut < 5 ? /ended inside a frame/ : /ended inside a ack frame: \d of 8 payload bytes/,
+    );
+  }
+  assert.deepEqual(decodeAll([]), []);
+});
+
+Deno.test("garbage is only ever a protocol error", () => {
+  const garbage = fc.oneof(
+    fc.uint8Array({ maxLength: 200 }),
+    fc.tuple(fc.integer({ min: 0, max: 10 }), fc.uint8Array({ maxLength: 100 }))
+      .map(([type, payload]) => rawFrame(type, payload)),
+    fc.tuple(fc.integer({ min: 1, max: 3 }), fc.jsonValue())
+      .map(([type, json]) => rawFrame(type, Buffer.from(JSON.stringify(json)))),
+  );
+  fc.assert(
+    fc.property(fc.array(garbage, { maxLength: 5 }), (chunks) => {
+      try {
+        decodeAll(chunks);
+      } catch (error) {
+        assert(error instanceof MmliteError, String(error));
+        assert.equal(error.kind, "protocol");
+      }
+    }),
+    { numRuns: 1000 },
+  );
+});
+
+Deno.test("a frame too long for its type is refused from its header, before its payload (PROTOCOL 5)", () => {
+  const header = (type: number, length: number) => rawFrame(type, new Uint8Array(), length);
+  const read = (bytes: Uint8Array) => protocolError(() => new FrameDecoder().push(bytes));
+  assert.match(
+    read(header(1, MAX_HANDSHAKE_BYTES + 2)),
+    /hello frame \(type 1\): length 65538 is outside 3 to 65537/,
+  );
+  assert.match(read(header(4, MAX_FRAME_BYTES + 1)), /data frame \(type 4\): length 1048577 is outside/);
+  assert.match(read(header(7, 8)), /ack frame \(type 7\): length 8 is outside 9 to 9/);
+  assert.match(read(header(200, 0xffff_ffff)), /unknown type 200 \(length 4294967295\)/);
+  assert.match(read(header(4, 0)), /length 0 is outside/);
+  assert.match(read(Buffer.from("HTTP/1.1 400 Bad Request")), /unknown type 47/);
+  new FrameDecoder().push(header(4, MAX_FRAME_BYTES));
+});
+
+Deno.test("a message inside a data frame may not run past the frame (PROTOCOL 4.4)", () => {
+  const read = (payload: string) =>
+    protocolError(() => new FrameDecoder().push(rawFrame(4, Buffer.from(payload, "hex"))));
+  assert.match(read("00000002" + "61"), /message 1 runs past its 5 bytes/);
+  assert.match(read("00000000" + "ffffffff" + "61"), /message 2 runs past/);
+  assert.match(read("00000000" + "0000"), /message 2 runs past/);
+});
+
+Deno.test("a handshake names the fields at fault and never quotes the text (PROTOCOL 3)", () => {
+  const read = (json: unknown) =>
+    protocolError(() => new FrameDecoder().push(rawFrame(1, Buffer.from(JSON.stringify(json)))));
+  const good = JSON.parse(Buffer.from(encodeFrame(HELLO).subarray(5)).toString());
+  assert.equal(
+    read({ ...good, slot_lsn: "secret", receiver: undefined }),
+    "Cannot read a hello frame: wrong or missing receiver, slot_lsn",
+  );
+  assert.match(read({ ...good, identity: { ...good.identity, timeline: "1" } }), /identity\.timeline$/);
+  assert.match(read([]), /\(whole\)$/);
+  assert.match(
+    protocolError(() => new FrameDecoder().push(rawFrame(1, Buffer.from("{secret")))),
+    /^Cannot read a hello frame: its 7 bytes are not JSON$/,
+  );
+});
+
+Deno.test("a hello of another protocol version is read if it fits and else says so (PROTOCOL 6)", () => {
+  const good = JSON.parse(Buffer.from(encodeFrame(HELLO).subarray(5)).toString());
+  const push = (json: unknown) => new FrameDecoder().push(rawFrame(1, Buffer.from(JSON.stringify(json))));
+  const [frame] = push({ ...good, protocol: 2, later: true });
+  assert.equal((frame as Hello).protocol, 2);
+  assert.match(protocolError(() => push({ protocol: 2 })), /it speaks protocol 2, this node 1/);
+});
+
+Deno.test("a refusal of any length fits", () => {
+  const endless = "\u0001".repeat(1_000_000);
+  const [frame] = decodeAll([
+    encodeFrame({ kind: "refusal", errorKind: "internal", message: endless, hint: endless }),
+  ]);
+  assert.equal(frame.kind === "refusal" && frame.message.length, MAX_REFUSAL_TEXT);
+});
+
+Deno.test("frames inside one chunk are views of it, and views outlive the next push", () => {
+  const decoder = new FrameDecoder();
+  const chunk = encodeFrame({ kind: "data", messages: [Buffer.from("first")] });
+  const [inside] = decoder.push(chunk);
+  assert(inside.kind === "data");
+  assert.equal(inside.messages[0].buffer, chunk.buffer);
+  decoder.push(chunk.slice(0, 8));
+  const [spanning] = decoder.push(chunk.slice(8));
+  decoder.push(encodeFrame({ kind: "data", messages: [Buffer.from("other")] }));
+  assert(spanning.kind === "data");
+  assert.equal(Buffer.from(spanning.messages[0]).toString(), "first");
+});
+
+/** What the receiver hands on: the messages of all data frames and fragments, in order. */
+function reassemble(frames: readonly Frame[]): Uint8Array[] {
+  const assembler = new MessageAssembler();
+  return frames.flatMap((frame) => {
+    if (frame.kind === "fragment_start" || frame.kind === "fragment") return assembler.push(frame) ?? [];
+    assembler.assertWhole(frame.kind);
+    return frame.kind === "data" ? frame.messages : [];
+  });
+}
+
+Deno.test("messages of every size pass a batch in order (PROTOCOL 4.4 to 4.6)", () => {
+  const length = fc.oneof(
+    fc.integer({ min: 0, max: 400 }),
+    fc.integer({ min: 0, max: BATCH_BYTES * 2 }),
+    fc.integer({ min: FRAGMENT_BYTES - 10, max: FRAGMENT_BYTES + 10 }),
+    fc.integer({ min: FRAGMENT_BYTES, max: FRAGMENT_BYTES * 5 }),
+  );
+  fc.assert(
+    fc.property(
+      fc.array(fc.tuple(length, fc.nat(255)), { maxLength: 12 }),
+      fc.nat(6),
+      (specs, drainEvery) => {
+        const messages = specs.map(([length, fill]) => Buffer.alloc(length, fill));
+        const batch = new FrameBatch();
+        const pieces: Uint8Array[] = [];
+        for (const [index, message] of messages.entries()) {
+          batch.add(message);
+          if (index % (drainEvery + 1) === 0) pieces.push(...batch.drain());
+        }
+        const waiting = batch.byteLength;
+        const last = batch.drain();
+        assert.equal(waiting, last.reduce((sum, piece) => sum + piece.length, 0));
+        assert.equal(batch.byteLength, 0);
+        const received = reassemble(decodeAll([...pieces, ...last]));
+        assert.equal(received.length, messages.length);
+        for (const [index, message] of messages.entries()) assert(message.equals(received[index]));
+      },
+    ),
+    { numRuns: 60 },
+  );
+});
+
+Deno.test("a long message is sent as views of itself, and put together in one piece of memory", () => {
+  const message = Buffer.alloc(3 * FRAGMENT_BYTES + 1, 7);
+  const batch = new FrameBatch();
+  batch.add(message);
+  const pieces = batch.drain();
+  assert.equal(pieces.filter((piece) => piece.buffer === message.buffer).length, 4);
+  const [received] = reassemble(decodeAll(pieces));
+  assert.equal(received.buffer.byteLength, message.length);
+});
+
+Deno.test("fragments that make no message are refused (PROTOCOL 4.5, 4.6)", () => {
+  const start: Frame = { kind: "fragment_start", totalLength: 4, bytes: Buffer.from("ab") };
+  const fragment: Frame = { kind: "fragment", bytes: Buffer.from("cde") };
+  const data: Frame = { kind: "data", messages: [Buffer.from("x")] };
+  assert.match(protocolError(() => reassemble([fragment])), /no message was begun/);
+  assert.match(protocolError(() => reassemble([start, fragment])), /5 bytes for a message of 4/);
+  assert.match(protocolError(() => reassemble([start, data])), /data frame: only 2 of 4 bytes/);
+  assert.match(protocolError(() => reassemble([start, start])), /fragment_start frame: only 2 of 4 bytes/);
+  const announce = (total: number) => {
+    const payload = Buffer.from("0000000061", "hex");
+    payload.writeUInt32BE(total);
+    return protocolError(() => new FrameDecoder().push(rawFrame(5, payload)));
+  };
+  assert.match(announce(MAX_MESSAGE_BYTES + 1), /outside 2 to 1073741824/);
+  assert.match(announce(1), /outside 2 to/);
+});

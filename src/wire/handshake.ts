@@ -1,0 +1,153 @@
+/**
+ * Payloads of hello, welcome and refusal: JSON objects with `snake_case` keys. Layout: `docs/PROTOCOL.md` section 3.
+ *
+ * Unknown keys are ignored, so that a later version may add some; anything else unexpected is a `protocol` error.
+ */
+import { Buffer } from "node:buffer";
+import { z } from "zod";
+import { MmliteError } from "../errors.ts";
+import { formatLsn, type Lsn, parseLsn } from "../lsn.ts";
+import { type Hello, type NodeIdentity, PROTOCOL_VERSION, type Refusal, type Welcome } from "./frame.ts";
+import { MAX_HANDSHAKE_BYTES } from "./layout.ts";
+
+/** A frame of the handshake. */
+export type HandshakeFrame = Hello | Welcome | Refusal;
+
+/** Longest error text and hint of a refusal, UTF-16 units: two of them escaped to six bytes each still fit. */
+export const MAX_REFUSAL_TEXT = 4_000;
+
+const name = z.string().min(1).max(256);
+const lsn = z.string().regex(/^[0-9A-Fa-f]{1,8}\/[0-9A-Fa-f]{1,8}$/).transform(parseLsn);
+const uint32 = z.number().int().min(0).max(0xffff_ffff);
+
+const identity = z.object({
+  cluster: name,
+  node: name,
+  incarnation: name,
+  system_identifier: z.string().regex(/^[0-9]{1,20}$/),
+  timeline: uint32,
+  server_version: uint32,
+  program: name,
+}).transform(({ system_identifier, server_version, ...rest }): NodeIdentity => ({
+  ...rest,
+  systemIdentifier: system_identifier,
+  serverVersion: server_version,
+}));
+
+const hello = z.object({
+  protocol: uint32,
+  identity,
+  receiver: name,
+  url: z.string().max(2048).nullable(),
+  slot_lsn: lsn,
+  acked_lsn: lsn.nullable(),
+  wal_lsn: lsn,
+}).transform((hello): Hello => ({
+  kind: "hello",
+  protocol: hello.protocol,
+  identity: hello.identity,
+  receiver: hello.receiver,
+  url: hello.url,
+  slotLsn: hello.slot_lsn,
+  ackedLsn: hello.acked_lsn,
+  walLsn: hello.wal_lsn,
+}));
+
+const welcome = z.object({ protocol: uint32, identity, resume_lsn: lsn }).transform((welcome): Welcome => ({
+  kind: "welcome",
+  protocol: welcome.protocol,
+  identity: welcome.identity,
+  resumeLsn: welcome.resume_lsn,
+}));
+
+const refusal = z.object({
+  error_kind: z.string().max(256),
+  message: z.string(),
+  hint: z.string(),
+}).transform((refusal): Refusal => ({
+  kind: "refusal",
+  errorKind: refusal.error_kind,
+  message: refusal.message,
+  hint: refusal.hint,
+}));
+
+const SCHEMAS = { hello, welcome, refusal };
+
+/** The payload of a handshake frame; a refusal's texts are cut to {@link MAX_REFUSAL_TEXT}, the others must fit. */
+export function encodeHandshake(frame: HandshakeFrame): Uint8Array {
+  const payload = Buffer.from(JSON.stringify(toJson(frame)));
+  if (payload.length > MAX_HANDSHAKE_BYTES) {
+    const why = `${payload.length} bytes are more than ${MAX_HANDSHAKE_BYTES}`;
+    throw new MmliteError("internal", `Cannot write a ${frame.kind} frame: ${why}`);
+  }
+  return payload;
+}
+
+function toJson(frame: HandshakeFrame): unknown {
+  switch (frame.kind) {
+    case "hello":
+      return {
+        protocol: frame.protocol,
+        identity: identityToJson(frame.identity),
+        receiver: frame.receiver,
+        url: frame.url,
+        slot_lsn: formatLsn(frame.slotLsn),
+        acked_lsn: formatNullable(frame.ackedLsn),
+        wal_lsn: formatLsn(frame.walLsn),
+      };
+    case "welcome":
+      return {
+        protocol: frame.protocol,
+        identity: identityToJson(frame.identity),
+        resume_lsn: formatLsn(frame.resumeLsn),
+      };
+    case "refusal":
+      return {
+        error_kind: frame.errorKind,
+        message: frame.message.slice(0, MAX_REFUSAL_TEXT),
+        hint: frame.hint.slice(0, MAX_REFUSAL_TEXT),
+      };
+  }
+}
+
+function identityToJson({ systemIdentifier, serverVersion, ...rest }: NodeIdentity): unknown {
+  return { ...rest, system_identifier: systemIdentifier, server_version: serverVersion };
+}
+
+function formatNullable(lsn: Lsn | null): string | null {
+  return lsn === null ? null : formatLsn(lsn);
+}
+
+/** The handshake frame in a payload; throws a `protocol` error that names the fields at fault, not their values. */
+export function decodeHandshake(kind: HandshakeFrame["kind"], payload: Uint8Array): HandshakeFrame {
+  const json = parseJson(kind, payload);
+  const result = SCHEMAS[kind].safeParse(json);
+  if (result.success) return result.data;
+  const protocol = foreignProtocol(json);
+  if (protocol !== null) {
+    throw new MmliteError(
+      "protocol",
+      `Cannot understand the peer's ${kind}: it speaks protocol ${protocol}, this node ${PROTOCOL_VERSION}`,
+      { hint: "Run the same version of mmlite on both nodes" },
+    );
+  }
+  const fields = result.error.issues.map((issue) => issue.path.join(".") || "(whole)").join(", ");
+  throw new MmliteError("protocol", `Cannot read a ${kind} frame: wrong or missing ${fields}`);
+}
+
+function parseJson(kind: string, payload: Uint8Array): unknown {
+  try {
+    return JSON.parse(new TextDecoder("utf-8", { fatal: true }).decode(payload));
+  } catch {
+    // The parser's own message quotes the text, which came from a stranger.
+    throw new MmliteError(
+      "protocol",
+      `Cannot read a ${kind} frame: its ${payload.length} bytes are not JSON`,
+    );
+  }
+}
+
+function foreignProtocol(json: unknown): number | null {
+  const parsed = z.object({ protocol: uint32 }).safeParse(json);
+  return parsed.success && parsed.data.protocol !== PROTOCOL_VERSION ? parsed.data.protocol : null;
+}
