@@ -1,0 +1,169 @@
+/**
+ * The configuration: read once at the edge from flags, environment, file and defaults, checked, and from then
+ * on plain values. No part below `node/` sees it whole.
+ */
+import { existsSync } from "node:fs";
+import { type Address, formatAddress, isLoopbackHost, parseAddress } from "./config/address.ts";
+import {
+  CONFIG_VARIABLE,
+  defaultLayer,
+  type Environment,
+  flagLayer,
+  type Flags,
+  libpqLayer,
+  standardFiles,
+  unknownVariables,
+  variableLayer,
+} from "./config/environment.ts";
+import { readConfigFile } from "./config/file.ts";
+import { type Layer, type MergedSettings, mergeLayers } from "./config/layer.ts";
+import type { DefaultedSettings } from "./config/schema.ts";
+import { readSecretFile } from "./config/secret.ts";
+import { MmliteError } from "./errors.ts";
+import type { LogFormat, LogLevel } from "./log.ts";
+
+/** A peer that the configuration names; the control API may add others. */
+export interface ConfiguredPeer {
+  readonly name: string;
+  /** `http` or `https`, host and port of its peer port. */
+  readonly url: string;
+}
+
+/** Everything a node needs to know to start. */
+export interface Config {
+  readonly node: { readonly name: string; readonly cluster: string };
+  /** The connection string as it was given, password and all: print it through `maskPassword` only. */
+  readonly postgres: { readonly url: string };
+  readonly listen: {
+    /** `advertise` is null where not given: `defaultAdvertiseUrl` of the address bound says it then. */
+    readonly peers: { readonly address: Address; readonly advertise: string | null };
+    /** `token` is the secret itself; null lets everybody in who reaches the address. */
+    readonly api: {
+      readonly address: Address;
+      readonly socket: string | null;
+      readonly token: string | null;
+    };
+  };
+  readonly peers: readonly ConfiguredPeer[];
+  /** Patterns `SCHEMA.TABLE`; at least one to include. */
+  readonly tables: { readonly include: readonly string[]; readonly exclude: readonly string[] };
+  /** The directory for what identifies this node on this machine; may not exist yet. */
+  readonly state: string;
+  /** Cleartext is allowed on a peer port that other machines can reach. */
+  readonly insecure: boolean;
+  readonly log: { readonly level: LogLevel; readonly format: LogFormat };
+}
+
+/** Where settings are looked for. */
+export interface ConfigSources {
+  readonly flags: Flags;
+  readonly env: Environment;
+  /** The file; where absent `MMLITE_CONFIG`, else the first standard place that has one. */
+  readonly file?: string;
+}
+
+/** Settings of all places, not yet complete. */
+export interface LoadedSettings extends MergedSettings {
+  /** Sentences about what was given and means nothing. */
+  readonly warnings: readonly string[];
+}
+
+/** Reads the whole configuration of a node; throws `config` for the first thing wrong or missing. */
+export async function loadConfig(sources: ConfigSources): Promise<Config> {
+  return await completeConfig(await loadSettings(sources));
+}
+
+/** Reads and merges the settings of all places: flags > `MMLITE_*` > file > libpq > defaults. */
+export async function loadSettings({ flags, env, file }: ConfigSources): Promise<LoadedSettings> {
+  const layers: Layer[] = [flagLayer(flags), variableLayer(env)];
+  const path = file ?? (env[CONFIG_VARIABLE] || standardFiles(env).find((place) => existsSync(place)));
+  if (path !== undefined) layers.push(await readConfigFile(path));
+  layers.push(libpqLayer(env));
+  return { ...mergeLayers(layers, defaultLayer(env)), warnings: unknownVariables(env) };
+}
+
+/** Makes a node's configuration of settings; throws `config` for what is missing or must not be together. */
+export async function completeConfig({ settings, origins }: MergedSettings): Promise<Config> {
+  const { postgres, listen, tables, ...rest } = settings;
+  requireLeast(settings);
+  const peerAddress = parseKnown(listen.peers.address);
+  const apiAddress = parseKnown(listen.api.address);
+  if (!rest.insecure) refuseCleartext(peerAddress, origins);
+  if (listen.api.token_file === undefined) refuseOpenApi(apiAddress, origins);
+  refuseSameNames(settings);
+  return {
+    ...rest,
+    node: { name: settings.node.name!, cluster: settings.node.cluster },
+    postgres: { url: postgres?.url ?? await readSecretFile(postgres!.url_file!) },
+    listen: {
+      peers: { address: peerAddress, advertise: listen.peers.advertise ?? null },
+      api: {
+        address: apiAddress,
+        socket: listen.api.socket ?? null,
+        token: listen.api.token_file === undefined ? null : await readSecretFile(listen.api.token_file),
+      },
+    },
+    tables: { include: tables.include!, exclude: tables.exclude },
+  };
+}
+
+/** An address that the schema has already let through. */
+function parseKnown(text: string): Address {
+  return parseAddress(text)!;
+}
+
+function requireLeast({ node, postgres, tables }: DefaultedSettings): void {
+  const missing: string[] = [];
+  if (node.name === undefined) missing.push("node.name (--name)");
+  if (postgres?.url === undefined && postgres?.url_file === undefined) {
+    missing.push("postgres.url (--postgres)");
+  }
+  if (tables.include === undefined || tables.include.length === 0) missing.push("tables.include (--tables)");
+  if (missing.length === 0) return;
+  throw new MmliteError("config", `Cannot run a node without ${missing.join(" and ")}`, {
+    hint:
+      "The least is `mmlite run --name ams --postgres postgres:///app --tables 'public.*'`, or the same in " +
+      "/etc/mmlite/mmlite.yaml",
+  });
+}
+
+function refuseCleartext(address: Address, origins: MergedSettings["origins"]): void {
+  if (isLoopbackHost(address.host)) return;
+  const place = `"${formatAddress(address)}" (${origins.get("listen.peers.address")})`;
+  throw new MmliteError(
+    "config",
+    `Cannot listen for peers on ${place}: other machines can reach it, and this release has no TLS yet`,
+    {
+      hint:
+        "Listen on 127.0.0.1 or ::1, or add --insecure where you trust the whole network between the nodes",
+    },
+  );
+}
+
+function refuseOpenApi(address: Address, origins: MergedSettings["origins"]): void {
+  if (isLoopbackHost(address.host)) return;
+  const place = `"${formatAddress(address)}" (${origins.get("listen.api.address")})`;
+  throw new MmliteError(
+    "config",
+    `Cannot serve the control API on ${place}: other machines can reach it, and there is no token`,
+    { hint: "Name a file with a token by --token-file, or serve it on 127.0.0.1 or a unix socket" },
+  );
+}
+
+/** Names that differ in `-` and `_` alone count as the same: their slots would have one name. */
+function refuseSameNames({ node, peers }: DefaultedSettings): void {
+  const taken = new Map([[slotPart(node.name!), "this node"]]);
+  for (const { name } of peers) {
+    const other = taken.get(slotPart(name));
+    if (other !== undefined) {
+      throw new MmliteError("config", `Cannot use peer "${name}": its name is that of ${other}`, {
+        hint: "Give every node of the cluster a name of its own; - and _ count as the same",
+      });
+    }
+    taken.set(slotPart(name), `peer "${name}"`);
+  }
+}
+
+function slotPart(name: string): string {
+  return name.replaceAll("-", "_");
+}

@@ -1,0 +1,71 @@
+/**
+ * What the schema complains about, in words for the person who wrote the configuration.
+ */
+import type { z } from "zod";
+import { SETTING_KEYS } from "./settings.ts";
+import { nearest } from "./suggest.ts";
+
+/** One complaint. */
+export interface Issue {
+  /** Where: map keys and list indexes, the outermost first. */
+  readonly path: readonly PropertyKey[];
+  /** The same as text, such as `peers.0.url`. */
+  readonly key: string;
+  /** What is wrong, to stand behind a colon. */
+  readonly text: string;
+  /** Whether the key itself is wrong, not its value. */
+  readonly unknownKey: boolean;
+  readonly hint?: string;
+}
+
+const TYPE_NAMES: Readonly<Record<string, string>> = {
+  string: "text",
+  number: "a number",
+  boolean: "true or false",
+  array: "a list",
+  object: "a group of keys",
+  null: "nothing",
+};
+
+/** Every complaint of a failed check, in the order in which the schema found them; at least one. */
+export function describeIssues(error: z.ZodError): Issue[] {
+  return error.issues.flatMap((issue) =>
+    issue.code === "unrecognized_keys"
+      ? issue.keys.map((key) => unknownKey(issue.path, key))
+      : [wrongValue(issue)]
+  );
+}
+
+function unknownKey(group: readonly PropertyKey[], key: string): Issue {
+  const path = [...group, key];
+  const known = keysUnder(group);
+  const near = nearest(key, known) ?? SETTING_KEYS.find((other) => other.endsWith(`.${key}`)) ?? null;
+  const hint = near === null ? `Known keys here: ${known.join(", ")}` : `Did you mean "${near}"?`;
+  return { path, key: path.join("."), text: `unknown key "${path.join(".")}"`, unknownKey: true, hint };
+}
+
+/** The keys that a group may hold; indexes of lists do not count as groups. */
+function keysUnder(group: readonly PropertyKey[]): string[] {
+  const prefix = group.filter((part) => typeof part !== "number").map((part) => `${String(part)}.`).join("");
+  const inside = [...SETTING_KEYS, "peers.name", "peers.url"].filter((key) => key.startsWith(prefix));
+  return [...new Set(inside.map((key) => key.slice(prefix.length).split(".")[0]))];
+}
+
+function wrongValue(issue: z.core.$ZodIssue): Issue {
+  const key = issue.path.join(".");
+  return { path: issue.path, key, text: explain(issue), unknownKey: false };
+}
+
+function explain(issue: z.core.$ZodIssue): string {
+  if (issue.code === "invalid_type") {
+    const received = /received (\w+)$/.exec(issue.message)?.[1] ?? "something else";
+    if (received === "undefined") return "missing";
+    return `expected ${TYPE_NAMES[issue.expected] ?? issue.expected}, not ${
+      TYPE_NAMES[received] ?? received
+    }`;
+  }
+  if (issue.code === "invalid_value") {
+    return `expected ${issue.values.join(", ").replace(/, (\S+)$/, " or $1")}`;
+  }
+  return issue.message;
+}

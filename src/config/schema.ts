@@ -1,0 +1,99 @@
+/**
+ * What a configuration may hold: the strict schema of the YAML file, which flags and environment variables
+ * are checked against as well.
+ *
+ * Every key is optional here, because the layers complete each other; `config.ts` says what must be there in
+ * the end.
+ */
+import { z } from "zod";
+import { LOG_FORMATS, LOG_LEVELS } from "../log.ts";
+import { parseAddress } from "./address.ts";
+
+/** Longest name of a node: slots and origins are named after it, and PostgreSQL keeps 63 bytes of a name. */
+export const MAX_NODE_NAME_LENGTH = 40;
+
+const NodeName = z.string().regex(new RegExp(`^[a-z0-9][a-z0-9_-]{0,${MAX_NODE_NAME_LENGTH - 1}}$`), {
+  error:
+    `expected 1 to ${MAX_NODE_NAME_LENGTH} lower-case letters, digits, _ and -, beginning with a letter or digit`,
+});
+
+const Text = z.string().min(1, { error: "expected text, not nothing" });
+
+const ListenAddress = z.string().refine((text) => parseAddress(text) !== null, {
+  error: "expected HOST:PORT, such as 127.0.0.1:7432 or [::1]:7432",
+});
+
+const PeerUrl = z.string().refine(isPeerUrl, {
+  error: "expected an http or https URL of host and port only, such as https://fra.example:7432",
+});
+
+// A pattern always names its schema: a bare "*" would take mmlite's own tables and everybody else's.
+const TablePattern = z.string().regex(/^.+\..+$/s, {
+  error: "expected SCHEMA.TABLE, where * stands for any characters, such as public.*",
+});
+
+function isPeerUrl(text: string): boolean {
+  const url = URL.parse(text);
+  if (url === null || !/^https?:$/.test(url.protocol)) return false;
+  return url.pathname === "/" && url.search + url.hash + url.username + url.password === "";
+}
+
+/** The configuration file. */
+export const FileSchema = z.strictObject({
+  node: z.strictObject({
+    name: NodeName.optional().meta({ description: "this node's name, unique in the cluster" }),
+    cluster: NodeName.optional().meta({ description: "nodes of different clusters refuse each other" }),
+  }).optional(),
+  postgres: z.strictObject({
+    url: Text.optional().meta({ description: "connection string of the local database" }),
+    url_file: Text.optional().meta({ description: "file whose first line is the connection string" }),
+  }).optional(),
+  listen: z.strictObject({
+    peers: z.strictObject({
+      address: ListenAddress.optional().meta({ description: "where peers reach this node" }),
+      advertise: PeerUrl.optional().meta({ description: "the URL that peers dial to reach this node" }),
+    }).optional(),
+    api: z.strictObject({
+      address: ListenAddress.optional().meta({ description: "where the control API listens" }),
+      socket: Text.optional().meta({ description: "unix socket of the control API" }),
+      token_file: Text.optional().meta({ description: "file whose first line is the control API's token" }),
+    }).optional(),
+  }).optional(),
+  peers: z.array(z.strictObject({ name: NodeName, url: PeerUrl })).optional()
+    .meta({ description: "peers to begin with" }),
+  tables: z.strictObject({
+    include: z.array(TablePattern).optional().meta({ description: "tables to replicate" }),
+    exclude: z.array(TablePattern).optional().meta({ description: "tables to leave out" }),
+  }).optional(),
+  state: Text.optional().meta({ description: "directory of what identifies this node on this machine" }),
+  insecure: z.boolean().optional().meta({ description: "allow cleartext on a peer port others can reach" }),
+  log: z.strictObject({
+    level: z.enum(LOG_LEVELS).optional(),
+    format: z.enum(LOG_FORMATS).optional(),
+  }).optional(),
+}).meta({ title: "mmlite configuration" });
+
+/** What one layer, or all of them together, says; every key may be absent. */
+export type Settings = z.infer<typeof FileSchema>;
+
+type Group<Key extends keyof Settings> = NonNullable<Settings[Key]>;
+type Needs<T, Key extends keyof T> = T & { [K in Key]-?: NonNullable<T[K]> };
+
+/** Settings in which every key that has a default has a value. */
+export interface DefaultedSettings extends Settings {
+  node: Needs<Group<"node">, "cluster">;
+  listen: {
+    peers: Needs<NonNullable<Group<"listen">["peers"]>, "address">;
+    api: Needs<NonNullable<Group<"listen">["api"]>, "address">;
+  };
+  peers: Group<"peers">;
+  tables: Needs<Group<"tables">, "exclude">;
+  state: string;
+  insecure: boolean;
+  log: Required<Group<"log">>;
+}
+
+/** The JSON Schema of the configuration file, for editors. */
+export function configJsonSchema(): Record<string, unknown> {
+  return z.toJSONSchema(FileSchema, { io: "input" });
+}
