@@ -1,0 +1,348 @@
+/**
+ * Real PostgreSQL servers, 10 to 18, for tests and the demo: started in a moment, on a free port and a private
+ * socket, and gone without a trace when disposed of, or when the process that started them dies.
+ */
+import { join } from "node:path";
+import process from "node:process";
+// @ts-types="@types/pg"
+import pg from "pg";
+import { type Leash, openLeash } from "./leash.ts";
+import { eventually, within } from "./poll.ts";
+import {
+  copyCluster,
+  defaultCache,
+  ensureBinaries,
+  ensureTemplate,
+  type PostgresMajor,
+  SERVER_ENVIRONMENT,
+} from "./postgres_binaries.ts";
+import { freePort, giveToServer, makeScratch, removeScratch, serverUser } from "./scratch.ts";
+
+export { POSTGRES_MAJORS, type PostgresMajor } from "./postgres_binaries.ts";
+
+/** Time allowed for a server to accept connections, milliseconds; recovery after a crash included. */
+const START_TIMEOUT_MS = 60_000;
+/** Time allowed for a server to stop, milliseconds; a fast stop waits for walsenders to send what is left. */
+const STOP_TIMEOUT_MS = 60_000;
+/** How many ports are tried when another process takes the chosen one first. */
+const PORT_ATTEMPTS = 5;
+/** The superuser, who always may connect over the socket without a password. */
+const SUPERUSER = "postgres";
+
+/** How a server ends: `smart` waits for clients, `fast` disconnects them, `immediate` needs recovery after it. */
+export type StopMode = "smart" | "fast" | "immediate";
+const STOP_SIGNALS = { smart: "SIGTERM", fast: "SIGINT", immediate: "SIGQUIT" } as const;
+
+/** Settings of postgresql.conf by name. */
+export type ServerSettings = Readonly<Record<string, string>>;
+
+/** What kind of server to start; only the major release has no default. */
+export interface StartOptions {
+  readonly major: PostgresMajor;
+  /** Added to {@link defaultSettings}, or in place of them. */
+  readonly settings?: ServerSettings;
+  /** TCP port; a free one unless given. */
+  readonly port?: number;
+  /** Data directory of a stopped server to start a copy of: a clone, or a restored backup. */
+  readonly cloneOf?: string;
+  /** How everyone but the superuser on the socket proves who they are, as in pg_hba.conf; `trust` unless given. */
+  readonly authMethod?: "trust" | "md5" | "scram-sha-256" | "password" | "reject";
+  /** `UTF8` unless given. */
+  readonly encoding?: string;
+  /** `C` unless given. */
+  readonly locale?: string;
+  /** Where programs and templates are kept; the shared cache in the temporary directory unless given. */
+  readonly cache?: string;
+}
+
+/** How a URL names the server. */
+export interface UrlOptions {
+  /** Over TCP rather than the unix socket. */
+  readonly tcp?: boolean;
+  readonly user?: string;
+  readonly password?: string;
+}
+
+/** A server; it may be stopped and started again until it is disposed of. */
+export interface PostgresServer extends AsyncDisposable {
+  readonly major: PostgresMajor;
+  /** Directory of the unix socket. */
+  readonly host: string;
+  readonly port: number;
+  readonly dataDir: string;
+  /** Process id of the postmaster; undefined while stopped. */
+  readonly pid: number | undefined;
+  /** A connection string for `database` (`postgres` unless given), over the unix socket unless told. */
+  url(database?: string, options?: UrlOptions): string;
+  /** Runs one statement, or several without parameters, as superuser; the rows of the (last) result. */
+  // deno-lint-ignore no-explicit-any
+  sql(database: string, text: string, parameters?: unknown[]): Promise<any[]>;
+  /** A connection as superuser, for transactions; its caller ends it. */
+  connect(database: string): Promise<pg.Client>;
+  createDatabase(name: string): Promise<void>;
+  /** Starts it if it is stopped; settings given here are added for good. */
+  start(settings?: ServerSettings): Promise<void>;
+  /** Stops it and waits until its processes are gone; `fast` unless given. */
+  stop(mode?: StopMode): Promise<void>;
+  /** Stops (`fast`) and starts it on the same port. */
+  restart(settings?: ServerSettings): Promise<void>;
+  /** Ends every process of the server with SIGKILL: a crash. */
+  kill(): Promise<void>;
+  /** Everything that the server has logged. */
+  log(): Promise<string>;
+}
+
+/** What every server is set to: ready for logical replication in both directions, small, and with fsync on. */
+export function defaultSettings(major: PostgresMajor): ServerSettings {
+  return {
+    wal_level: "logical",
+    max_wal_senders: "20",
+    max_replication_slots: "20",
+    ...(major >= 18 ? { max_active_replication_origins: "20" } : {}),
+    track_commit_timestamp: "on",
+    shared_buffers: "32MB",
+    listen_addresses: "127.0.0.1",
+    log_line_prefix: "%m [%p] %u@%d ",
+  };
+}
+
+/** Starts a server and returns once it accepts connections. */
+export async function startPostgres(options: StartOptions): Promise<PostgresServer> {
+  const { major, cache = defaultCache(), encoding = "UTF8", locale = "C" } = options;
+  const binaries = await ensureBinaries(major, cache);
+  const template = options.cloneOf ?? await ensureTemplate(major, { cache, encoding, locale });
+  const directory = await makeScratch(`pg${major}`);
+  await Deno.chmod(directory, 0o755);
+  const server = new EmbeddedServer(major, { binaries, directory });
+  try {
+    await copyCluster(template, server.dataDir);
+    await server.writeAccessRules(options.authMethod ?? "trust");
+    await server.writeSettings({
+      ...defaultSettings(major),
+      unix_socket_directories: directory,
+      ...options.settings,
+    });
+    await server.startOnFreePort(options.port);
+    return server;
+  } catch (thrown) {
+    await server[Symbol.asyncDispose]();
+    throw thrown;
+  }
+}
+
+class EmbeddedServer implements PostgresServer {
+  readonly major: PostgresMajor;
+  readonly host: string;
+  readonly dataDir: string;
+  readonly #binaries: string;
+  readonly #logFile: string;
+  readonly #leash: Leash;
+  #port = 0;
+  #postmaster: Deno.ChildProcess | undefined;
+
+  constructor(major: PostgresMajor, places: { binaries: string; directory: string }) {
+    this.major = major;
+    this.host = places.directory;
+    this.dataDir = join(places.directory, "data");
+    this.#binaries = places.binaries;
+    this.#logFile = join(places.directory, "server.log");
+    this.#leash = openLeash(places.directory);
+  }
+
+  get port(): number {
+    return this.#port;
+  }
+
+  get pid(): number | undefined {
+    return this.#postmaster?.pid;
+  }
+
+  url(database = "postgres", { tcp = false, user = SUPERUSER, password }: UrlOptions = {}): string {
+    const [name, role, secret] = [database, user, password].map((part) => encodeURIComponent(part ?? ""));
+    if (tcp) return `postgres://${role}${password ? `:${secret}` : ""}@127.0.0.1:${this.#port}/${name}`;
+    const query = [`host=${this.host}`, `port=${this.#port}`, `user=${role}`];
+    if (password) query.push(`password=${secret}`);
+    return `postgres:///${name}?${query.join("&")}`;
+  }
+
+  async connect(database: string): Promise<pg.Client> {
+    const client = new pg.Client({ host: this.host, port: this.#port, user: SUPERUSER, database });
+    client.on("error", () => {}); // A killed server; whoever awaits a query is told by the query.
+    await client.connect();
+    return client;
+  }
+
+  // deno-lint-ignore no-explicit-any
+  async sql(database: string, text: string, parameters?: unknown[]): Promise<any[]> {
+    const client = await this.connect(database);
+    try {
+      const result: pg.QueryResult | pg.QueryResult[] = await client.query(text, parameters);
+      return (Array.isArray(result) ? result.at(-1) : result)?.rows ?? [];
+    } finally {
+      await client.end();
+    }
+  }
+
+  async createDatabase(name: string): Promise<void> {
+    await this.sql("postgres", `CREATE DATABASE ${pg.escapeIdentifier(name)}`);
+  }
+
+  async writeAccessRules(method: string): Promise<void> {
+    const rules = [`local all ${SUPERUSER} trust`, `local replication ${SUPERUSER} trust`];
+    for (const place of ["local", "host"]) {
+      const address = place === "host" ? "127.0.0.1/32" : "";
+      for (const database of ["all", "replication"]) {
+        rules.push(`${place} ${database} all ${address} ${method}`);
+      }
+    }
+    await this.#writeAsServer("pg_hba.conf", rules.join("\n") + "\n");
+  }
+
+  async writeSettings(settings: ServerSettings): Promise<void> {
+    const lines = Object.entries(settings).map(([name, value]) =>
+      `${name} = '${value.replaceAll("'", "''")}'`
+    );
+    const file = join(this.dataDir, "postgresql.conf");
+    await this.#writeAsServer("postgresql.conf", await Deno.readTextFile(file) + lines.join("\n") + "\n");
+  }
+
+  async #writeAsServer(name: string, text: string): Promise<void> {
+    const file = join(this.dataDir, name);
+    await Deno.writeTextFile(file, text);
+    await giveToServer(file);
+  }
+
+  async startOnFreePort(port: number | undefined): Promise<void> {
+    for (let attempt = 1;; attempt++) {
+      this.#port = port ?? freePort();
+      try {
+        return await this.start({ port: String(this.#port) });
+      } catch (thrown) {
+        const taken = (await this.log()).includes("Address already in use");
+        if (port !== undefined || !taken || attempt === PORT_ATTEMPTS) throw thrown;
+        await Deno.remove(this.#logFile);
+      }
+    }
+  }
+
+  async start(settings: ServerSettings = {}): Promise<void> {
+    if (this.#postmaster) return;
+    await this.writeSettings(settings);
+    // The shell only redirects: `exec` makes its process the postmaster.
+    const postmaster = new Deno.Command("sh", {
+      args: [
+        "-c",
+        'exec "$1" -D "$2" >>"$3" 2>&1',
+        "sh",
+        join(this.#binaries, "bin/postgres"),
+        this.dataDir,
+        this.#logFile,
+      ],
+      cwd: this.host,
+      clearEnv: true,
+      env: SERVER_ENVIRONMENT,
+      stdin: "null",
+      stdout: "null",
+      stderr: "null",
+      ...serverUser(),
+    }).spawn();
+    this.#postmaster = postmaster;
+    await this.#leash.hold(postmaster.pid);
+    let exited = false;
+    postmaster.status.then(() => exited = true);
+    try {
+      await eventually(
+        `PostgreSQL ${this.major} to start`,
+        async () => exited || await this.#isReady(),
+        { timeoutMs: START_TIMEOUT_MS, intervalMs: 20 },
+      );
+      if (exited) throw new Error(`Cannot start PostgreSQL ${this.major}: it exited`);
+    } catch (thrown) {
+      await this.kill();
+      throw new Error(`${(thrown as Error).message}; its log:\n${await this.log()}`, { cause: thrown });
+    }
+  }
+
+  /** The postmaster writes its state into the eighth line of its lock file, for pg_ctl to read. */
+  async #isReady(): Promise<boolean> {
+    const lines = (await Deno.readTextFile(join(this.dataDir, "postmaster.pid"))).split("\n");
+    return lines[0] === String(this.pid) && lines[7]?.trim() === "ready";
+  }
+
+  async stop(mode: StopMode = "fast"): Promise<void> {
+    const postmaster = this.#postmaster;
+    if (!postmaster) return;
+    signal(postmaster.pid, STOP_SIGNALS[mode]);
+    await within(`PostgreSQL ${this.major} to stop`, STOP_TIMEOUT_MS, postmaster.status);
+    await this.#markStopped();
+  }
+
+  async restart(settings?: ServerSettings): Promise<void> {
+    await this.stop();
+    await this.start(settings);
+  }
+
+  async kill(): Promise<void> {
+    const postmaster = this.#postmaster;
+    if (!postmaster) return;
+    // The postmaster first, or it would see its children die and start recovery itself.
+    const children = await childrenOf(postmaster.pid);
+    signal(postmaster.pid, "SIGKILL");
+    for (const child of children) signal(child, "SIGKILL");
+    await postmaster.status;
+    await eventually("killed server processes to be gone", () => !children.some(isRunning), {
+      intervalMs: 5,
+    });
+    await this.#markStopped();
+  }
+
+  async #markStopped(): Promise<void> {
+    this.#postmaster = undefined;
+    await this.#leash.hold(0);
+  }
+
+  async log(): Promise<string> {
+    return await Deno.readTextFile(this.#logFile).catch(() => "");
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    if (this.#postmaster) await this.stop("immediate");
+    else await this.#removeSharedMemory();
+    await removeScratch(this.host);
+    await this.#leash.release();
+  }
+
+  /** A killed postmaster leaves a small System V segment behind, named in the seventh line of its lock file. */
+  async #removeSharedMemory(): Promise<void> {
+    const lock = await Deno.readTextFile(join(this.dataDir, "postmaster.pid")).catch(() => "");
+    const id = lock.split("\n")[6]?.trim().split(/\s+/)[1];
+    if (!id) return;
+    await new Deno.Command("ipcrm", { args: ["-m", id], stdout: "null", stderr: "null" }).output();
+  }
+}
+
+async function childrenOf(pid: number): Promise<number[]> {
+  const output = await new Deno.Command("ps", { args: ["-A", "-o", "pid=,ppid="] }).output();
+  return new TextDecoder().decode(output.stdout).trim().split("\n")
+    .map((line) => line.trim().split(/\s+/).map(Number))
+    .filter(([, parent]) => parent === pid)
+    .map(([child]) => child);
+}
+
+/** Sends a signal; a process that is gone already is what most signals are for. */
+function signal(pid: number, name: Deno.Signal): void {
+  try {
+    Deno.kill(pid, name);
+  } catch (thrown) {
+    if (!(thrown instanceof Deno.errors.NotFound)) throw thrown;
+  }
+}
+
+function isRunning(pid: number): boolean {
+  try {
+    process.kill(pid, 0);
+    return true;
+  } catch {
+    return false;
+  }
+}
