@@ -1,0 +1,213 @@
+/**
+ * One receiving session: admit the sender, apply what it pushes, ack what is durable, until something ends it.
+ *
+ * Whatever ends it on this side is told to the sender in a Refusal, so that both operators read the same error.
+ */
+import { MmliteError, toMmliteError } from "../errors.ts";
+import type { Lsn } from "../lsn.ts";
+import type { Channel } from "../wire/channel.ts";
+import { encodeFrame } from "../wire/codec.ts";
+import { type Frame, type Hello, PROTOCOL_VERSION } from "../wire/frame.ts";
+import { FrameDecoder, MessageAssembler } from "../wire/frame_decoder.ts";
+import { HANDSHAKE_TIMEOUT_MS } from "../wire/frame_stream.ts";
+import { keepAlive, type Liveness } from "../wire/liveness.ts";
+import type { Admission, InboxPorts, TransactionSink } from "./ports.ts";
+
+/** Receives on one channel until the sender ends it, something fails, or `signal` aborts. Never throws. */
+export async function receive(channel: Channel, ports: InboxPorts, signal: AbortSignal): Promise<void> {
+  const stop = new AbortController();
+  const ended = AbortSignal.any([signal, stop.signal]);
+  const breakOff = () => channel.destroy();
+  ended.addEventListener("abort", breakOff, { once: true });
+  const liveness = keepAlive(channel);
+  try {
+    await session({ channel, ports, liveness, signal: ended, abort: () => stop.abort() });
+    await channel.end();
+  } catch (thrown) {
+    if (!ended.aborted) await refuse(channel, toMmliteError(thrown));
+  } finally {
+    ended.removeEventListener("abort", breakOff);
+    liveness.stop();
+    channel.destroy();
+  }
+}
+
+interface Session {
+  readonly channel: Channel;
+  readonly ports: InboxPorts;
+  readonly liveness: Liveness;
+  readonly signal: AbortSignal;
+  readonly abort: () => void;
+}
+
+async function session(context: Session): Promise<void> {
+  const { channel, ports, signal } = context;
+  const chunks = channel.incoming[Symbol.asyncIterator]();
+  const decoder = new FrameDecoder();
+  const { hello, rest } = await readHello(chunks, decoder, channel);
+  const sender = hello.identity.node;
+  const over = Promise.withResolvers<void>();
+  try {
+    await ports.supersede(sender, { abort: context.abort, ended: over.promise });
+    const admission = await ports.admit(hello, channel.remote);
+    signal.throwIfAborted();
+    ports.observe(sender, { name: "streaming" });
+    await receiveFrom({ ...context, chunks, decoder, rest, admission });
+    ports.observe(sender, { name: "disconnected" });
+  } catch (thrown) {
+    ports.observe(
+      sender,
+      signal.aborted ? { name: "disconnected" } : { name: "failed", error: toMmliteError(thrown) },
+    );
+    throw thrown;
+  } finally {
+    over.resolve();
+  }
+}
+
+interface Receiving extends Session {
+  readonly chunks: AsyncIterator<Uint8Array>;
+  readonly decoder: FrameDecoder;
+  /** Frames that came in one chunk with the Hello. */
+  readonly rest: readonly Frame[];
+  readonly admission: Admission;
+}
+
+async function receiveFrom(context: Receiving): Promise<void> {
+  const { channel, admission, signal } = context;
+  const acks = new AckWriter(channel);
+  const sink = await admission.openSink((endLsn) => acks.offer(endLsn), signal);
+  try {
+    await channel.write(encodeFrame({
+      kind: "welcome",
+      protocol: PROTOCOL_VERSION,
+      identity: admission.identity,
+      resumeLsn: admission.resumeLsn,
+    }));
+    await Promise.race([pushAll(context, sink), sink.failed]);
+  } finally {
+    await sink.close();
+  }
+}
+
+async function pushAll({ chunks, decoder, rest, liveness }: Receiving, sink: TransactionSink): Promise<void> {
+  const assembler = new MessageAssembler();
+  for (const frame of rest) await pushFrame(frame, assembler, sink);
+  for (;;) {
+    sink.flush();
+    liveness.listening(true);
+    const { value: chunk, done } = await chunks.next();
+    // A sender cannot get a heartbeat through while we do not read, so its silence means nothing then.
+    liveness.listening(false);
+    if (done) return decoder.finish();
+    for (const frame of decoder.push(chunk)) await pushFrame(frame, assembler, sink);
+  }
+}
+
+async function pushFrame(frame: Frame, assembler: MessageAssembler, sink: TransactionSink): Promise<void> {
+  switch (frame.kind) {
+    case "data":
+      assembler.assertWhole(frame.kind);
+      for (const message of frame.messages) {
+        const room = sink.push(message);
+        if (room !== undefined) await room;
+      }
+      return;
+    case "fragment_start":
+    case "fragment": {
+      const message = assembler.push(frame);
+      if (message !== null) await sink.push(message);
+      return;
+    }
+    case "heartbeat":
+      return;
+    case "refusal":
+      throw new MmliteError("refused", `Sender stopped: ${frame.message}`, { hint: frame.hint });
+    default:
+      throw new MmliteError("protocol", `Cannot receive a ${frame.kind} frame from a sender`);
+  }
+}
+
+async function readHello(
+  chunks: AsyncIterator<Uint8Array>,
+  decoder: FrameDecoder,
+  channel: Channel,
+): Promise<{ hello: Hello; rest: Frame[] }> {
+  const late = setTimeout(() => channel.destroy(), HANDSHAKE_TIMEOUT_MS);
+  try {
+    for (;;) {
+      const { value: chunk, done } = await chunks.next();
+      if (done) throw new MmliteError("protocol", `Cannot receive from ${channel.remote}: it sent no Hello`);
+      const frames = [...decoder.push(chunk)];
+      const first = frames.findIndex((frame) => frame.kind !== "heartbeat");
+      if (first < 0) continue;
+      return { hello: requireHello(frames[first]!, channel), rest: frames.slice(first + 1) };
+    }
+  } finally {
+    clearTimeout(late);
+  }
+}
+
+function requireHello(frame: Frame, channel: Channel): Hello {
+  if (frame.kind !== "hello") {
+    throw new MmliteError(
+      "protocol",
+      `Cannot receive from ${channel.remote}: it began with a ${frame.kind} frame`,
+    );
+  }
+  if (frame.protocol !== PROTOCOL_VERSION) {
+    throw new MmliteError(
+      "refused",
+      `Cannot receive from node "${frame.identity.node}": it speaks protocol ${frame.protocol}, ` +
+        `this node ${PROTOCOL_VERSION}`,
+      { hint: "Run the same version of mmlite on both nodes" },
+    );
+  }
+  return frame;
+}
+
+/** Tells the sender why, and ends; a stream that is broken already tells nothing. */
+async function refuse(channel: Channel, error: MmliteError): Promise<void> {
+  try {
+    await channel.write(encodeFrame({
+      kind: "refusal",
+      errorKind: error.kind,
+      message: error.message,
+      hint: error.hint,
+    }));
+    await channel.end();
+  } catch {
+    // The stream is what failed: the sender notices by itself.
+  }
+}
+
+/** Writes the latest ack; those that come while one is being written are passed over but for the last. */
+class AckWriter {
+  readonly #channel: Channel;
+  #offered: Lsn | undefined;
+  #writing = false;
+
+  constructor(channel: Channel) {
+    this.#channel = channel;
+  }
+
+  offer(endLsn: Lsn): void {
+    this.#offered = endLsn;
+    if (!this.#writing) void this.#write();
+  }
+
+  async #write(): Promise<void> {
+    this.#writing = true;
+    try {
+      while (this.#offered !== undefined) {
+        const endLsn = this.#offered;
+        this.#offered = undefined;
+        await this.#channel.write(encodeFrame({ kind: "ack", endLsn }));
+      }
+    } catch {
+      // The reader of the channel meets the same broken stream and reports it.
+    } finally {
+      this.#writing = false;
+    }
+  }
+}

@@ -1,0 +1,161 @@
+/**
+ * Outgoing replication to one peer: attempt after attempt, and what to do when one ends.
+ *
+ * Nothing here knows what a session does; nothing in a session knows that it is repeated.
+ */
+import { backoffMs, delay } from "../backoff.ts";
+import { MmliteError, toMmliteError } from "../errors.ts";
+import { log } from "../log.ts";
+
+/** What a link does at the moment. */
+export type LinkState =
+  | { readonly name: "connecting" }
+  | { readonly name: "catchup" }
+  | { readonly name: "streaming" }
+  | { readonly name: "backoff"; readonly error: MmliteError }
+  | { readonly name: "paused" }
+  | { readonly name: "blocked"; readonly error: MmliteError }
+  | { readonly name: "fenced"; readonly error: MmliteError };
+
+/** How long a link that is blocked by a differing schema waits before it looks again, milliseconds. */
+export const SCHEMA_RETRY_MS = 5_000;
+
+interface LinkOptions {
+  /** The peer's name, for log lines. */
+  readonly peer: string;
+  /** One attempt: calls `connected` once data flows; returns when the signal aborts, throws when it breaks. */
+  readonly attempt: (
+    signal: AbortSignal,
+    connected: (state: "catchup" | "streaming") => void,
+  ) => Promise<void>;
+}
+
+/** A link with its retry loop. Does nothing until {@link Link.start}. */
+export class Link {
+  readonly #options: LinkOptions;
+  readonly #logger;
+  #state: LinkState = { name: "paused" };
+  #since = new Date();
+  #lastError: { error: MmliteError; at: Date } | undefined;
+  #reconnects = 0;
+  #reported = "";
+  #stop: AbortController | undefined;
+  #attempt: AbortController | undefined;
+  #running: Promise<void> = Promise.resolve();
+  #wake = new AbortController();
+
+  constructor(options: LinkOptions) {
+    this.#options = options;
+    this.#logger = log("link", options.peer);
+  }
+
+  get state(): LinkState {
+    return this.#state;
+  }
+
+  /** When the present state began. */
+  get since(): Date {
+    return this.#since;
+  }
+
+  /** The last error of any attempt; stays after the link has healed. */
+  get lastError(): { readonly error: MmliteError; readonly at: Date } | undefined {
+    return this.#lastError;
+  }
+
+  /** Attempts after the first since the process started. */
+  get reconnects(): number {
+    return this.#reconnects;
+  }
+
+  /** Starts the loop; does nothing if it runs. */
+  start(): void {
+    if (this.#stop !== undefined) return;
+    this.#stop = new AbortController();
+    this.#running = this.#run(this.#stop.signal);
+  }
+
+  /** Stops the loop and waits for the attempt to end; the link is `paused` then. */
+  async stop(): Promise<void> {
+    this.#stop?.abort();
+    await this.#running;
+    this.#stop = undefined;
+    this.#enter({ name: "paused" });
+  }
+
+  /** Ends a wait at once, if the link is in one. */
+  retry(): void {
+    this.#wake.abort();
+  }
+
+  /** Breaks the present attempt off, because its PostgreSQL is going down; the loop goes on with a wait. */
+  interrupt(): void {
+    this.#attempt?.abort();
+  }
+
+  async #run(signal: AbortSignal): Promise<void> {
+    for (let failures = 0; !signal.aborted; this.#reconnects++) {
+      this.#enter({ name: "connecting" });
+      this.#attempt = new AbortController();
+      const attempt = AbortSignal.any([signal, this.#attempt.signal]);
+      try {
+        await this.#options.attempt(attempt, (state) => {
+          failures = 0;
+          this.#enter({ name: state });
+        });
+        if (!signal.aborted) throw new MmliteError("aborted", "The local PostgreSQL is going down");
+      } catch (thrown) {
+        if (signal.aborted) return;
+        await this.#rest(toMmliteError(thrown), failures++, signal);
+      }
+    }
+  }
+
+  async #rest(error: MmliteError, failures: number, signal: AbortSignal): Promise<void> {
+    this.#lastError = { error, at: new Date() };
+    this.#wake = new AbortController();
+    const woken = AbortSignal.any([signal, this.#wake.signal]);
+    switch (error.disposition) {
+      case "retry":
+        this.#enter({ name: "backoff", error });
+        return await delay(backoffMs(failures), woken);
+      case "block":
+        this.#enter({ name: "blocked", error });
+        return await (error.kind === "schema_mismatch" ? delay(SCHEMA_RETRY_MS, woken) : aborted(woken));
+      case "fence":
+        this.#enter({ name: "fenced", error });
+        return await aborted(woken);
+    }
+  }
+
+  #enter(state: LinkState): void {
+    if (state.name === this.#state.name) {
+      this.#state = state;
+      return;
+    }
+    // A link that looks again while an operator is needed stays blocked in status until data flows.
+    if (state.name === "connecting" && this.#state.name === "blocked") return;
+    this.#state = state;
+    this.#since = new Date();
+    this.#report(state);
+  }
+
+  /** Each error once, however often the same attempt fails again. */
+  #report(state: LinkState): void {
+    if (!("error" in state)) {
+      if (state.name !== "connecting") this.#reported = "";
+      return this.#logger[state.name === "connecting" ? "debug" : "info"]("Link is {state}", {
+        state: state.name,
+      });
+    }
+    const { message, hint } = state.error;
+    const level = message === this.#reported ? "debug" : "warn";
+    this.#reported = message;
+    this.#logger[level]("Link is {state}: {error}; {hint}", { state: state.name, error: message, hint });
+  }
+}
+
+function aborted(signal: AbortSignal): Promise<void> {
+  if (signal.aborted) return Promise.resolve();
+  return new Promise((resolve) => signal.addEventListener("abort", () => resolve(), { once: true }));
+}

@@ -1,0 +1,166 @@
+/**
+ * One attempt of a link: handshake, then the slot's transactions out and acks in, until something breaks.
+ *
+ * A straight line that knows nothing of retries. The replication connection and the stream to the peer live and
+ * die together, so there is no half-connected state.
+ */
+import { MmliteError } from "../errors.ts";
+import { formatLsn, type Lsn } from "../lsn.ts";
+import type { Channel } from "../wire/channel.ts";
+import { encodeFrame } from "../wire/codec.ts";
+import { type Frame, type Hello, PROTOCOL_VERSION, type Welcome } from "../wire/frame.ts";
+import { BATCH_BYTES, FrameBatch } from "../wire/frame_batch.ts";
+import { expectFrame, readFrames, refusalError } from "../wire/frame_stream.ts";
+import { keepAlive, type Liveness } from "../wire/liveness.ts";
+import { AckKeeper } from "./ack_keeper.ts";
+import type { SessionObserver, SessionPorts, TransactionSource } from "./ports.ts";
+
+/** Runs until the session breaks, and throws why; returns only when `signal` aborts. */
+export async function runSession(
+  ports: SessionPorts,
+  observer: SessionObserver,
+  signal: AbortSignal,
+): Promise<void> {
+  const hello = await ports.hello();
+  const channel = await ports.dial(signal);
+  const liveness = keepAlive(channel);
+  const breakOff = () => channel.destroy();
+  signal.addEventListener("abort", breakOff, { once: true });
+  try {
+    const frames = readFrames(channel);
+    await channel.write(encodeFrame(hello));
+    const welcome = await expectFrame(frames, "welcome", { signal });
+    requireProtocol(welcome, channel);
+    requireSamePast(hello, welcome);
+    await ports.recognise(welcome.identity);
+    observer.started({ resumeLsn: welcome.resumeLsn, walLsn: hello.walLsn });
+    await stream({ ports, observer, channel, frames, liveness, sentLsn: welcome.resumeLsn, signal });
+  } catch (thrown) {
+    if (!signal.aborted) throw thrown;
+  } finally {
+    signal.removeEventListener("abort", breakOff);
+    liveness.stop();
+    channel.destroy();
+  }
+}
+
+interface Stream {
+  readonly ports: SessionPorts;
+  readonly observer: SessionObserver;
+  readonly channel: Channel;
+  readonly frames: AsyncGenerator<Frame>;
+  readonly liveness: Liveness;
+  /** End of the last transaction written to the channel; an ack beyond it is a lie. */
+  sentLsn: Lsn;
+  readonly signal: AbortSignal;
+}
+
+/** The first of pump, acks and ack storage to fail ends all three. */
+async function stream(session: Stream): Promise<void> {
+  const { ports, observer, channel, signal } = session;
+  const stop = new AbortController();
+  const ended = AbortSignal.any([signal, stop.signal]);
+  const source = await ports.openSource(session.sentLsn, ended);
+  const acks = new AckKeeper({
+    store: ports.storeAck,
+    confirm: (endLsn) => {
+      source.confirm(endLsn);
+      observer.acked(endLsn);
+    },
+  });
+  try {
+    await Promise.race([pump(session, source), readAcks(session, acks), acks.run(ended)]);
+  } finally {
+    stop.abort();
+    channel.destroy();
+    await source.close();
+  }
+}
+
+async function pump(session: Stream, source: TransactionSource): Promise<void> {
+  const { channel, observer } = session;
+  const batch = new FrameBatch();
+  for await (const outgoing of source.batches()) {
+    let bytes = 0;
+    if (outgoing.endLsn !== null) session.sentLsn = outgoing.endLsn;
+    for (const message of outgoing.messages) {
+      bytes += message.length;
+      batch.add(message);
+      if (batch.byteLength >= BATCH_BYTES) await writeAll(channel, batch);
+    }
+    await writeAll(channel, batch);
+    observer.sent(outgoing, bytes);
+  }
+}
+
+async function writeAll(channel: Channel, batch: FrameBatch): Promise<void> {
+  for (const bytes of batch.drain()) await channel.write(bytes);
+}
+
+async function readAcks(session: Stream, acks: AckKeeper): Promise<void> {
+  const { frames, liveness, channel } = session;
+  for await (const frame of frames) {
+    liveness.heard();
+    switch (frame.kind) {
+      case "ack":
+        requireSent(session, frame.endLsn);
+        acks.offer(frame.endLsn);
+        break;
+      case "heartbeat":
+        break;
+      case "refusal":
+        throw refusalError(frame);
+      default:
+        throw new MmliteError(
+          "protocol",
+          `Cannot go on with ${channel.remote}: it sent a ${frame.kind} frame`,
+        );
+    }
+  }
+  throw new MmliteError("unreachable", `Cannot go on with ${channel.remote}: it ended the stream`);
+}
+
+function requireSent({ sentLsn, channel }: Stream, endLsn: Lsn): void {
+  if (endLsn <= sentLsn) return;
+  throw new MmliteError(
+    "protocol",
+    `Cannot go on with ${channel.remote}: it acked ${formatLsn(endLsn)}, and ${formatLsn(sentLsn)} was sent`,
+  );
+}
+
+function requireProtocol(welcome: Welcome, channel: Channel): void {
+  if (welcome.protocol === PROTOCOL_VERSION) return;
+  throw new MmliteError(
+    "refused",
+    `Cannot begin with ${channel.remote}: it speaks protocol ${welcome.protocol}, this node ${PROTOCOL_VERSION}`,
+    { hint: "Run the same version of mmlite on both nodes" },
+  );
+}
+
+/**
+ * The receiver must stand between what it acked and what our WAL holds; anything else means that one of the two
+ * databases was restored to an earlier time.
+ */
+function requireSamePast(hello: Hello, welcome: Welcome): void {
+  const floor = hello.ackedLsn ?? hello.slotLsn;
+  if (welcome.resumeLsn < floor) {
+    throw new MmliteError(
+      "fenced",
+      `Cannot send to peer "${hello.receiver}": it stands at ${formatLsn(welcome.resumeLsn)}, ` +
+        (hello.ackedLsn === null
+          ? `and the slot for it begins at ${formatLsn(floor)}`
+          : `behind its own ack ${formatLsn(floor)}: its database was restored or rolled back`),
+      { hint: `Make its tables equal to this node's, then remove and add the peer on both nodes` },
+    );
+  }
+  if (welcome.resumeLsn > hello.walLsn) {
+    throw new MmliteError(
+      "fenced",
+      `Cannot send to peer "${hello.receiver}": it holds transactions up to ${
+        formatLsn(welcome.resumeLsn)
+      }, ` +
+        `and this server's WAL ends at ${formatLsn(hello.walLsn)}: this database was restored or rolled back`,
+      { hint: "Take what is missing from the peer, then remove and add the peer on both nodes" },
+    );
+  }
+}

@@ -1,0 +1,108 @@
+/**
+ * The table `mmlite.peer`: which nodes this one replicates with, and what each has acked.
+ */
+import { type Lsn, parseLsn } from "../lsn.ts";
+import type { Query, Row } from "./query.ts";
+
+/** What the operator wants of a peer. `removing`: drained first; `removed`: stays so until added again. */
+export type PeerIntent = "active" | "paused" | "removing" | "removed";
+
+/** A row of `mmlite.peer`. */
+export interface PeerRow {
+  readonly name: string;
+  /** Where the peer's node is dialled; null for a peer that only dials us. */
+  readonly url: string | null;
+  readonly intent: PeerIntent;
+  /** Where the slot for this peer began; null while there is none. */
+  readonly slotLsn: Lsn | null;
+  /** End of the last of our transactions that the peer holds on disk; null before the first. */
+  readonly ackedLsn: Lsn | null;
+  /** The peer's incarnation as first met; null before. */
+  readonly incarnation: string | null;
+  readonly systemIdentifier: string | null;
+  readonly timeline: number | null;
+}
+
+const COLUMNS =
+  "name, url, state, slot_lsn::text, acked_lsn::text, incarnation::text, system_identifier, timeline::text";
+
+/** Every peer, removed ones included, by name. */
+export async function readPeers(query: Query): Promise<PeerRow[]> {
+  return (await query(`SELECT ${COLUMNS} FROM mmlite.peer ORDER BY name`)).map(toPeerRow);
+}
+
+/** Adds a peer, or gives it a new address and makes it active again. */
+export async function savePeer(query: Query, peer: { name: string; url: string | null }): Promise<PeerRow> {
+  const [row] = await query(
+    `INSERT INTO mmlite.peer AS p (name, url) VALUES ($1, $2)
+     ON CONFLICT (name) DO UPDATE SET url = excluded.url,
+       state = CASE WHEN p.state IN ('removing', 'removed') THEN 'active' ELSE p.state END
+     RETURNING ${COLUMNS}`,
+    [peer.name, peer.url],
+  );
+  return toPeerRow(row!);
+}
+
+/** Records what the operator wants of a peer. */
+export async function setPeerIntent(query: Query, name: string, intent: PeerIntent): Promise<void> {
+  await query("UPDATE mmlite.peer SET state = $2 WHERE name = $1", [name, intent]);
+}
+
+/** Records where the slot for a peer began. */
+export async function setPeerSlot(query: Query, name: string, slotLsn: string): Promise<void> {
+  await query("UPDATE mmlite.peer SET slot_lsn = $2::pg_lsn, acked_lsn = NULL WHERE name = $1", [
+    name,
+    slotLsn,
+  ]);
+}
+
+/** Forgets slot, ack and identity of a peer whose slot is gone; `removed` keeps the name from coming back by itself. */
+export async function setPeerRemoved(query: Query, name: string): Promise<void> {
+  await query(
+    `UPDATE mmlite.peer SET state = 'removed', url = NULL, slot_lsn = NULL, acked_lsn = NULL,
+       incarnation = NULL, system_identifier = NULL, timeline = NULL WHERE name = $1`,
+    [name],
+  );
+}
+
+/** Who a peer said it is. */
+export interface PeerIdentity {
+  readonly incarnation: string;
+  readonly systemIdentifier: string;
+  readonly timeline: number;
+}
+
+/** Records who a peer is, at the first meeting and when its timeline moves on. */
+export async function setPeerIdentity(query: Query, name: string, identity: PeerIdentity): Promise<void> {
+  await query(
+    "UPDATE mmlite.peer SET incarnation = $2::uuid, system_identifier = $3, timeline = $4::integer WHERE name = $1",
+    [name, identity.incarnation, identity.systemIdentifier, String(identity.timeline)],
+  );
+}
+
+/**
+ * Stores a peer's ack; on disk when this returns, because the slot is confirmed right after.
+ *
+ * Only forward: a lower position than the stored one changes nothing.
+ */
+export async function storeAck(query: Query, name: string, endLsn: string): Promise<void> {
+  await query(
+    `UPDATE mmlite.peer SET acked_lsn = $2::pg_lsn
+      WHERE name = $1 AND (acked_lsn IS NULL OR acked_lsn < $2::pg_lsn)
+        AND set_config('synchronous_commit', 'local', true) IS NOT NULL`,
+    [name, endLsn],
+  );
+}
+
+function toPeerRow(row: Row): PeerRow {
+  return {
+    name: row.name!,
+    url: row.url ?? null,
+    intent: row.state as PeerIntent,
+    slotLsn: row.slot_lsn == null ? null : parseLsn(row.slot_lsn),
+    ackedLsn: row.acked_lsn == null ? null : parseLsn(row.acked_lsn),
+    incarnation: row.incarnation ?? null,
+    systemIdentifier: row.system_identifier ?? null,
+    timeline: row.timeline == null ? null : Number(row.timeline),
+  };
+}

@@ -1,0 +1,113 @@
+/**
+ * What a node needs to know of its own PostgreSQL: version, identity, settings, rights.
+ */
+import { MmliteError } from "../errors.ts";
+import { type Lsn, parseLsn } from "../lsn.ts";
+import type { Query } from "./query.ts";
+
+/** Oldest and newest major version that mmlite is tested with. */
+export const OLDEST_MAJOR = 10;
+
+/** A server's identity and the settings that replication depends on. */
+export interface ServerFacts {
+  /** `server_version_num`, such as 180004. */
+  readonly versionNumber: number;
+  /** `server_version`, such as `18.4`. */
+  readonly version: string;
+  /** `pg_control_system().system_identifier`, a 64-bit integer as text. */
+  readonly systemIdentifier: string;
+  readonly timeline: number;
+  readonly database: string;
+  readonly user: string;
+  readonly walLevel: string;
+  readonly inRecovery: boolean;
+  readonly trackCommitTimestamp: boolean;
+  readonly canReplicate: boolean;
+  readonly superuser: boolean;
+  readonly maxReplicationSlots: number;
+  readonly maxWalSenders: number;
+}
+
+/** Reads the facts; works for a role without any right. */
+export async function readServerFacts(query: Query): Promise<ServerFacts> {
+  const [row] = await query(`SELECT
+    current_setting('server_version_num') AS version_number, current_setting('server_version') AS version,
+    (SELECT system_identifier::text FROM pg_control_system()) AS system_identifier,
+    (SELECT timeline_id::text FROM pg_control_checkpoint()) AS timeline,
+    current_database()::text AS database, current_user::text AS "user",
+    current_setting('wal_level') AS wal_level, pg_is_in_recovery()::text AS in_recovery,
+    current_setting('track_commit_timestamp') AS track_commit_timestamp,
+    rolreplication::text AS replication, rolsuper::text AS superuser,
+    current_setting('max_replication_slots') AS slots, current_setting('max_wal_senders') AS senders
+    FROM pg_roles WHERE rolname = current_user`);
+  const text = (column: string) => row?.[column] ?? "";
+  return {
+    versionNumber: Number(text("version_number")),
+    version: text("version"),
+    systemIdentifier: text("system_identifier"),
+    timeline: Number(text("timeline")),
+    database: text("database"),
+    user: text("user"),
+    walLevel: text("wal_level"),
+    inRecovery: text("in_recovery") === "true",
+    trackCommitTimestamp: text("track_commit_timestamp") === "on",
+    canReplicate: text("replication") === "true" || text("superuser") === "true",
+    superuser: text("superuser") === "true",
+    maxReplicationSlots: Number(text("slots")),
+    maxWalSenders: Number(text("senders")),
+  };
+}
+
+/** Throws the first thing that makes replication impossible, with its remedy. */
+export function requireUsable(facts: ServerFacts): void {
+  const major = Math.floor(facts.versionNumber / 10_000);
+  if (major < OLDEST_MAJOR) {
+    throw new MmliteError(
+      "server_setting",
+      `Cannot use PostgreSQL ${facts.version}: logical replication needs 10`,
+      {
+        hint: "Upgrade the server",
+      },
+    );
+  }
+  if (facts.walLevel !== "logical") {
+    throw new MmliteError(
+      "server_setting",
+      `Cannot read changes of database "${facts.database}": wal_level is ${facts.walLevel}, and logical is needed`,
+      { hint: "Run ALTER SYSTEM SET wal_level = logical, then restart PostgreSQL" },
+    );
+  }
+  if (facts.inRecovery) {
+    throw new MmliteError(
+      "server_setting",
+      `Cannot use database "${facts.database}": the server is a standby`,
+      {
+        hint: "Point mmlite at the primary",
+      },
+    );
+  }
+  if (!facts.canReplicate) {
+    throw new MmliteError(
+      "permission",
+      `Cannot read changes of database "${facts.database}": role "${facts.user}" has no REPLICATION right`,
+      { hint: `Run ALTER ROLE "${facts.user}" REPLICATION, or connect as a superuser` },
+    );
+  }
+  requireApplyRights(facts, major);
+}
+
+function requireApplyRights(facts: ServerFacts, major: number): void {
+  if (facts.superuser || major >= 15) return;
+  throw new MmliteError(
+    "permission",
+    `Cannot apply changes to database "${facts.database}": role "${facts.user}" is not a superuser, ` +
+      `and PostgreSQL ${major} lets only superusers set session_replication_role`,
+    { hint: `Run ALTER ROLE "${facts.user}" SUPERUSER, or connect as a superuser` },
+  );
+}
+
+/** Where the server's WAL stands. */
+export async function readWalLsn(query: Query): Promise<Lsn> {
+  const [row] = await query("SELECT pg_current_wal_flush_lsn()::text AS lsn");
+  return parseLsn(row!.lsn!);
+}
