@@ -3,7 +3,6 @@
  * socket, and gone without a trace when disposed of, or when the process that started them dies.
  */
 import { join } from "node:path";
-import process from "node:process";
 // @ts-types="@types/pg"
 import pg from "pg";
 import { type Leash, openLeash } from "./leash.ts";
@@ -16,6 +15,7 @@ import {
   type PostgresMajor,
   SERVER_ENVIRONMENT,
 } from "./postgres_binaries.ts";
+import { childrenOf, running, signalProcess } from "./processes.ts";
 import { freePort, giveToServer, makeScratch, removeScratch, serverUser } from "./scratch.ts";
 
 export { POSTGRES_MAJORS, type PostgresMajor } from "./postgres_binaries.ts";
@@ -272,7 +272,7 @@ class EmbeddedServer implements PostgresServer {
   async stop(mode: StopMode = "fast"): Promise<void> {
     const postmaster = this.#postmaster;
     if (!postmaster) return;
-    signal(postmaster.pid, STOP_SIGNALS[mode]);
+    signalProcess(postmaster.pid, STOP_SIGNALS[mode]);
     await within(`PostgreSQL ${this.major} to stop`, STOP_TIMEOUT_MS, postmaster.status);
     await this.#markStopped();
   }
@@ -285,12 +285,13 @@ class EmbeddedServer implements PostgresServer {
   async kill(): Promise<void> {
     const postmaster = this.#postmaster;
     if (!postmaster) return;
-    // The postmaster first, or it would see its children die and start recovery itself.
+    // Stopped first, so that it forks no more; killed first, or it would see its children die and recover.
+    signalProcess(postmaster.pid, "SIGSTOP");
     const children = await childrenOf(postmaster.pid);
-    signal(postmaster.pid, "SIGKILL");
-    for (const child of children) signal(child, "SIGKILL");
+    signalProcess(postmaster.pid, "SIGKILL");
+    for (const child of children) signalProcess(child, "SIGKILL");
     await postmaster.status;
-    await eventually("killed server processes to be gone", () => !children.some(isRunning), {
+    await eventually("killed server processes to end", async () => !(await running(children)).length, {
       intervalMs: 5,
     });
     await this.#markStopped();
@@ -318,31 +319,5 @@ class EmbeddedServer implements PostgresServer {
     const id = lock.split("\n")[6]?.trim().split(/\s+/)[1];
     if (!id) return;
     await new Deno.Command("ipcrm", { args: ["-m", id], stdout: "null", stderr: "null" }).output();
-  }
-}
-
-async function childrenOf(pid: number): Promise<number[]> {
-  const output = await new Deno.Command("ps", { args: ["-A", "-o", "pid=,ppid="] }).output();
-  return new TextDecoder().decode(output.stdout).trim().split("\n")
-    .map((line) => line.trim().split(/\s+/).map(Number))
-    .filter(([, parent]) => parent === pid)
-    .map(([child]) => child);
-}
-
-/** Sends a signal; a process that is gone already is what most signals are for. */
-function signal(pid: number, name: Deno.Signal): void {
-  try {
-    Deno.kill(pid, name);
-  } catch (thrown) {
-    if (!(thrown instanceof Deno.errors.NotFound)) throw thrown;
-  }
-}
-
-function isRunning(pid: number): boolean {
-  try {
-    process.kill(pid, 0);
-    return true;
-  } catch {
-    return false;
   }
 }
