@@ -29,8 +29,7 @@ export interface Hello {
   readonly identity: NodeIdentity;
   /** The node that the pusher means to reach; anyone else refuses. */
   readonly receiver: string;
-  /** Where the receiver can dial the pusher's node, if anywhere. An empty host means: the address that this
-   * connection came from. */
+  /** Where the receiver can dial the pusher's node; null if nowhere. */
   readonly url: string | null;
   /** `confirmed_flush_lsn` of the pusher's slot for this receiver: where a receiver without progress begins. */
   readonly slotLsn: Lsn;

@@ -1,7 +1,7 @@
 /**
- * The sender's hot path: pgoutput messages -> bytes of data frames, one copy per byte and no object per message.
+ * The sender's hot path: pgoutput messages -> bytes of whole frames, one copy per byte and no object per message.
  *
- * A message longer than a fragment is not copied at all: its fragments are views of it.
+ * A message longer than a fragment stays where it is until its fragments are drained, one copied at a time.
  */
 import { Buffer } from "node:buffer";
 import { MmliteError } from "../errors.ts";
@@ -14,36 +14,42 @@ export const BATCH_BYTES = 0x1_0000;
 /** Frames are cut from slabs of this many bytes, so that an idle link's small frames cost no allocation each. */
 const SLAB_BYTES = 0x4_0000;
 
+/** A finished data frame, or a message to be cut into fragments. */
+type Piece = { readonly frame: Uint8Array } | { readonly longMessage: Uint8Array };
+
 /** Collects messages into frames; `drain` hands the frames over and leaves the batch empty. */
 export class FrameBatch {
-  #ready: Uint8Array[] = [];
-  #readyLength = 0;
+  #pieces: Piece[] = [];
+  #piecesLength = 0;
   #slab = Buffer.allocUnsafeSlow(SLAB_BYTES);
   /** Where the open data frame begins and ends in the slab; no frame is open while they are equal. */
   #start = 0;
   #end = 0;
 
-  /** Bytes waiting to be drained. */
+  /** Bytes waiting to be drained, headers of fragments left out. */
   get byteLength(): number {
-    return this.#readyLength + this.#end - this.#start;
+    return this.#piecesLength + this.#end - this.#start;
   }
 
-  /** Adds a pgoutput message. A long one is kept as a view until drained and written: it must not change. */
+  /** Adds a pgoutput message. One longer than a fragment must not change until it has been drained. */
   add(message: Uint8Array): void {
-    if (message.length > FRAGMENT_BYTES) return this.#addFragments(message);
+    if (message.length > FRAGMENT_BYTES) return this.#addLong(message);
     this.#reserve(MESSAGE_LENGTH_BYTES + message.length);
     this.#slab.writeUInt32BE(message.length, this.#end);
     this.#slab.set(message, this.#end + MESSAGE_LENGTH_BYTES);
     this.#end += MESSAGE_LENGTH_BYTES + message.length;
   }
 
-  /** Takes everything collected, in order, as pieces to be written one after the other. */
-  drain(): Uint8Array[] {
+  /**
+   * Takes everything collected, in order. Each item is the bytes of one whole frame, so that other frames (a
+   * heartbeat) may be written between two; a fragment is made only when its turn comes.
+   */
+  drain(): Iterable<Uint8Array> {
     this.#closeFrame();
-    const pieces = this.#ready;
-    this.#ready = [];
-    this.#readyLength = 0;
-    return pieces;
+    const pieces = this.#pieces;
+    this.#pieces = [];
+    this.#piecesLength = 0;
+    return framesOf(pieces);
   }
 
   /** Makes room for `length` bytes in the open frame, or in a new one. */
@@ -60,40 +66,49 @@ export class FrameBatch {
   #closeFrame(): void {
     if (this.#start === this.#end) return;
     writeHeader(this.#slab, this.#start, "data", this.#end - this.#start - HEADER_BYTES);
-    this.#push(this.#slab.subarray(this.#start, this.#end));
+    const frame = this.#slab.subarray(this.#start, this.#end);
+    this.#pieces.push({ frame });
+    this.#piecesLength += frame.length;
     this.#start = this.#end;
   }
 
-  #addFragments(message: Uint8Array): void {
-    if (message.length > MAX_MESSAGE_BYTES) {
-      const why = `${message.length} bytes are more than ${MAX_MESSAGE_BYTES}`;
+  #addLong(longMessage: Uint8Array): void {
+    if (longMessage.length > MAX_MESSAGE_BYTES) {
+      const why = `${longMessage.length} bytes are more than ${MAX_MESSAGE_BYTES}`;
       throw new MmliteError("internal", `Cannot send a message: ${why}`);
     }
     this.#closeFrame();
-    this.#push(fragmentStartHeader(message.length));
-    this.#push(message.subarray(0, FRAGMENT_BYTES));
-    for (let at = FRAGMENT_BYTES; at < message.length; at += FRAGMENT_BYTES) {
-      const fragment = message.subarray(at, at + FRAGMENT_BYTES);
-      this.#push(fragmentHeader(fragment.length));
-      this.#push(fragment);
-    }
-  }
-
-  #push(piece: Uint8Array): void {
-    this.#ready.push(piece);
-    this.#readyLength += piece.length;
+    this.#pieces.push({ longMessage });
+    this.#piecesLength += longMessage.length;
   }
 }
 
-function fragmentStartHeader(totalLength: number): Uint8Array {
-  const header = Buffer.allocUnsafe(HEADER_BYTES + MESSAGE_LENGTH_BYTES);
-  writeHeader(header, 0, "fragment_start", MESSAGE_LENGTH_BYTES + FRAGMENT_BYTES);
-  header.writeUInt32BE(totalLength, HEADER_BYTES);
-  return header;
+function* framesOf(pieces: readonly Piece[]): Generator<Uint8Array, void, undefined> {
+  for (const piece of pieces) {
+    if ("frame" in piece) yield piece.frame;
+    else yield* fragmentsOf(piece.longMessage);
+  }
 }
 
-function fragmentHeader(length: number): Uint8Array {
-  const header = Buffer.allocUnsafe(HEADER_BYTES);
-  writeHeader(header, 0, "fragment", length);
-  return header;
+function* fragmentsOf(message: Uint8Array): Generator<Uint8Array, void, undefined> {
+  yield encodeFragmentStart(message);
+  for (let at = FRAGMENT_BYTES; at < message.length; at += FRAGMENT_BYTES) {
+    yield encodeFragment(message.subarray(at, at + FRAGMENT_BYTES));
+  }
+}
+
+function encodeFragmentStart(message: Uint8Array): Uint8Array {
+  const payloadLength = MESSAGE_LENGTH_BYTES + FRAGMENT_BYTES;
+  const bytes = Buffer.allocUnsafeSlow(HEADER_BYTES + payloadLength);
+  writeHeader(bytes, 0, "fragment_start", payloadLength);
+  bytes.writeUInt32BE(message.length, HEADER_BYTES);
+  bytes.set(message.subarray(0, FRAGMENT_BYTES), HEADER_BYTES + MESSAGE_LENGTH_BYTES);
+  return bytes;
+}
+
+function encodeFragment(piece: Uint8Array): Uint8Array {
+  const bytes = Buffer.allocUnsafeSlow(HEADER_BYTES + piece.length);
+  writeHeader(bytes, 0, "fragment", piece.length);
+  bytes.set(piece, HEADER_BYTES);
+  return bytes;
 }
