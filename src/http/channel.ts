@@ -1,0 +1,122 @@
+/**
+ * One `Channel` over one HTTP/2 stream, the same at both ends.
+ *
+ * Flow control reaches end to end: what is not read stays in the window, a full window holds `write` back. The
+ * stream and its session live and die together.
+ */
+import type { Http2Session, Http2Stream } from "node:http2";
+import { constants } from "node:http2";
+import type { Socket } from "node:net";
+import { MmliteError } from "../errors.ts";
+import type { Channel } from "../wire/channel.ts";
+
+/** Bytes handed to the stream and not yet taken by the window before `write` waits. */
+const SEND_QUEUE_BYTES = 0x8_0000;
+/** A longer write goes out in slices of this many bytes, so that the stream never queues more than a few. */
+const SLICE_BYTES = 0x4_0000;
+
+/** A channel over `stream`, whose `error` and `close` events it handles from now on. */
+export function openChannel(
+  stream: Http2Stream,
+  options: { session: Http2Session; remote: string },
+): Channel {
+  return new StreamChannel(stream, options.session, options.remote);
+}
+
+class StreamChannel implements Channel {
+  readonly remote: string;
+  readonly incoming: AsyncIterable<Uint8Array>;
+  readonly #stream: Http2Stream;
+  readonly #session: Http2Session;
+  /** Why the stream broke, if somebody said it. */
+  #reason: Error | undefined;
+  #queued = 0;
+  /** Wakes the one write that waits for room. */
+  #wake: () => void = () => {};
+  /** Settles when all earlier writes have been queued: writes never interleave. */
+  #turn: Promise<void> = Promise.resolve();
+
+  constructor(stream: Http2Stream, session: Http2Session, remote: string) {
+    this.#stream = stream;
+    this.#session = session;
+    this.remote = remote;
+    this.incoming = this.#read();
+    stream.on("error", (error) => this.#reason ??= error);
+    stream.on("close", () => this.#wake());
+  }
+
+  write(bytes: Uint8Array): Promise<void> {
+    const written = this.#turn.then(() => this.#writeSlices(bytes));
+    this.#turn = written.catch(() => {});
+    return written;
+  }
+
+  async #writeSlices(bytes: Uint8Array): Promise<void> {
+    for (let at = 0; at < bytes.length; at += SLICE_BYTES) {
+      if (!this.#stream.writable) throw this.#broken("write to");
+      this.#queue(bytes.subarray(at, at + SLICE_BYTES));
+      while (this.#queued >= SEND_QUEUE_BYTES) await this.#room();
+    }
+  }
+
+  #queue(slice: Uint8Array): void {
+    this.#queued += slice.length;
+    // Called with an error too; the next write reports it.
+    this.#stream.write(slice, () => {
+      this.#queued -= slice.length;
+      this.#wake();
+    });
+  }
+
+  async #room(): Promise<void> {
+    if (this.#stream.destroyed) throw this.#broken("write to");
+    const { promise, resolve } = Promise.withResolvers<void>();
+    this.#wake = resolve;
+    await promise;
+  }
+
+  async *#read(): AsyncGenerator<Uint8Array, void, undefined> {
+    try {
+      yield* this.#stream.iterator({ destroyOnReturn: false });
+    } catch (error) {
+      if (error instanceof Error) this.#reason ??= error;
+      throw this.#broken("read from");
+    }
+    // A reset stream ends like one that was ended, but for its code.
+    if (this.#stream.rstCode !== constants.NGHTTP2_NO_ERROR || this.#stream.aborted) {
+      throw this.#broken("read from");
+    }
+  }
+
+  async end(): Promise<void> {
+    await this.#turn;
+    const { promise, resolve, reject } = Promise.withResolvers<void>();
+    if (this.#stream.writableFinished) return;
+    this.#stream.once("close", () => reject(this.#broken("end")));
+    this.#stream.end(resolve);
+    await promise;
+  }
+
+  destroy(reason?: Error): void {
+    this.#reason ??= reason;
+    if (!this.#stream.destroyed) this.#stream.close(constants.NGHTTP2_CANCEL);
+    if (!this.#session.destroyed) this.#session.destroy();
+  }
+
+  #broken(verb: string): MmliteError {
+    if (this.#reason instanceof MmliteError) return this.#reason;
+    const why = this.#reason?.message ?? `the connection is closed (code ${this.#stream.rstCode ?? "none"})`;
+    return new MmliteError("unreachable", `Cannot ${verb} ${this.remote}: ${why}`, { cause: this.#reason });
+  }
+}
+
+/** Where the other end of a socket is, as `host:port`; IPv6 addresses in brackets. */
+export function remoteOf(socket: Socket): string {
+  const address = (socket.remoteAddress ?? "unknown").replace(/^::ffff:(?=\d+\.)/, "");
+  return formatHostPort(address, socket.remotePort ?? 0);
+}
+
+/** `host:port`, with an IPv6 address in brackets. */
+export function formatHostPort(host: string, port: number): string {
+  return host.includes(":") ? `[${host}]:${port}` : `${host}:${port}`;
+}
