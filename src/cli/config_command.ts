@@ -1,0 +1,89 @@
+/**
+ * `mmlite config`: whether the configuration is right, what it says, and its schema; needs no node.
+ */
+import type { Command } from "commander";
+import { configJsonSchema } from "../config/schema.ts";
+import { maskPassword } from "../config/secret.ts";
+import { getSetting, setSetting } from "../config/settings.ts";
+import { completeConfig, type LoadedSettings, loadSettings } from "../config.ts";
+import { describeTarget, parsePostgresUrl } from "../pg/target.ts";
+import { addSettingOptions, type Context, flagsOf, type GlobalOptions, setAction } from "./context.ts";
+import { formatData, formatTable, heading } from "./output.ts";
+
+interface ShowOptions extends GlobalOptions {
+  readonly origin?: boolean;
+}
+
+/** Adds the commands. */
+export function addConfig(program: Command, context: Context, finish: (exitCode: number) => void): void {
+  const config = program.command("config").description("check and show the configuration");
+  const check = config.command("check").description(
+    "whether a node could start with it; opens no connection",
+  );
+  setAction(addSettingOptions(check), { action: (options) => checkConfig(options, context), finish });
+  const show = config.command("show").description("every setting, passwords masked")
+    .option("--origin", "and where it came from");
+  setAction<ShowOptions>(addSettingOptions(show), {
+    action: (options) => showConfig(options, context),
+    finish,
+  });
+  const schema = config.command("schema").description("the JSON Schema of the file, for editors");
+  setAction(schema, { action: (options) => showSchema(options, context), finish });
+}
+
+async function checkConfig(options: GlobalOptions, context: Context): Promise<number> {
+  const settings = await load(options, context);
+  const { node, postgres } = await completeConfig(settings);
+  const target = describeTarget(await parsePostgresUrl(postgres.url, context.env));
+  if (options.output === "table") {
+    context.print(
+      `The configuration is right: node ${node.name} of cluster ${node.cluster}, database ${target}`,
+    );
+  } else {
+    context.print(formatData({ node: node.name, cluster: node.cluster, postgres: target }, options.output));
+  }
+  return 0;
+}
+
+async function showConfig(options: ShowOptions, context: Context): Promise<number> {
+  const { settings, origins } = await load(options, context);
+  const values = [...origins].map(([key, origin]) => ({
+    key,
+    value: masked(key, getSetting(settings, key)),
+    origin,
+  }));
+  if (options.output === "table") {
+    const rows = values.map((
+      { key, value, origin },
+    ) => [key, inOneLine(value), ...(options.origin ? [origin] : [])]);
+    const titles = ["KEY", "VALUE", ...(options.origin ? ["FROM"] : [])];
+    context.print(formatTable([heading(...titles), ...rows], context.colour));
+  } else if (options.origin) {
+    const byKey = values.map(({ key, value, origin }) => [key, { value, origin }]);
+    context.print(formatData(Object.fromEntries(byKey), options.output));
+  } else {
+    const tree = {};
+    for (const { key, value } of values) setSetting(tree, key, value);
+    context.print(formatData(tree, options.output));
+  }
+  return 0;
+}
+
+function showSchema({ output }: GlobalOptions, context: Context): Promise<number> {
+  context.print(formatData(configJsonSchema(), output === "yaml" ? "yaml" : "json"));
+  return Promise.resolve(0);
+}
+
+async function load(options: GlobalOptions, context: Context): Promise<LoadedSettings> {
+  const settings = await loadSettings({ flags: flagsOf(options), env: context.env, file: options.config });
+  if (!options.quiet) { for (const warning of settings.warnings) context.note(`warning: ${warning}`); }
+  return settings;
+}
+
+function masked(key: string, value: unknown): unknown {
+  return key === "postgres.url" ? maskPassword(String(value)) : value;
+}
+
+function inOneLine(value: unknown): string {
+  return typeof value === "string" ? value : JSON.stringify(value);
+}

@@ -1,0 +1,126 @@
+/**
+ * `mmlite peers`: the nodes that this one exchanges changes with.
+ */
+import type { Command } from "commander";
+import type { PeerStatus } from "../api/schemas.ts";
+import { callApi } from "./client.ts";
+import { type Context, type GlobalOptions, setAction } from "./context.ts";
+import { formatData } from "./output.ts";
+import { formatPeers } from "./peer_table.ts";
+
+interface RemoveOptions extends GlobalOptions {
+  readonly force?: boolean;
+}
+
+const STEERING = [
+  { verb: "pause", description: "stop sending to a peer, also across restarts", done: "is paused" },
+  { verb: "resume", description: "go on with a paused peer", done: "goes on" },
+  { verb: "retry", description: "try a blocked or waiting peer again at once", done: "is tried again" },
+] as const;
+
+/** Adds the commands. */
+export function addPeers(program: Command, context: Context, finish: (exitCode: number) => void): void {
+  const peers = program.command("peers").description("list and change the peers of a node");
+  setAction(peers.command("list").description("every peer and the state of its link"), {
+    action: (options) => listPeers(options, context),
+    finish,
+  });
+  setAction(peers.command("add <NAME> <URL>").description("add a peer, or change where it is"), {
+    action: (options, [name, url]) => addPeer(options, { context, name, url }),
+    finish,
+  });
+  setAction<RemoveOptions>(
+    peers.command("remove <NAME>").description("remove a peer once everything is delivered to it")
+      .option("--force", "remove it at once, delivered or not"),
+    { action: (options, [name]) => removePeer(options, { context, name }), finish },
+  );
+  for (const { verb, description, done } of STEERING) {
+    setAction(peers.command(`${verb} <NAME>`).description(description), {
+      action: (options, [name]) => steerPeer(options, { context, name, verb, done }),
+      finish,
+    });
+  }
+}
+
+function listPeers(options: GlobalOptions, context: Context): Promise<number> {
+  return callApi<{ items: PeerStatus[] }>({ method: "GET", path: "/v1/peers" }, {
+    options,
+    context,
+    show: ({ body }) => {
+      context.print(
+        options.output === "table"
+          ? formatPeers(body.items, context.colour)
+          : formatData(body, options.output),
+      );
+      return 0;
+    },
+  });
+}
+
+function addPeer(
+  options: GlobalOptions,
+  { context, name, url }: { readonly context: Context; readonly name: string; readonly url: string },
+): Promise<number> {
+  return callApi<PeerStatus>({ method: "PUT", path: peerPath(name), body: { url } }, {
+    options,
+    context,
+    show: ({ status, body }) =>
+      confirm(status === 201 ? `Peer "${name}" is added` : `Peer "${name}" is set`, {
+        body,
+        options,
+        context,
+      }),
+  });
+}
+
+function removePeer(
+  options: RemoveOptions,
+  { context, name }: { readonly context: Context; readonly name: string },
+): Promise<number> {
+  const path = `${peerPath(name)}${options.force ? "?force=true" : ""}`;
+  return callApi<unknown>({ method: "DELETE", path }, {
+    options,
+    context,
+    show: ({ status, body }) =>
+      confirm(
+        status === 202
+          ? `Peer "${name}" goes once everything is delivered to it`
+          : `Peer "${name}" is removed`,
+        { body, options, context },
+      ),
+  });
+}
+
+function steerPeer(
+  options: GlobalOptions,
+  { context, name, verb, done }: {
+    readonly context: Context;
+    readonly name: string;
+    readonly verb: string;
+    readonly done: string;
+  },
+): Promise<number> {
+  return callApi<unknown>({ method: "POST", path: `${peerPath(name)}/${verb}` }, {
+    options,
+    context,
+    show: ({ body }) => confirm(`Peer "${name}" ${done}`, { body, options, context }),
+  });
+}
+
+function peerPath(name: string): string {
+  return `/v1/peers/${encodeURIComponent(name)}`;
+}
+
+/** Tells people what was done, and programs what the API answered. */
+function confirm(
+  sentence: string,
+  { body, options, context }: {
+    readonly body: unknown;
+    readonly options: GlobalOptions;
+    readonly context: Context;
+  },
+): number {
+  if (options.output !== "table" && body !== undefined) context.print(formatData(body, options.output));
+  else if (!options.quiet) context.note(sentence);
+  return 0;
+}
