@@ -2,14 +2,13 @@
  * A leash on started processes: they end and their directory goes even if the process that started them is
  * killed before it can clean up.
  *
- * A small shell waits for the end of its standard input, which comes when its owner dies in whatever way. Then
- * it kills the process that it was told of last and removes the directory. Released, it just exits.
+ * A small shell, in a process group of its own so that a Ctrl-C does not reach it, waits for the end of its
+ * standard input, which comes when its owner dies in whatever way. Then it kills the process that it was told
+ * of last and removes the directory. Released, it just exits.
  */
 
-// Lines: a process id to hold, `0` for none, `release` to exit without doing anything. The shell ignores
-// the signals of a Ctrl-C, which a terminal sends to the whole group, since it must outlive its owner.
+// Lines: a process id to hold, `0` for none, `release` to exit without doing anything.
 const LEASH_SCRIPT = `
-trap '' INT TERM HUP
 pid=0
 while read -r line; do
   [ "$line" = release ] && exit 0
@@ -40,12 +39,15 @@ export function openLeash(directory: string): Leash {
     stdout: "null",
     stderr: "null",
     cwd: "/",
+    detached: true,
   }).spawn();
   const writer = shell.stdin.getWriter();
   let released = false;
   const tell = (line: string) => writer.write(new TextEncoder().encode(line + "\n"));
   return {
-    hold: (pid) => tell(String(pid)),
+    async hold(pid) {
+      if (!released) await tell(String(pid));
+    },
     async release() {
       if (released) return;
       released = true;

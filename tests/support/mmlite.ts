@@ -179,6 +179,7 @@ class MmliteProcess implements Mmlite {
       stdin: "null",
       stdout: "null",
       stderr: "null",
+      detached: true, // A Ctrl-C is for its owner, who then stops it.
     }).spawn();
     this.#child = child;
     await this.#leash.hold(child.pid);

@@ -244,6 +244,7 @@ class EmbeddedServer implements PostgresServer {
       stdin: "null",
       stdout: "null",
       stderr: "null",
+      detached: true, // A Ctrl-C is for its owner, who then stops it.
       ...serverUser(),
     }).spawn();
     this.#postmaster = postmaster;
