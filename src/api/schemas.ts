@@ -7,16 +7,15 @@
  * not hold unknown ones.
  */
 import { z } from "@hono/zod-openapi";
+import { MAX_NODE_NAME_LENGTH } from "../config/schema.ts";
 import { ERROR_POLICY, type ErrorKind } from "../errors.ts";
-
-/** Longest name of a node or peer: a slot is `mmlite_<peer>` and PostgreSQL keeps 63 bytes of it. */
-export const MAX_NAME_LENGTH = 56;
 
 /** The name of a node or peer, as it stands in paths. */
 export const PeerName = z.string()
-  .min(1)
-  .max(MAX_NAME_LENGTH)
-  .regex(/^[a-z0-9][a-z0-9_-]*$/, "Expected lower-case letters, digits, _ and -, not _ or - first")
+  .regex(
+    new RegExp(`^[a-z0-9][a-z0-9_-]{0,${MAX_NODE_NAME_LENGTH - 1}}$`),
+    `Expected 1 to ${MAX_NODE_NAME_LENGTH} lower-case letters, digits, _ and -, beginning with a letter or digit`,
+  )
   .openapi({ example: "fra" });
 
 const LsnText = z.string().regex(/^[0-9A-F]{1,8}\/[0-9A-F]{1,8}$/).openapi({ example: "16/B374D848" });

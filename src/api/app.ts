@@ -1,0 +1,100 @@
+/**
+ * The control API: one function from request to answer, with no socket in it; `server.ts` gives it sockets.
+ */
+import { createRoute, OpenAPIHono, z } from "@hono/zod-openapi";
+import type { Context } from "hono";
+import {
+  type AccessRules,
+  type ApiEnv,
+  checkExposure,
+  checkHost,
+  checkToken,
+  type Transport,
+} from "./access.ts";
+import { limitBody } from "./body.ts";
+import type { NodeControl } from "./control.ts";
+import { addNodeRoutes } from "./node_routes.ts";
+import { addPeerRoutes } from "./peer_routes.ts";
+import { json, REFUSALS } from "./route.ts";
+import { refuse, refuseThrown, requestLine } from "./problem.ts";
+
+/** What {@link createApi} needs. */
+export interface ApiOptions extends AccessRules {
+  readonly control: NodeControl;
+  /** The version of the program, for `/version` and the OpenAPI document. */
+  readonly version: string;
+}
+
+/** Answers a request that came over a transport. Never rejects. */
+export type Api = (request: Request, transport: Transport) => Promise<Response>;
+
+/** The API of a node. Throws `config` for an address that other machines reach without a token. */
+export function createApi(options: ApiOptions): Api {
+  checkExposure(options);
+  const app = createApp(options);
+  return async (request, transport) => await app.fetch(request, { transport });
+}
+
+function createApp(options: ApiOptions): OpenAPIHono<ApiEnv> {
+  const app = new OpenAPIHono<ApiEnv>();
+  app.use(async (c, next) => {
+    await next();
+    c.header("cache-control", "no-store");
+    c.header("x-content-type-options", "nosniff");
+  });
+  app.use(checkHost(options), checkToken(options), limitBody());
+  addNodeRoutes(app, options.control, options.version);
+  addPeerRoutes(app, options.control);
+  addDocument(app, options);
+  app.notFound((c) => refuseUnknown(app, c));
+  app.onError((thrown, c) => refuseThrown(thrown, c));
+  return app;
+}
+
+const openApi = createRoute({
+  method: "get",
+  path: "/openapi.json",
+  tags: ["node"],
+  summary: "This document",
+  responses: { 200: json(z.looseObject({ openapi: z.string() }), "OpenAPI 3.1"), ...REFUSALS },
+});
+
+/** Comes after the other routes: it lists what has been added before. */
+function addDocument(app: OpenAPIHono<ApiEnv>, { version, token }: ApiOptions): void {
+  app.openAPIRegistry.registerComponent("securitySchemes", "token", { type: "http", scheme: "bearer" });
+  app.openapi(openApi, (c) => c.json({ ...document }, 200));
+  const document = app.getOpenAPI31Document({
+    openapi: "3.1.0",
+    info: { title: "mmlite control API", version, license: { name: "PostgreSQL License" } },
+    servers: [{ url: "/" }],
+    security: token === undefined ? [] : [{ token: [] }],
+  });
+}
+
+/** 405 where the path exists for other methods, otherwise 404. */
+function refuseUnknown(app: OpenAPIHono<ApiEnv>, c: Context): Response {
+  const allowed = allowedMethods(app, c.req.path);
+  if (allowed.length === 0) {
+    return refuse(c, {
+      kind: "not_found",
+      detail: `Cannot answer ${requestLine(c)}: there is no such path`,
+      hint: "GET /openapi.json lists every path",
+    });
+  }
+  c.header("allow", allowed.join(", "));
+  return refuse(c, {
+    kind: "usage",
+    status: 405,
+    title: "Method not allowed",
+    detail: `Cannot answer ${requestLine(c)}: the path takes ${allowed.join(", ")}`,
+    hint: "GET /openapi.json lists every path with its methods",
+  });
+}
+
+function allowedMethods(app: OpenAPIHono<ApiEnv>, path: string): string[] {
+  const isHere = (pattern: string) => new RegExp(`^${pattern.replaceAll(/:[^/]+/g, "[^/]+")}$`).test(path);
+  const methods = app.routes
+    .filter((route) => route.method !== "ALL" && isHere(route.path))
+    .flatMap(({ method }) => method === "GET" ? ["GET", "HEAD"] : [method]);
+  return [...new Set(methods)];
+}

@@ -1,0 +1,146 @@
+/**
+ * The node as a whole: `/v1/status`, `/v1/tables`, `/version`, the probes and the metrics.
+ */
+import { createRoute, type OpenAPIHono, z } from "@hono/zod-openapi";
+import { MmliteError } from "../errors.ts";
+import type { ApiEnv } from "./access.ts";
+import type { Health, NodeControl } from "./control.ts";
+import { json, knownKeys, NoQuery, REFUSALS, text } from "./route.ts";
+import { NodeStatus, TableList, TableStatus, VersionInfo } from "./schemas.ts";
+import { refuseInvalid } from "./validation.ts";
+
+const METRICS_CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8";
+
+const livez = createRoute({
+  method: "get",
+  path: "/livez",
+  tags: ["probes"],
+  summary: "Whether the process answers",
+  responses: { 200: text("it does"), ...REFUSALS },
+});
+
+const readyz = createRoute({
+  method: "get",
+  path: "/readyz",
+  tags: ["probes"],
+  summary: "Whether the node can do its own part; a peer that is down does not count",
+  request: {
+    query: z.object({
+      verbose: z.string().optional().openapi({ description: "list the checks; asks for the token" }),
+    }),
+  },
+  responses: { 200: text("ready"), 503: text("not ready"), ...REFUSALS },
+});
+
+const metrics = createRoute({
+  method: "get",
+  path: "/metrics",
+  tags: ["probes"],
+  summary: "Metrics in Prometheus's text format",
+  responses: { 200: text("the metrics"), ...REFUSALS },
+});
+
+const version = createRoute({
+  method: "get",
+  path: "/version",
+  tags: ["node"],
+  summary: "The version of mmlite",
+  responses: { 200: json(VersionInfo, "the version"), ...REFUSALS },
+});
+
+const status = createRoute({
+  method: "get",
+  path: "/v1/status",
+  tags: ["node"],
+  summary: "The whole node on one page",
+  request: { query: NoQuery },
+  responses: { 200: json(NodeStatus, "the status"), ...REFUSALS },
+});
+
+const listTables = createRoute({
+  method: "get",
+  path: "/v1/tables",
+  tags: ["tables"],
+  summary: "List the replicated tables",
+  request: { query: NoQuery },
+  responses: { 200: json(TableList, "every table of the publication, by schema and name"), ...REFUSALS },
+});
+
+const getTable = createRoute({
+  method: "get",
+  path: "/v1/tables/{table}",
+  tags: ["tables"],
+  summary: "Show a table",
+  request: {
+    params: z.strictObject({
+      table: z.string().openapi({
+        description: "schema and name with a dot between; a part that holds a dot stands in double quotes",
+        example: "public.users",
+      }),
+    }),
+    query: NoQuery,
+  },
+  responses: { 200: json(TableStatus, "the table"), ...REFUSALS },
+});
+
+/** Adds the routes to the app; `build` is the version of the program. */
+export function addNodeRoutes(app: OpenAPIHono<ApiEnv>, control: NodeControl, build: string): void {
+  app.openapi(livez, (c) => c.text("ok\n", 200));
+
+  app.openapi(readyz, async (c) => {
+    const health = await control.health();
+    const verbose = c.req.valid("query").verbose !== undefined;
+    return c.text(formatHealth(health, { verbose }), health.ready ? 200 : 503);
+  });
+
+  app.openapi(metrics, async (c) => {
+    return c.text(await control.metrics(), 200, { "content-type": METRICS_CONTENT_TYPE });
+  });
+
+  app.openapi(version, (c) => c.json({ name: "mmlite" as const, version: build }, 200));
+
+  app.openapi(status, async (c) => {
+    return c.json(await control.status(), 200);
+  }, refuseInvalid(knownKeys(status)));
+
+  app.openapi(listTables, async (c) => {
+    return c.json({ items: [...await control.listTables()], next_cursor: null }, 200);
+  }, refuseInvalid(knownKeys(listTables)));
+
+  app.openapi(getTable, async (c) => {
+    const { schema, name } = parseTableName(c.req.valid("param").table);
+    return c.json(await control.getTable(schema, name), 200);
+  }, refuseInvalid(knownKeys(getTable)));
+}
+
+/** `ready`, or with `verbose` one line per check before it. */
+function formatHealth({ ready, checks }: Health, { verbose }: { verbose: boolean }): string {
+  const lines = verbose ? checks.map(formatCheck) : [];
+  return [...lines, ready ? "ready" : "not ready", ""].join("\n");
+}
+
+function formatCheck({ name, ok, message }: Health["checks"][number]): string {
+  return `[${ok ? "+" : "-"}] ${name}${message === "" ? "" : `: ${message}`}`;
+}
+
+const IDENTIFIER = `("(?:[^"]|"")+"|[^".]+)`;
+const TABLE_NAME = new RegExp(`^${IDENTIFIER}\\.${IDENTIFIER}$`);
+
+/** Splits `schema.table`; in double quotes, a part may hold dots and doubled quotes. Case is kept as it is. */
+function parseTableName(given: string): { schema: string; name: string } {
+  const match = TABLE_NAME.exec(given);
+  if (match === null) {
+    throw new MmliteError(
+      "invalid_input",
+      `Cannot find table ${JSON.stringify(given)}: expected SCHEMA.TABLE`,
+      {
+        hint: "Put a part that holds a dot in double quotes",
+      },
+    );
+  }
+  return { schema: unquote(match[1]), name: unquote(match[2]) };
+}
+
+function unquote(part: string): string {
+  return part.startsWith('"') ? part.slice(1, -1).replaceAll('""', '"') : part;
+}

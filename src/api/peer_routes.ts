@@ -1,0 +1,132 @@
+/**
+ * `/v1/peers`: what this node replicates with.
+ */
+import { createRoute, type OpenAPIHono, z } from "@hono/zod-openapi";
+import type { ApiEnv } from "./access.ts";
+import type { NodeControl } from "./control.ts";
+import { peerEtag, peerPrecondition } from "./etag.ts";
+import { DryRunQuery, ForceQuery, isOn, json, knownKeys, NoQuery, REFUSALS } from "./route.ts";
+import { PeerInput, PeerList, PeerName, PeerStatus } from "./schemas.ts";
+import { refuseInvalid } from "./validation.ts";
+
+const PeerPath = z.strictObject({ name: PeerName });
+const TAGS = ["peers"];
+
+const listPeers = createRoute({
+  method: "get",
+  path: "/v1/peers",
+  tags: TAGS,
+  summary: "List the peers",
+  request: { query: NoQuery },
+  responses: { 200: json(PeerList, "every peer, by name"), ...REFUSALS },
+});
+
+const getPeer = createRoute({
+  method: "get",
+  path: "/v1/peers/{name}",
+  tags: TAGS,
+  summary: "Show a peer",
+  request: { params: PeerPath, query: NoQuery },
+  responses: { 200: json(PeerStatus, "the peer; ETag names its settings"), ...REFUSALS },
+});
+
+const putPeer = createRoute({
+  method: "put",
+  path: "/v1/peers/{name}",
+  tags: TAGS,
+  summary: "Create or replace a peer",
+  description: "Idempotent. Takes If-Match and If-None-Match. A dry run answers as the change would.",
+  request: {
+    params: PeerPath,
+    query: DryRunQuery,
+    body: { required: true, content: { "application/json": { schema: PeerInput } } },
+  },
+  responses: {
+    200: json(PeerStatus, "replaced, or as it was"),
+    201: json(PeerStatus, "created"),
+    ...REFUSALS,
+  },
+});
+
+const removePeer = createRoute({
+  method: "delete",
+  path: "/v1/peers/{name}",
+  tags: TAGS,
+  summary: "Remove a peer",
+  description: "Delivers what is left first, then drops the slot. Takes If-Match.",
+  request: { params: PeerPath, query: ForceQuery },
+  responses: {
+    202: json(PeerStatus, "goes once everything is delivered"),
+    204: { description: "gone" },
+    ...REFUSALS,
+  },
+});
+
+/** Adds the routes to the app. */
+export function addPeerRoutes(app: OpenAPIHono<ApiEnv>, control: NodeControl): void {
+  app.openapi(listPeers, async (c) => {
+    return c.json({ items: [...await control.listPeers()], next_cursor: null }, 200);
+  }, refuseInvalid(knownKeys(listPeers)));
+
+  app.openapi(getPeer, async (c) => {
+    const peer = await control.getPeer(c.req.valid("param").name);
+    return c.json(peer, 200, { etag: peerEtag(peer) });
+  }, refuseInvalid(knownKeys(getPeer)));
+
+  app.openapi(putPeer, async (c) => {
+    const { name } = c.req.valid("param");
+    const { created, peer } = await control.putPeer(name, c.req.valid("json"), {
+      dryRun: isOn(c.req.valid("query").dry_run),
+      precondition: peerPrecondition(name, c.req.raw.headers),
+    });
+    const etag = peerEtag(peer);
+    return created ? c.json(peer, 201, { etag, location: `/v1/peers/${name}` }) : c.json(peer, 200, { etag });
+  }, refuseInvalid(knownKeys(putPeer)));
+
+  app.openapi(removePeer, async (c) => {
+    const { name } = c.req.valid("param");
+    const outcome = await control.removePeer(name, {
+      force: isOn(c.req.valid("query").force),
+      precondition: peerPrecondition(name, c.req.raw.headers),
+    });
+    return outcome === "removed" ? c.body(null, 204) : c.json(await control.getPeer(name), 202);
+  }, refuseInvalid(knownKeys(removePeer)));
+
+  addPeerAction(app, control, {
+    action: "pause",
+    summary: "Stop the link to a peer until it is resumed, also across restarts",
+    run: (name) => control.pausePeer(name),
+  });
+  addPeerAction(app, control, {
+    action: "resume",
+    summary: "Let a paused link go on",
+    run: (name) => control.resumePeer(name),
+  });
+  addPeerAction(app, control, {
+    action: "retry",
+    summary: "Try a blocked or waiting link again at once",
+    run: (name) => control.retryPeer(name),
+  });
+}
+
+interface PeerAction {
+  readonly action: "pause" | "resume" | "retry";
+  readonly summary: string;
+  readonly run: (name: string) => Promise<PeerStatus>;
+}
+
+function addPeerAction(app: OpenAPIHono<ApiEnv>, control: NodeControl, options: PeerAction): void {
+  const route = createRoute({
+    method: "post",
+    path: `/v1/peers/{name}/${options.action}`,
+    tags: TAGS,
+    summary: options.summary,
+    request: { params: PeerPath, query: DryRunQuery },
+    responses: { 202: json(PeerStatus, "accepted"), ...REFUSALS },
+  });
+  app.openapi(route, async (c) => {
+    const { name } = c.req.valid("param");
+    const dryRun = isOn(c.req.valid("query").dry_run);
+    return c.json(await (dryRun ? control.getPeer(name) : options.run(name)), 202);
+  }, refuseInvalid(knownKeys(route)));
+}
