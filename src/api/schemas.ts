@@ -9,6 +9,7 @@
 import { z } from "@hono/zod-openapi";
 import { MAX_NODE_NAME_LENGTH } from "../config/schema.ts";
 import { ERROR_POLICY, type ErrorKind } from "../errors.ts";
+import { PEER_STATES } from "../peer_state.ts";
 
 /** The name of a node or peer, as it stands in paths. */
 export const PeerName = z.string()
@@ -41,18 +42,7 @@ export type Trouble = z.infer<typeof Trouble>;
 export const LastError = Trouble.extend({ at: Time }).openapi("LastError");
 export type LastError = z.infer<typeof LastError>;
 
-/** What a link does at the moment; `blocked` and `fenced` need an operator. */
-export const PEER_STATES = [
-  "connecting",
-  "copying",
-  "catchup",
-  "streaming",
-  "backoff",
-  "paused",
-  "blocked",
-  "fenced",
-] as const;
-/** One of {@link PEER_STATES}. */
+/** What a link does at the moment. */
 export const PeerState = z.enum(PEER_STATES).openapi("PeerState");
 export type PeerState = z.infer<typeof PeerState>;
 
