@@ -1,0 +1,151 @@
+/**
+ * Which messages of the slot go to a peer: those of local transactions that change something.
+ *
+ * Only the first byte of a message is looked at, and LSNs of Commit; rows are never decoded. Nothing is held
+ * but one Begin and the relations of dropped transactions, however long a transaction is.
+ */
+import { MmliteError } from "../errors.ts";
+import { type Lsn, ZERO_LSN } from "../lsn.ts";
+import { decodeCommit, MESSAGE_TYPE, messageType } from "../pgoutput/peek.ts";
+
+/** Some messages that passed, where they end, and what became of the transactions that end among them. */
+export interface Filtered {
+  readonly messages: readonly Uint8Array[];
+  /** End of the last kept transaction that ends here; null if none does. */
+  readonly endLsn: Lsn | null;
+  /** Transactions passed on whole. */
+  readonly local: number;
+  /** Transactions dropped because they came from another node. */
+  readonly foreign: number;
+  /** Transactions dropped because they change nothing that is published. */
+  readonly empty: number;
+}
+
+/**
+ * Where the stream stands. `undecided` holds Begin back until the first change; a transaction without one is
+ * never passed on.
+ */
+type State =
+  | { readonly at: "between" }
+  | { readonly at: "undecided"; readonly begin: Uint8Array }
+  | { readonly at: "kept" }
+  | { readonly at: "foreign" };
+
+const BETWEEN: State = { at: "between" };
+const KEPT: State = { at: "kept" };
+const FOREIGN: State = { at: "foreign" };
+
+/** A filter over the messages of one replication stream, from its start. Throws `protocol` for a wrong order. */
+export class TransactionFilter {
+  #state: State = BETWEEN;
+  /**
+   * Relation and Type messages of dropped transactions by type and OID, in the order of the slot: the server
+   * sends each once per session, so the next kept transaction has to carry them.
+   */
+  readonly #owed = new Map<number, Uint8Array>();
+  #messages: Uint8Array[] = [];
+  #endLsn: Lsn | null = null;
+  #droppedEndLsn: Lsn = ZERO_LSN;
+  #ended = { local: 0, foreign: 0, empty: 0 };
+
+  /** Whether the stream stands between two transactions. */
+  get isBetween(): boolean {
+    return this.#state.at === "between";
+  }
+
+  /** End of the last transaction that was dropped; zero before the first. */
+  get droppedEndLsn(): Lsn {
+    return this.#droppedEndLsn;
+  }
+
+  /** Takes the next messages of the stream and returns what may go on of them. */
+  push(messages: readonly Uint8Array[]): Filtered {
+    this.#messages = [];
+    this.#endLsn = null;
+    this.#ended = { local: 0, foreign: 0, empty: 0 };
+    for (const message of messages) this.#take(message);
+    return { messages: this.#messages, endLsn: this.#endLsn, ...this.#ended };
+  }
+
+  #take(message: Uint8Array): void {
+    switch (messageType(message)) {
+      case MESSAGE_TYPE.begin:
+        this.#require("between", message);
+        this.#state = { at: "undecided", begin: message };
+        break;
+      case MESSAGE_TYPE.commit:
+        this.#end(decodeCommit(message).endLsn, message);
+        break;
+      case MESSAGE_TYPE.origin:
+      // Servers up to 13 send an empty payload for an origin whose name they cannot see.
+      case MESSAGE_TYPE.unnamedOrigin:
+        this.#require("undecided", message);
+        this.#state = FOREIGN;
+        break;
+      case MESSAGE_TYPE.relation:
+      case MESSAGE_TYPE.type:
+        if (this.#state.at === "kept") this.#messages.push(message);
+        else this.#owe(message);
+        break;
+      case MESSAGE_TYPE.message:
+      // 18.0 to 18.6 send a stream abort although streaming is off (bug #19616).
+      case MESSAGE_TYPE.streamAbort:
+        break;
+      default:
+        this.#takeChange(message);
+    }
+  }
+
+  #takeChange(message: Uint8Array): void {
+    switch (this.#state.at) {
+      case "between":
+        throw outOfOrder(message, "between two transactions");
+      case "undecided":
+        this.#messages.push(this.#state.begin, ...this.#owed.values(), message);
+        this.#owed.clear();
+        this.#state = KEPT;
+        break;
+      case "kept":
+        this.#messages.push(message);
+        break;
+      case "foreign":
+    }
+  }
+
+  /** Keeps only the last word on each relation and type, copied off the received chunk that it is a view of. */
+  #owe(message: Uint8Array): void {
+    const oid = new DataView(message.buffer, message.byteOffset).getUint32(1);
+    const key = messageType(message) * 2 ** 32 + oid;
+    this.#owed.delete(key);
+    this.#owed.set(key, message.slice());
+  }
+
+  #end(endLsn: Lsn, commit: Uint8Array): void {
+    switch (this.#state.at) {
+      case "between":
+        throw outOfOrder(commit, "between two transactions");
+      case "kept":
+        this.#messages.push(commit);
+        this.#endLsn = endLsn;
+        this.#ended.local++;
+        break;
+      case "undecided":
+        this.#droppedEndLsn = endLsn;
+        this.#ended.empty++;
+        break;
+      case "foreign":
+        this.#droppedEndLsn = endLsn;
+        this.#ended.foreign++;
+    }
+    this.#state = BETWEEN;
+  }
+
+  #require(at: State["at"], message: Uint8Array): void {
+    if (this.#state.at !== at) throw outOfOrder(message, "inside a transaction");
+  }
+}
+
+function outOfOrder(message: Uint8Array, where: string): MmliteError {
+  const type = messageType(message).toString(16);
+  return new MmliteError("protocol", `Cannot follow the slot: message 0x${type} came ${where}`);
+}

@@ -1,0 +1,96 @@
+/**
+ * Where a link's transactions come from: the local transactions of one replication slot, and our position back.
+ *
+ * `Source` is what the rest of the program knows; that a slot feeds it may change.
+ */
+import { type Lsn, maxLsn, ZERO_LSN } from "../lsn.ts";
+import { openReplicationStream, type ReplicationOptions, type ReplicationStream } from "../pg/replication.ts";
+import { type Filtered, TransactionFilter } from "./filter.ts";
+
+/** Some whole messages, in order. */
+export interface SourceBatch {
+  /** Verbatim pgoutput messages of local transactions; empty if only `walEnd` moved. A transaction may span batches. */
+  readonly messages: readonly Uint8Array[];
+  /** End of the last transaction that ends in this batch; null if none does. */
+  readonly endLsn: Lsn | null;
+  /** Everything that ends up to here in the server's WAL was passed on or dropped. */
+  readonly walEnd: Lsn;
+}
+
+/** Local transactions in commit order. */
+export interface Source {
+  /** Transactions from the start position on; iterated once, ends only by throwing what broke the source. */
+  batches(): AsyncIterable<SourceBatch>;
+  /** Everything up to here is durable at the peer, and noted as such here: the source may forget it. Only forward. */
+  confirm(ackedLsn: Lsn): void;
+  close(): Promise<void>;
+}
+
+/** Told after every read which transactions ended in it, passed on or dropped. */
+export type SourceObserver = (ended: Pick<Filtered, "local" | "foreign" | "empty">) => void;
+
+/** What {@link openSource} takes. */
+export interface SourceOptions extends ReplicationOptions {
+  readonly observer?: SourceObserver;
+}
+
+/** Opens the source over its slot. Errors as of `openReplicationStream`. */
+export async function openSource({ observer, ...options }: SourceOptions): Promise<Source> {
+  return new SlotSource(await openReplicationStream(options), { startLsn: options.startLsn, observer });
+}
+
+/** A source over any replication stream. */
+export class SlotSource implements Source {
+  readonly #stream: ReplicationStream;
+  readonly #observer: SourceObserver | undefined;
+  readonly #filter = new TransactionFilter();
+  #ackedLsn: Lsn;
+  /** End of the last transaction that was passed on. */
+  #emittedLsn: Lsn = ZERO_LSN;
+  /** Everything that ends up to here was passed on or dropped. */
+  #passedLsn: Lsn = ZERO_LSN;
+
+  constructor(stream: ReplicationStream, options: { startLsn: Lsn; observer?: SourceObserver }) {
+    this.#stream = stream;
+    this.#observer = options.observer;
+    this.#ackedLsn = options.startLsn;
+  }
+
+  async *batches(): AsyncIterable<SourceBatch> {
+    while (true) {
+      const { messages, keepaliveLsn } = await this.#stream.read();
+      const filtered = this.#filter.push(messages);
+      this.#observer?.(filtered);
+      const before = this.#passedLsn;
+      this.#pass(filtered.endLsn, keepaliveLsn);
+      const walEnd = this.#passedLsn;
+      if (filtered.messages.length > 0 || walEnd > before) {
+        yield { messages: filtered.messages, endLsn: filtered.endLsn, walEnd };
+      }
+    }
+  }
+
+  confirm(ackedLsn: Lsn): void {
+    this.#ackedLsn = maxLsn(this.#ackedLsn, ackedLsn);
+    this.#moveSlot();
+  }
+
+  async close(): Promise<void> {
+    await this.#stream.close();
+  }
+
+  #pass(endLsn: Lsn | null, keepaliveLsn: Lsn): void {
+    if (endLsn !== null) this.#emittedLsn = endLsn;
+    const endedLsn = maxLsn(this.#emittedLsn, this.#filter.droppedEndLsn);
+    // A keepalive inside a transaction would be right too, but nothing is gained by relying on it.
+    const readLsn = this.#filter.isBetween ? maxLsn(endedLsn, keepaliveLsn) : endedLsn;
+    this.#passedLsn = maxLsn(this.#passedLsn, readLsn);
+    this.#moveSlot();
+  }
+
+  /** With nothing un-acked the slot follows what was dropped and what other databases wrote, or it pins WAL. */
+  #moveSlot(): void {
+    const idle = this.#ackedLsn >= this.#emittedLsn;
+    this.#stream.confirm(idle ? maxLsn(this.#ackedLsn, this.#passedLsn) : this.#ackedLsn);
+  }
+}
