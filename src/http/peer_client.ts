@@ -5,7 +5,7 @@ import { type ClientHttp2Session, type ClientHttp2Stream, connect } from "node:h
 import { MmliteError } from "../errors.ts";
 import type { Channel } from "../wire/channel.ts";
 import { formatHostPort, openChannel } from "./channel.ts";
-import { CLIENT_OPTIONS, CONTENT_TYPE, openWindow, PUSH_PATH } from "./session_options.ts";
+import { CLIENT_OPTIONS, CONTENT_TYPE, openWindow, PUSH_PATH, tearDownLater } from "./session_options.ts";
 import { parsePeerUrl } from "./peer_url.ts";
 
 /** A peer has this long to take the connection and answer the request, milliseconds. */
@@ -30,6 +30,7 @@ export async function dialPeer(url: URL, options: DialOptions): Promise<Channel>
   const remote = formatHostPort(hostname.replace(/^\[|\]$/g, ""), Number(port || 80));
   if (signal.aborted) throw aborted(remote);
   const session = connect(url, CLIENT_OPTIONS);
+  tearDownLater(session);
   const failed = watchForFailure(session, { remote, signal, connectTimeoutMs });
   session.once("connect", () => openWindow(session));
   try {

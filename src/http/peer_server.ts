@@ -10,7 +10,7 @@ import { log } from "../log.ts";
 import type { Channel } from "../wire/channel.ts";
 import { formatHostPort, openChannel, remoteOf } from "./channel.ts";
 import { startsLikeHttp2, turnAway } from "./preface.ts";
-import { CONTENT_TYPE, openWindow, PUSH_PATH, SERVER_OPTIONS } from "./session_options.ts";
+import { CONTENT_TYPE, openWindow, PUSH_PATH, SERVER_OPTIONS, tearDownLater } from "./session_options.ts";
 
 /** Connections at a time: far more than a mesh needs, few enough to bound what strangers can hold. */
 export const MAX_CONNECTIONS = 256;
@@ -115,6 +115,7 @@ async function takeConnection(
 function serveStreams(accept: ListenOptions["accept"]): Http2Server {
   const http = createServer(SERVER_OPTIONS);
   http.on("session", (session) => {
+    tearDownLater(session);
     openWindow(session);
     closeWhenIdle(session);
   });

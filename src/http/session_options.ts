@@ -1,5 +1,5 @@
 /**
- * What both ends of a peer connection set: HTTP/2 windows and limits, and the routes.
+ * What both ends of a peer connection set: HTTP/2 windows and limits, the routes, and how sessions are torn down.
  */
 import type { Http2Session, ServerOptions, Settings } from "node:http2";
 
@@ -34,4 +34,18 @@ export const SERVER_OPTIONS: ServerOptions = {
 /** Opens the window of a connected session; `initialWindowSize` covers its streams only. */
 export function openWindow(session: Http2Session): void {
   session.setLocalWindowSize(WINDOW_BYTES);
+}
+
+/**
+ * Puts every teardown of a session off to the next turn of the event loop; to be called before it reads anything.
+ *
+ * The runtime tears a session down while it still handles the frame that asked for it. Deno 2.9.6 frees the
+ * memory that nghttp2 then goes on to use, so that one GOAWAY from anybody, which every HTTP/2 client sends when
+ * it closes, ends the process (denoland/deno#36788).
+ */
+export function tearDownLater(session: Http2Session): void {
+  const close = session.close.bind(session);
+  const destroy = session.destroy.bind(session);
+  session.close = (callback) => void setImmediate(() => session.destroyed || close(callback));
+  session.destroy = (error, code) => void setImmediate(() => session.destroyed || destroy(error, code));
 }
