@@ -11,7 +11,7 @@ import { decodeMessage } from "../src/pgoutput/decode.ts";
 import type { ColumnValue, Message, Relation, Tuple } from "../src/pgoutput/message.ts";
 import { type Golden, goldenForm, readGolden } from "./support/golden.ts";
 import { encodeMessage } from "./support/pgoutput_encode.ts";
-import { POSTGRES_MAJORS } from "./support/postgres_binaries.ts";
+import { POSTGRES_MAJORS } from "./support/postgres_packages.ts";
 
 const PLAIN = "R public.plain default id* note amount";
 const PAIR = "R public.pair default a* b* note";

