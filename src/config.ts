@@ -120,11 +120,15 @@ function requireLeast({ node, postgres, tables }: DefaultedSettings): void {
   }
   if (tables.include === undefined || tables.include.length === 0) missing.push("tables.include (--tables)");
   if (missing.length === 0) return;
-  throw new MmliteError("config", `Cannot run a node without ${missing.join(" and ")}`, {
-    hint:
-      "The least is `mmlite run --name ams --postgres postgres:///app --tables 'public.*'`, or the same in " +
-      "/etc/mmlite/mmlite.yaml",
-  });
+  throw new MmliteError(
+    "config",
+    `Cannot run a node without ${missing.join(", ").replace(/, ([^,]+)$/, " and $1")}`,
+    {
+      hint:
+        "The least is `mmlite run --name ams --postgres postgres:///app --tables 'public.*'`, or the same in " +
+        "/etc/mmlite/mmlite.yaml",
+    },
+  );
 }
 
 function refuseCleartext(address: Address, origins: MergedSettings["origins"]): void {

@@ -6,7 +6,7 @@ import { configJsonSchema } from "../config/schema.ts";
 import { maskPassword } from "../config/secret.ts";
 import { getSetting, setSetting } from "../config/settings.ts";
 import { completeConfig, type LoadedSettings, loadSettings } from "../config.ts";
-import { describeTarget, parsePostgresUrl } from "../pg/target.ts";
+import { describeDatabase } from "../node/config_check.ts";
 import { addSettingOptions, type Context, flagsOf, type GlobalOptions, setAction } from "./context.ts";
 import { formatData, formatTable, heading } from "./output.ts";
 
@@ -33,14 +33,15 @@ export function addConfig(program: Command, context: Context, finish: (exitCode:
 
 async function checkConfig(options: GlobalOptions, context: Context): Promise<number> {
   const settings = await load(options, context);
-  const { node, postgres } = await completeConfig(settings);
-  const target = describeTarget(await parsePostgresUrl(postgres.url, context.env));
+  const config = await completeConfig(settings);
+  const { node } = config;
+  const database = await describeDatabase(config, context.env);
   if (options.output === "table") {
     context.print(
-      `The configuration is right: node ${node.name} of cluster ${node.cluster}, database ${target}`,
+      `The configuration is right: node ${node.name} of cluster ${node.cluster}, database ${database}`,
     );
   } else {
-    context.print(formatData({ node: node.name, cluster: node.cluster, postgres: target }, options.output));
+    context.print(formatData({ node: node.name, cluster: node.cluster, postgres: database }, options.output));
   }
   return 0;
 }

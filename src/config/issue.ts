@@ -39,7 +39,8 @@ export function describeIssues(error: z.ZodError): Issue[] {
 function unknownKey(group: readonly PropertyKey[], key: string): Issue {
   const path = [...group, key];
   const known = keysUnder(group);
-  const near = nearest(key, known) ?? SETTING_KEYS.find((other) => other.endsWith(`.${key}`)) ?? null;
+  const elsewhere = SETTING_KEYS.find((other) => other.endsWith(`.${key}`));
+  const near = elsewhere ?? nearest(key, known);
   const hint = near === null ? `Known keys here: ${known.join(", ")}` : `Did you mean "${near}"?`;
   return { path, key: path.join("."), text: `unknown key "${path.join(".")}"`, unknownKey: true, hint };
 }

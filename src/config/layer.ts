@@ -43,7 +43,7 @@ export function layerOf(given: readonly GivenValue[]): Layer {
     );
     throw new MmliteError(
       "config",
-      `Cannot use ${wrong?.origin} ${JSON.stringify(wrong?.value)}: ${issue.text}`,
+      `Cannot use ${wrong?.origin} ${JSON.stringify(getSetting(settings, issue.key))}: ${issue.text}`,
     );
   }
   return { settings, originOf: (key) => byKey.get(key)?.origin ?? key };
