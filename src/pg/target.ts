@@ -27,7 +27,7 @@ export type Environment = Readonly<Record<string, string | undefined>>;
 
 const DEFAULT_PORT = 5432;
 /** Where servers put their socket: Debian's and Red Hat's packages, and PostgreSQL's own default. */
-const SOCKET_DIRECTORIES = ["/var/run/postgresql", "/tmp"];
+export const SOCKET_DIRECTORIES = ["/var/run/postgresql", "/tmp"];
 
 /** Parameters that take part in the target. */
 const USED_PARAMETERS = [
@@ -92,6 +92,11 @@ export async function parsePostgresUrl(
 export function describeTarget(target: PostgresTarget): string {
   const host = target.host.includes(":") ? `[${target.host}]` : target.host;
   return `${target.database} at ${host}:${target.port}`;
+}
+
+/** Whether a host can only be this machine. */
+export function isLoopback(host: string): boolean {
+  return host === "localhost" || host === "::1" || /^127(\.\d{1,3}){3}$/.test(host);
 }
 
 function malformed(why: string, cause?: unknown): MmliteError {

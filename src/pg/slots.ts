@@ -1,0 +1,156 @@
+/**
+ * Replication slots of this database: created, dropped, looked at.
+ *
+ * Columns: https://www.postgresql.org/docs/current/view-pg-replication-slots.html. Those that a major version
+ * lacks read as null.
+ */
+import { delay } from "../backoff.ts";
+import { MmliteError } from "../errors.ts";
+import { formatLsn, type Lsn, parseLsn } from "../lsn.ts";
+import { mapPostgresError, sqlState } from "./errors.ts";
+import type { Query, Row } from "./query.ts";
+
+/** The output plugin of every slot of ours. */
+const PLUGIN = "pgoutput";
+/** How long a terminated walsender may take to let go of its slot, milliseconds. */
+const RELEASE_TIMEOUT_MS = 10_000;
+const RELEASE_POLL_MS = 50;
+
+/** A slot as the server shows it. */
+export interface SlotState {
+  readonly name: string;
+  /** Process that reads it now, or null. */
+  readonly activePid: number | null;
+  /** Null while the slot is being created, or once it is lost. */
+  readonly confirmedFlushLsn: Lsn | null;
+  /** The oldest WAL that it keeps; null once it is lost. */
+  readonly restartLsn: Lsn | null;
+  /** WAL that it keeps from being removed, bytes. */
+  readonly retainedBytes: bigint;
+  /** `reserved`, `extended`, `unreserved` or `lost`; null below 13. */
+  readonly walStatus: string | null;
+  /** Bytes that may still be written before it can be lost; null without a limit, and below 13. */
+  readonly safeWalSizeBytes: bigint | null;
+  /** Its WAL is gone, for good. */
+  readonly lost: boolean;
+}
+
+/** A slot that exists now, and where it began or stands. */
+export interface EnsuredSlot {
+  readonly created: boolean;
+  /** The consistent point of a new slot, `confirmed_flush_lsn` of one that was there. */
+  readonly lsn: Lsn;
+}
+
+const SLOTS =
+  `SELECT slot_name, plugin, database, active_pid::text, confirmed_flush_lsn::text, restart_lsn::text,
+    COALESCE(pg_wal_lsn_diff(pg_current_wal_lsn(), restart_lsn), 0)::bigint::text AS retained,
+    to_jsonb(s) ->> 'wal_status' AS wal_status, to_jsonb(s) ->> 'safe_wal_size' AS safe_wal_size,
+    (database = current_database())::text AS here
+  FROM pg_replication_slots s`;
+
+/**
+ * Creates the slot unless it is there. Its publication must exist already: up to 17 a change decoded before the
+ * publication existed is an error for good. Waits for transactions that are running. Throws `conflict` if the
+ * name is taken by a slot of another kind, `slot_lost` if the slot that is there is lost.
+ */
+export async function ensureSlot(query: Query, name: string): Promise<EnsuredSlot> {
+  const [row] = await query(`${SLOTS} WHERE slot_name = $1`, [name]);
+  if (row === undefined) return { created: true, lsn: await createSlot(query, name) };
+  if (row.plugin !== PLUGIN || row.here !== "true") {
+    const owner = row.plugin === null
+      ? "is a physical one"
+      : `is of ${row.plugin} on database "${row.database}"`;
+    throw new MmliteError(
+      "conflict",
+      `Cannot create replication slot "${name}": the one that is there ${owner}`,
+      {
+        hint: `Drop it with SELECT pg_drop_replication_slot('${name}') if nothing uses it`,
+      },
+    );
+  }
+  return { created: false, lsn: usableSlot(toSlotState(row)) };
+}
+
+async function createSlot(query: Query, name: string): Promise<Lsn> {
+  try {
+    const [row] = await query(`SELECT lsn::text FROM pg_create_logical_replication_slot($1, $2)`, [
+      name,
+      PLUGIN,
+    ]);
+    return parseLsn(row!.lsn!);
+  } catch (error) {
+    throw mapPostgresError(error, `create replication slot "${name}"`);
+  }
+}
+
+/** The slot's confirmed position; throws `slot_lost` if there is no such slot or its WAL is gone. */
+export async function requireSlot(query: Query, name: string): Promise<Lsn> {
+  const [row] = await query(`${SLOTS} WHERE slot_name = $1`, [name]);
+  if (row !== undefined) return usableSlot(toSlotState(row));
+  throw new MmliteError("slot_lost", `Cannot read replication slot "${name}": it does not exist`);
+}
+
+function usableSlot(slot: SlotState): Lsn {
+  if (!slot.lost && slot.confirmedFlushLsn !== null) return slot.confirmedFlushLsn;
+  const at = slot.confirmedFlushLsn === null ? "" : ` after ${formatLsn(slot.confirmedFlushLsn)}`;
+  throw new MmliteError(
+    "slot_lost",
+    `Cannot read replication slot "${slot.name}": PostgreSQL removed the WAL${at} that it needs`,
+  );
+}
+
+/** The slots of this database whose names begin with `prefix`, by name. */
+export async function readSlots(query: Query, prefix: string): Promise<SlotState[]> {
+  const rows = await query(
+    `${SLOTS} WHERE database = current_database() AND left(slot_name, length($1)) = $1 ORDER BY slot_name`,
+    [prefix],
+  );
+  return rows.map(toSlotState);
+}
+
+/**
+ * Drops the slot if it is there, after ending a session of ours that still reads it. Throws `transient` if
+ * another program holds it.
+ */
+export async function dropSlot(query: Query, name: string): Promise<void> {
+  const deadline = Date.now() + RELEASE_TIMEOUT_MS;
+  while (true) {
+    try {
+      await query(
+        `SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+         JOIN pg_replication_slots ON pid = active_pid
+         WHERE slot_name = $1 AND application_name LIKE 'mmlite%'`,
+        [name],
+      );
+      await query(
+        "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE slot_name = $1",
+        [
+          name,
+        ],
+      );
+      return;
+    } catch (error) {
+      const state = sqlState(error);
+      if (state === "42704") return; // Dropped meanwhile.
+      if (state !== "55006" || Date.now() > deadline) {
+        throw mapPostgresError(error, `drop replication slot "${name}"`);
+      }
+    }
+    await delay(RELEASE_POLL_MS);
+  }
+}
+
+function toSlotState(row: Row): SlotState {
+  const lsn = (text: string | null) => text === null ? null : parseLsn(text);
+  return {
+    name: row.slot_name!,
+    activePid: row.active_pid === null ? null : Number(row.active_pid),
+    confirmedFlushLsn: lsn(row.confirmed_flush_lsn),
+    restartLsn: lsn(row.restart_lsn),
+    retainedBytes: BigInt(row.retained!),
+    walStatus: row.wal_status,
+    safeWalSizeBytes: row.safe_wal_size === null ? null : BigInt(row.safe_wal_size),
+    lost: row.wal_status === "lost" || row.restart_lsn === null,
+  };
+}

@@ -1,0 +1,101 @@
+/**
+ * The tables of this database that could be replicated, and how far each can be.
+ */
+import type { ReplicaIdentity } from "../pgoutput/message.ts";
+import type { Query, Row } from "./query.ts";
+import type { TableName } from "./table_pattern.ts";
+
+/** How a table is replicated: whole, or inserts only because nothing identifies its old rows. */
+export type TableState = "replicated" | "insert_only";
+
+/** A permanent ordinary or partitioned table. */
+export interface LocalTable extends TableName {
+  readonly oid: number;
+  readonly partitioned: boolean;
+  /** The partitioned table that it is a partition of. */
+  readonly parent: TableName | null;
+  readonly replicaIdentity: ReplicaIdentity;
+  readonly hasPrimaryKey: boolean;
+  /** Columns by which old rows are found, in the key's order; empty if every column or none is. */
+  readonly keyColumns: readonly string[];
+  readonly state: TableState;
+  /** What lets updates and deletes be replicated too; null where they are. */
+  readonly hint: string | null;
+  /** The planner's estimate; null if the table was never analysed. */
+  readonly estimatedRows: number | null;
+}
+
+/** The rules of `RelationGetReplicaIndex`: the key must be valid, unique and not deferrable. */
+const TABLES = `SELECT c.oid::text, n.nspname AS schema, c.relname AS name, c.relkind, c.relreplident,
+    pn.nspname AS parent_schema, p.relname AS parent_name, c.reltuples::bigint::text AS estimated_rows,
+    EXISTS (SELECT 1 FROM pg_index i WHERE i.indrelid = c.oid AND i.indisprimary)::text AS has_primary_key,
+    (SELECT json_agg(a.attname ORDER BY k.position)::text
+       FROM pg_index i, unnest(i.indkey::int2[]) WITH ORDINALITY AS k(attnum, position), pg_attribute a
+      WHERE i.indrelid = c.oid AND i.indisvalid AND i.indimmediate
+        AND CASE c.relreplident WHEN 'd' THEN i.indisprimary WHEN 'i' THEN i.indisreplident END
+        AND k.position <= COALESCE((to_jsonb(i) ->> 'indnkeyatts')::int, i.indnatts)
+        AND a.attrelid = c.oid AND a.attnum = k.attnum) AS key_columns
+  FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+  LEFT JOIN pg_inherits h ON h.inhrelid = c.oid AND c.relispartition
+  LEFT JOIN pg_class p ON p.oid = h.inhparent LEFT JOIN pg_namespace pn ON pn.oid = p.relnamespace
+  WHERE c.relkind IN ('r', 'p') AND c.relpersistence = 'p'
+    AND n.nspname NOT LIKE 'pg\\_%' AND n.nspname NOT IN ('information_schema', 'mmlite')
+  ORDER BY n.nspname, c.relname`;
+
+const IDENTITIES: Readonly<Record<string, ReplicaIdentity>> = {
+  d: "default",
+  n: "nothing",
+  f: "full",
+  i: "index",
+};
+
+/** Every permanent table outside of system schemas and `mmlite`, by schema and name. */
+export async function readTables(query: Query): Promise<LocalTable[]> {
+  const tables = (await query(TABLES)).map(toTable);
+  return tables.map((table) => table.partitioned ? withPartitions(table, tables) : table);
+}
+
+function toTable(row: Row): LocalTable {
+  const replicaIdentity = IDENTITIES[row.relreplident!];
+  const keyColumns: string[] = row.key_columns === null ? [] : JSON.parse(row.key_columns);
+  const usable = replicaIdentity === "full" || keyColumns.length > 0;
+  const name = { schema: row.schema!, name: row.name! };
+  const estimatedRows = Number(row.estimated_rows);
+  return {
+    ...name,
+    oid: Number(row.oid),
+    partitioned: row.relkind === "p",
+    parent: row.parent_name === null ? null : { schema: row.parent_schema!, name: row.parent_name },
+    replicaIdentity,
+    hasPrimaryKey: row.has_primary_key === "true",
+    keyColumns,
+    state: usable ? "replicated" : "insert_only",
+    hint: usable ? null : keyHint(row.has_primary_key === "true", replicaIdentity),
+    estimatedRows: estimatedRows < 0 ? null : estimatedRows,
+  };
+}
+
+function keyHint(hasPrimaryKey: boolean, identity: ReplicaIdentity): string {
+  if (identity === "index") {
+    return "Its replica identity index is gone or invalid: set another REPLICA IDENTITY";
+  }
+  if (!hasPrimaryKey) return "Add a primary key, or run ALTER TABLE … REPLICA IDENTITY FULL";
+  return identity === "nothing"
+    ? "Run ALTER TABLE … REPLICA IDENTITY DEFAULT"
+    : "Its primary key is deferrable or invalid: run ALTER TABLE … REPLICA IDENTITY FULL";
+}
+
+/** PostgreSQL refuses an application's UPDATE of a partition without identity, whatever its parent has. */
+function withPartitions(table: LocalTable, tables: readonly LocalTable[]): LocalTable {
+  const leaf = leavesOf(table, tables).find((partition) => partition.state === "insert_only");
+  if (leaf === undefined || table.state === "insert_only") return table;
+  return { ...table, state: "insert_only", hint: `Partition ${leaf.schema}.${leaf.name}: ${leaf.hint}` };
+}
+
+/** The ordinary tables beneath a partitioned one, at any depth. */
+export function leavesOf(table: TableName, tables: readonly LocalTable[]): LocalTable[] {
+  const children = tables.filter(({ parent }) =>
+    parent?.schema === table.schema && parent.name === table.name
+  );
+  return children.flatMap((child) => child.partitioned ? leavesOf(child, tables) : [child]);
+}
