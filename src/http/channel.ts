@@ -83,18 +83,15 @@ class StreamChannel implements Channel {
       throw this.#broken("read from");
     }
     // A reset stream ends like one that was ended, but for its code.
-    if (this.#stream.rstCode !== constants.NGHTTP2_NO_ERROR || this.#stream.aborted) {
-      throw this.#broken("read from");
-    }
+    if (this.#stream.rstCode !== constants.NGHTTP2_NO_ERROR) throw this.#broken("read from");
   }
 
   async end(): Promise<void> {
     await this.#turn;
-    const { promise, resolve, reject } = Promise.withResolvers<void>();
-    if (this.#stream.writableFinished) return;
-    this.#stream.once("close", () => reject(this.#broken("end")));
-    this.#stream.end(resolve);
+    const { promise, resolve } = Promise.withResolvers<void>();
+    this.#stream.once("close", resolve).end(resolve);
     await promise;
+    if (!this.#stream.writableFinished) throw this.#broken("end");
   }
 
   destroy(reason?: Error): void {

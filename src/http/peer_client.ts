@@ -11,6 +11,9 @@ import { parsePeerUrl } from "./peer_url.ts";
 /** A peer has this long to take the connection and answer the request, milliseconds. */
 export const CONNECT_TIMEOUT_MS = 10_000;
 
+const NOT_A_PEER =
+  "Check that the URL is the peer's --listen address, not its control API or another program";
+
 interface DialOptions {
   readonly signal: AbortSignal;
   /** The route; its default is the push. */
@@ -57,9 +60,12 @@ async function answered(stream: ClientHttp2Stream, remote: string): Promise<void
   stream.once("response", (headers) => {
     const status = Number(headers[":status"]);
     if (status === 200) resolve();
-    else reject(unreachable(remote, `it answered ${status}; is this mmlite's peer port?`));
+    else reject(unreachable(remote, `it answered status ${status}`, { hint: NOT_A_PEER }));
   });
-  stream.once("close", () => reject(unreachable(remote, "the connection was closed before an answer")));
+  stream.once("error", (error) => reject(sessionError(remote, error)));
+  stream.once("close", () => {
+    reject(unreachable(remote, "it closed the connection without an HTTP/2 answer", { hint: NOT_A_PEER }));
+  });
   await promise;
 }
 
@@ -93,15 +99,18 @@ const REASONS: Readonly<Record<string, string>> = {
   EHOSTUNREACH: "there is no route to the host (EHOSTUNREACH)",
   ENETUNREACH: "there is no route to its network (ENETUNREACH)",
   ECONNRESET: "it closed the connection (ECONNRESET)",
-  ERR_HTTP2_ERROR: "it does not speak HTTP/2",
 };
 
-function sessionError(remote: string, error: NodeJS.ErrnoException): MmliteError {
-  return unreachable(remote, REASONS[error.code ?? ""] ?? error.message, error);
+function sessionError(remote: string, cause: NodeJS.ErrnoException): MmliteError {
+  return unreachable(remote, REASONS[cause.code ?? ""] ?? cause.message, { cause });
 }
 
-function unreachable(remote: string, why: string, cause?: Error): MmliteError {
-  return new MmliteError("unreachable", `Cannot reach the peer at ${remote}: ${why}`, { cause });
+function unreachable(
+  remote: string,
+  why: string,
+  options: { hint?: string; cause?: Error } = {},
+): MmliteError {
+  return new MmliteError("unreachable", `Cannot reach the peer at ${remote}: ${why}`, options);
 }
 
 function aborted(remote: string): MmliteError {

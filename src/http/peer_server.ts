@@ -28,7 +28,7 @@ const logger = log("http");
 export interface PeerServer {
   /** Where it listens; the port is the one the system chose if 0 was asked for. */
   readonly address: { readonly host: string; readonly port: number };
-  /** Stops listening and breaks what is open; resolves once every connection is closed. */
+  /** Stops listening and breaks what is open; resolves once all is closed and every `accept` has settled. */
   close(): Promise<void>;
 }
 
@@ -42,14 +42,27 @@ interface ListenOptions {
 
 /** Listens for peers; throws `config` if the address cannot be bound. */
 export async function listenForPeers({ address, accept, signal }: ListenOptions): Promise<PeerServer> {
-  const http = serveStreams(accept);
+  const serving = new Set<Promise<void>>();
+  const http = serveStreams((channel, role) => track(serving, accept(channel, role)));
   const sockets = new Set<Socket>();
   const tcp = createTcpServer((socket) => void takeConnection(socket, { http, sockets }));
   await listen(tcp, address);
-  const close = () => closeAll(tcp, sockets);
-  signal.addEventListener("abort", close, { once: true });
+  const close = async () => {
+    signal.removeEventListener("abort", close);
+    await closeAll(tcp, sockets);
+    await Promise.allSettled(serving);
+  };
+  signal.addEventListener("abort", close);
   if (signal.aborted) await close();
   return { address: boundAddress(tcp), close };
+}
+
+/** Keeps `work` in `set` while it runs. */
+function track(set: Set<Promise<void>>, work: Promise<void>): Promise<void> {
+  set.add(work);
+  const done = () => set.delete(work);
+  work.then(done, done);
+  return work;
 }
 
 async function listen(tcp: Server, address: { host: string; port: number }): Promise<void> {
@@ -71,6 +84,8 @@ async function listen(tcp: Server, address: { host: string; port: number }): Pro
 const LISTEN_REMEDIES: Readonly<Record<string, readonly [why: string, hint: string]>> = {
   EADDRINUSE: ["another process listens there", "Stop that process, or give another port with --listen"],
   EACCES: ["not permitted", "Give a port from 1024 up with --listen, or grant CAP_NET_BIND_SERVICE"],
+  // What Deno 2.9 makes of EADDRNOTAVAIL.
+  EINVAL: ["this host has no such address", "Give an address of this host, or 0.0.0.0, with --listen"],
   EADDRNOTAVAIL: ["this host has no such address", "Give an address of this host, or 0.0.0.0, with --listen"],
   ENOTFOUND: ["the host name is unknown", "Give an address of this host, or 0.0.0.0, with --listen"],
 };
