@@ -2,7 +2,7 @@
  * The control API: one function from request to answer, with no socket in it; `server.ts` gives it sockets.
  */
 import { createRoute, OpenAPIHono, z } from "@hono/zod-openapi";
-import type { Context } from "hono";
+import type { Context, MiddlewareHandler } from "hono";
 import {
   type AccessRules,
   type ApiEnv,
@@ -37,11 +37,7 @@ export function createApi(options: ApiOptions): Api {
 
 function createApp(options: ApiOptions): OpenAPIHono<ApiEnv> {
   const app = new OpenAPIHono<ApiEnv>();
-  app.use(async (c, next) => {
-    await next();
-    c.header("cache-control", "no-store");
-    c.header("x-content-type-options", "nosniff");
-  });
+  app.use(setCommonHeaders, ensureError);
   app.use(checkHost(options), checkToken(options), limitBody());
   addNodeRoutes(app, options.control, options.version);
   addPeerRoutes(app, options.control);
@@ -50,6 +46,21 @@ function createApp(options: ApiOptions): OpenAPIHono<ApiEnv> {
   app.onError((thrown, c) => refuseThrown(thrown, c));
   return app;
 }
+
+const setCommonHeaders: MiddlewareHandler = async (c, next) => {
+  await next();
+  c.header("cache-control", "no-store");
+  c.header("x-content-type-options", "nosniff");
+};
+
+/** Hono hands instances of `Error` to `onError` and lets everything else that is thrown pass through. */
+const ensureError: MiddlewareHandler = async (_, next) => {
+  try {
+    await next();
+  } catch (thrown) {
+    throw thrown instanceof Error ? thrown : new Error("Thrown value is no error", { cause: thrown });
+  }
+};
 
 const openApi = createRoute({
   method: "get",

@@ -1,0 +1,147 @@
+/**
+ * A node for tests of the control API alone: peers and tables in memory, no database and no links.
+ */
+import type { Health, NodeControl, Precondition } from "../../src/api/control.ts";
+import type { PeerStatus, TableStatus } from "../../src/api/schemas.ts";
+import { MmliteError } from "../../src/errors.ts";
+
+const STARTED = "2026-11-22T10:00:00.000Z";
+
+/** A {@link NodeControl} whose state a test can look at and change. */
+export interface TestControl extends NodeControl {
+  readonly peers: Map<string, PeerStatus>;
+  readonly tables: TableStatus[];
+  /** Names given to `retryPeer`, in order. */
+  readonly retried: string[];
+  /** What `health()` answers. */
+  state: Health;
+  /** What `status()` throws instead of answering, if anything. */
+  failure: unknown;
+}
+
+/** A node with the peers and tables given. */
+export function createTestControl(given: { peers?: PeerStatus[]; tables?: TableStatus[] } = {}): TestControl {
+  const peers = new Map((given.peers ?? []).map((peer) => [peer.name, peer]));
+  const find = (name: string): PeerStatus => {
+    const peer = peers.get(name);
+    if (peer === undefined) throw new MmliteError("not_found", `Cannot find peer "${name}": there is none`);
+    return peer;
+  };
+  const change = (name: string, changes: Partial<PeerStatus>): PeerStatus => {
+    const peer = { ...find(name), ...changes };
+    peers.set(name, peer);
+    return peer;
+  };
+  const control: TestControl = {
+    peers,
+    tables: given.tables ?? [],
+    retried: [],
+    state: { ready: true, checks: [{ name: "postgres", ok: true, message: "" }] },
+    failure: undefined,
+    health: () => Promise.resolve(control.state),
+    metrics: () => Promise.resolve("# TYPE mmlite_build_info gauge\nmmlite_build_info 1\n"),
+    status: async () => {
+      if (control.failure !== undefined) throw control.failure;
+      return await Promise.resolve({ ...NODE_PAGE, peers: [...peers.values()], ready: control.state.ready });
+    },
+    listPeers: () => Promise.resolve([...peers.values()]),
+    getPeer: async (name) => await Promise.resolve(find(name)),
+    putPeer: async (name, { url }, { dryRun, precondition }) => {
+      const current = await check(peers.get(name), precondition);
+      const peer = current === null ? testPeer(name, url) : { ...current, url };
+      if (!dryRun) peers.set(name, peer);
+      return { created: current === null, peer };
+    },
+    removePeer: async (name, { force, precondition }) => {
+      await check(find(name), precondition);
+      if (!force) change(name, { removing: true });
+      else peers.delete(name);
+      return force ? "removed" : "draining";
+    },
+    pausePeer: async (name) => await Promise.resolve(change(name, { state: "paused" })),
+    resumePeer: async (name) => await Promise.resolve(change(name, { state: "connecting" })),
+    retryPeer: async (name) => {
+      control.retried.push(name);
+      return await Promise.resolve(change(name, { state: "connecting" }));
+    },
+    listTables: () => Promise.resolve(control.tables),
+    getTable: async (schema, name) => {
+      const table = control.tables.find((one) => one.schema === schema && one.name === name);
+      if (table !== undefined) return await Promise.resolve(table);
+      throw new MmliteError("not_found", `Cannot find table "${schema}.${name}": it is not replicated`);
+    },
+  };
+  return control;
+}
+
+async function check(
+  current: PeerStatus | undefined,
+  precondition?: Precondition,
+): Promise<PeerStatus | null> {
+  precondition?.(current ?? null);
+  return await Promise.resolve(current ?? null);
+}
+
+/** A peer that streams, with every field filled. */
+export function testPeer(name: string, url: string): PeerStatus {
+  const slot = { name: `mmlite_${name}`, confirmed_flush_lsn: "0/1A", restart_lsn: "0/10", active: true };
+  return {
+    name,
+    url,
+    state: "streaming",
+    since: STARTED,
+    removing: false,
+    sent_lsn: "0/1B",
+    acked_lsn: "0/1A",
+    lag_bytes: "1",
+    lag_seconds: 0.001,
+    slot: { ...slot, retained_wal_bytes: "11", wal_status: "reserved", safe_wal_size: null },
+    inbound: {
+      state: "blocked",
+      applied_lsn: "16/B374D848",
+      applied_commit_timestamp: STARTED,
+      lag_seconds: 0,
+      transactions: 3,
+      changes: 9,
+      last_error: { kind: "schema_mismatch", message: "Cannot apply", hint: "Add the column", at: STARTED },
+    },
+    sent_transactions: 2,
+    sent_bytes: "4096",
+    reconnects: 0,
+    last_error: null,
+  };
+}
+
+/** A replicated table with a key. */
+export function testTable(schema: string, name: string): TableStatus {
+  return { schema, name, state: "replicated", hint: null, key_columns: ["id"], estimated_rows: 12 };
+}
+
+const NODE_PAGE = {
+  node: {
+    name: "ams",
+    cluster: "test",
+    incarnation: "5d2f7f0a-0000-4000-8000-000000000000",
+    version: "1.2.3",
+    started_at: STARTED,
+    peer_address: "0.0.0.0:7432",
+    api_address: "127.0.0.1:7433",
+    advertised_url: null,
+    insecure: true,
+  },
+  postgres: {
+    connected: true,
+    version: "18.4",
+    version_num: 180_004,
+    system_identifier: "7234567890123456789",
+    timeline: 1,
+    database: "app",
+    host: "/var/run/postgresql",
+    wal_lsn: "0/1C",
+    track_commit_timestamp: true,
+    problem: null,
+  },
+  tables: { replicated: 1, insert_only: 0 },
+  conflicts: { since_start: { update_missing: 1 } },
+  problems: [],
+};
