@@ -55,16 +55,6 @@ export interface PeerGauges {
 /** Kinds of change that are counted as applied. */
 export type ChangeKind = "insert" | "update" | "delete" | "truncate";
 
-/** A transaction of another node that has been applied here. */
-export interface AppliedTransaction {
-  /** The node that it comes from. */
-  readonly origin: string;
-  /** Its changes by kind. */
-  readonly changes: Readonly<Partial<Record<ChangeKind, number>>>;
-  /** From its first change to its commit here, seconds. */
-  readonly seconds: number;
-}
-
 /** Where the parts of a node report what they did. */
 export interface Metrics {
   /** Replaces the gauges of a peer. */
@@ -75,7 +65,10 @@ export interface Metrics {
   countDecoded(kind: "local" | "filtered", transactions?: number): void;
   countSentBytes(peer: string, bytes: number): void;
   countReconnect(peer: string): void;
-  observeApplied(transaction: AppliedTransaction): void;
+  /** Counts a transaction of a node that was applied here, and the seconds from its first change to its commit. */
+  observeApplied(origin: string, seconds: number): void;
+  /** Counts changes of a node that were applied here. */
+  countChanges(origin: string, kind: ChangeKind, changes: number): void;
   /** Counts conflicts of one of PostgreSQL's types, such as `update_missing`, by what was done about them. */
   countConflict(type: string, resolution: string, conflicts?: number): void;
   /** The exposition format, version 0.0.4. */
@@ -95,7 +88,11 @@ export function createMetrics(version: string): Metrics {
     countDecoded: (kind, transactions = 1) => series.decodedTransactions.inc({ kind }, transactions),
     countSentBytes: (peer, bytes) => series.sentBytes.inc({ peer }, bytes),
     countReconnect: (peer) => series.reconnects.inc({ peer }),
-    observeApplied: (transaction) => observeApplied(series, transaction),
+    observeApplied: (origin, seconds) => {
+      series.appliedTransactions.inc({ origin });
+      series.applyDuration.observe(seconds);
+    },
+    countChanges: (origin, kind, changes) => series.appliedChanges.inc({ origin, kind }, changes),
     countConflict: (type, resolution, conflicts = 1) => series.conflicts.inc({ type, resolution }, conflicts),
     render: () => registry.metrics(),
   };
@@ -181,10 +178,4 @@ function removePeer(series: Series, peer: string): void {
   }
   series.sentBytes.remove({ peer });
   series.reconnects.remove({ peer });
-}
-
-function observeApplied(series: Series, { origin, changes, seconds }: AppliedTransaction): void {
-  series.appliedTransactions.inc({ origin });
-  for (const [kind, count] of Object.entries(changes)) series.appliedChanges.inc({ origin, kind }, count);
-  series.applyDuration.observe(seconds);
 }

@@ -36,7 +36,9 @@ Deno.test("metrics name every series as the interface does", async () => {
   metrics.countDecoded("filtered");
   metrics.countSentBytes("fra", 512);
   metrics.countReconnect("fra");
-  metrics.observeApplied({ origin: "fra", changes: { insert: 2, delete: 1 }, seconds: 0.003 });
+  metrics.observeApplied("fra", 0.003);
+  metrics.countChanges("fra", "insert", 2);
+  metrics.countChanges("fra", "delete", 1);
   metrics.countConflict("update_missing", "inserted");
   const series = parseExposition(await metrics.render());
   const expected: Record<string, number> = {

@@ -1,6 +1,7 @@
 /**
  * What an inbox needs from the rest of the node, declared by the inbox.
  */
+import type { MmliteError } from "../errors.ts";
 import type { Lsn } from "../lsn.ts";
 import type { Hello, NodeIdentity } from "../wire/frame.ts";
 
@@ -39,4 +40,4 @@ export interface InboxPorts {
 export type InboundState =
   | { readonly name: "streaming" }
   | { readonly name: "disconnected" }
-  | { readonly name: "failed"; readonly error: Error };
+  | { readonly name: "failed"; readonly error: MmliteError };

@@ -34,7 +34,7 @@ interface LinkOptions {
 export class Link {
   readonly #options: LinkOptions;
   readonly #logger;
-  #state: LinkState = { name: "paused" };
+  #state: LinkState = { name: "connecting" };
   #since = new Date();
   #lastError: { error: MmliteError; at: Date } | undefined;
   #reconnects = 0;

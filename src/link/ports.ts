@@ -42,4 +42,6 @@ export interface SessionObserver {
   readonly started: (positions: { resumeLsn: Lsn; walLsn: Lsn }) => void;
   readonly sent: (batch: OutgoingBatch, bytes: number) => void;
   readonly acked: (endLsn: Lsn) => void;
+  /** The receiver's clock when it sent a heartbeat, microseconds since 1970-01-01 UTC. */
+  readonly heartbeat: (sentAt: bigint) => void;
 }

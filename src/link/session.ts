@@ -107,6 +107,7 @@ async function readAcks(session: Stream, acks: AckKeeper): Promise<void> {
         acks.offer(frame.endLsn);
         break;
       case "heartbeat":
+        session.observer.heartbeat(frame.sentAt);
         break;
       case "refusal":
         throw refusalError(frame);

@@ -15,13 +15,18 @@ const IDLE_TIMEOUT_S = 30;
 /** Seconds that a control connection may take to come up. */
 const CONNECT_TIMEOUT_S = 10;
 
+/** Seconds that running statements may take when connections are let go of. */
+const CLOSE_TIMEOUT_S = 1;
+
 /** A pool that runs one statement at a time per connection and returns text. */
 export interface Control {
   /** Runs a statement; `doing` completes "Cannot …" in the error. */
   run(doing: string, text: string, params?: readonly (string | null)[]): Promise<readonly Row[]>;
   /** The same as a `Query`, for functions that take one. */
   query(doing: string): Query;
-  /** Closes every connection, waiting at most a second for running statements. */
+  /** Lets go of every connection, so that the server can stop; the next statement opens new ones. */
+  release(): Promise<void>;
+  /** Closes every connection for good, waiting at most a second for running statements. */
   close(): Promise<void>;
 }
 
@@ -31,7 +36,32 @@ const TEXT_TYPES = [16, 17, 20, 21, 23, 26, 114, 700, 701, 1082, 1114, 1184, 380
 
 /** Opens the pool; connects on first use. */
 export function openControl(target: PostgresTarget, applicationName: string): Control {
-  const sql = postgres({
+  let sql = openPool(target, applicationName);
+  const run: Control["run"] = async (doing, text, params) => {
+    try {
+      const query = params === undefined
+        ? sql.unsafe(text).simple()
+        : sql.unsafe(text, params as string[], { prepare: true });
+      const result = await query;
+      return lastResult(result as unknown as Row[] | Row[][]);
+    } catch (thrown) {
+      throw mapPostgresError(thrown, doing);
+    }
+  };
+  return {
+    run,
+    query: (doing) => (text, params) => run(doing, text, params as (string | null)[] | undefined),
+    release: () => {
+      const held = sql;
+      sql = openPool(target, applicationName);
+      return held.end({ timeout: CLOSE_TIMEOUT_S });
+    },
+    close: () => sql.end({ timeout: CLOSE_TIMEOUT_S }),
+  };
+}
+
+function openPool(target: PostgresTarget, applicationName: string): postgres.Sql {
+  return postgres({
     host: target.host,
     port: target.port,
     database: target.database,
@@ -56,22 +86,6 @@ export function openControl(target: PostgresTarget, applicationName: string): Co
       text: { to: 25, from: TEXT_TYPES, serialize: String, parse: (text: string) => text },
     },
   });
-  const run: Control["run"] = async (doing, text, params) => {
-    try {
-      const query = params === undefined
-        ? sql.unsafe(text).simple()
-        : sql.unsafe(text, params as string[], { prepare: true });
-      const result = await query;
-      return lastResult(result as unknown as Row[] | Row[][]);
-    } catch (thrown) {
-      throw mapPostgresError(thrown, doing);
-    }
-  };
-  return {
-    run,
-    query: (doing) => (text, params) => run(doing, text, params as (string | null)[] | undefined),
-    close: () => sql.end({ timeout: 1 }),
-  };
 }
 
 /** Rows of the last of several statements; of the only one otherwise. */

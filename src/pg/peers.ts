@@ -31,6 +31,12 @@ export async function readPeers(query: Query): Promise<PeerRow[]> {
   return (await query(`SELECT ${COLUMNS} FROM mmlite.peer ORDER BY name`)).map(toPeerRow);
 }
 
+/** One peer, or undefined if there is none of that name. */
+export async function readPeer(query: Query, name: string): Promise<PeerRow | undefined> {
+  const [row] = await query(`SELECT ${COLUMNS} FROM mmlite.peer WHERE name = $1`, [name]);
+  return row === undefined ? undefined : toPeerRow(row);
+}
+
 /** Adds a peer, or gives it a new address and makes it active again. */
 export async function savePeer(query: Query, peer: { name: string; url: string | null }): Promise<PeerRow> {
   const [row] = await query(

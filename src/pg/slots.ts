@@ -16,6 +16,14 @@ const PLUGIN = "pgoutput";
 const RELEASE_TIMEOUT_MS = 10_000;
 const RELEASE_POLL_MS = 50;
 
+/** What the names of our slots begin with. */
+export const SLOT_PREFIX = "mmlite_";
+
+/** The slot that feeds a peer. Slot names take no `-`, so names of nodes differ in more than `-` and `_`. */
+export function slotName(peer: string): string {
+  return SLOT_PREFIX + peer.replaceAll("-", "_");
+}
+
 /** A slot as the server shows it. */
 export interface SlotState {
   readonly name: string;
@@ -82,6 +90,12 @@ async function createSlot(query: Query, name: string): Promise<Lsn> {
   } catch (error) {
     throw mapPostgresError(error, `create replication slot "${name}"`);
   }
+}
+
+/** The slot as it is, or undefined if there is none of that name. */
+export async function readSlot(query: Query, name: string): Promise<SlotState | undefined> {
+  const [row] = await query(`${SLOTS} WHERE slot_name = $1`, [name]);
+  return row === undefined ? undefined : toSlotState(row);
 }
 
 /** The slot's confirmed position; throws `slot_lost` if there is no such slot or its WAL is gone. */

@@ -1,0 +1,110 @@
+/**
+ * The door of the inbox: who may apply here, from which position, in which epoch.
+ */
+import { type ApplyObserver, openApplier } from "../apply/applier.ts";
+import { MmliteError } from "../errors.ts";
+import type { Admission } from "../inbox/ports.ts";
+import { formatLsn } from "../lsn.ts";
+import { type PeerRow, readPeer, setPeerIdentity } from "../pg/peers.ts";
+import { ensureOrigin, nextEpoch, originName, readProgressOf, startProgress } from "../pg/progress.ts";
+import type { Query } from "../pg/query.ts";
+import type { Hello, NodeIdentity } from "../wire/frame.ts";
+import type { Database } from "./database.ts";
+import { requireKnown } from "./recognition.ts";
+
+interface AdmissionOptions {
+  readonly database: Database;
+  readonly self: NodeIdentity;
+  /** Registers a node of this cluster that dialled first, so that the link back to it starts as well. */
+  readonly register: (name: string, url: string) => Promise<void>;
+  readonly observer: (sender: string) => ApplyObserver;
+}
+
+/** Lets a sender in or throws why not; nothing of it is applied before. */
+export async function admit(options: AdmissionOptions, hello: Hello): Promise<Admission> {
+  const { database, self } = options;
+  const sender = hello.identity.node;
+  const query = database.control.query(`receive from node "${sender}"`);
+  const row = await readPeer(query, sender);
+  requireKnown(hello.identity, { self, row, name: sender });
+  requireMeant(hello, self);
+  await requireRegistered(options, hello, row);
+  await setPeerIdentity(query, sender, hello.identity);
+  const { lsn, epoch } = await beginSession(query, hello);
+  return {
+    identity: self,
+    resumeLsn: lsn,
+    openSink: (onDurable, signal) =>
+      openApplier({
+        target: database.target,
+        origin: sender,
+        originName: originName(sender),
+        epoch: BigInt(epoch),
+        position: lsn,
+        onDurable,
+        observer: options.observer(sender),
+        signal,
+      }),
+  };
+}
+
+function requireMeant(hello: Hello, self: NodeIdentity): void {
+  if (hello.receiver === self.node) return;
+  throw new MmliteError(
+    "fenced",
+    `Cannot receive from node "${hello.identity.node}": it means node "${hello.receiver}", and this is "${self.node}"`,
+    { hint: `Remove that peer on node "${hello.identity.node}" and add it with the right name or address` },
+  );
+}
+
+async function requireRegistered(
+  options: AdmissionOptions,
+  hello: Hello,
+  row: PeerRow | undefined,
+): Promise<void> {
+  const sender = hello.identity.node;
+  if (row?.intent === "removed" || row?.intent === "removing") {
+    throw new MmliteError(
+      "refused",
+      `Cannot receive from node "${sender}": it was removed on "${options.self.node}"`,
+      {
+        hint:
+          `Remove peer "${options.self.node}" on node "${sender}" too, or add peer "${sender}" again here`,
+      },
+    );
+  }
+  if (row !== undefined) return;
+  if (hello.url === null) {
+    throw new MmliteError(
+      "refused",
+      `Cannot receive from node "${sender}": it is not registered and gave no address`,
+      {
+        hint: `Start node "${sender}" with --advertise, or add it here first`,
+      },
+    );
+  }
+  await options.register(sender, hello.url);
+}
+
+/** Origin and position exist and are committed before the apply session does; every earlier session is over. */
+async function beginSession(
+  query: Query,
+  hello: Hello,
+): Promise<{ lsn: Admission["resumeLsn"]; epoch: string }> {
+  const sender = hello.identity.node;
+  await ensureOrigin(query, sender);
+  if (await readProgressOf(query, sender) === undefined) {
+    if (hello.ackedLsn !== null) throw lostProgress(hello);
+    await startProgress(query, sender, formatLsn(hello.slotLsn));
+  }
+  return await nextEpoch(query, sender);
+}
+
+function lostProgress({ identity, ackedLsn }: Hello): MmliteError {
+  return new MmliteError(
+    "fenced",
+    `Cannot receive from node "${identity.node}": it has this node's ack of ${formatLsn(ackedLsn!)}, ` +
+      "and this database knows nothing of it: it was restored or emptied",
+    { hint: "Make the tables equal, then remove and add the peer on both nodes" },
+  );
+}

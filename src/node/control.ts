@@ -1,0 +1,175 @@
+/**
+ * The node as the control API sees it: the port that the API declares, over the running parts.
+ */
+import type { Health, NodeControl } from "../api/control.ts";
+import type { NodeStatus, PeerInput, PeerStatus } from "../api/schemas.ts";
+import { MmliteError, toMmliteError } from "../errors.ts";
+import { formatLsn } from "../lsn.ts";
+import type { Metrics } from "../metrics.ts";
+import { VERSION } from "../version.ts";
+import type { NodeIdentity } from "../wire/frame.ts";
+import { type Database, serverWarnings } from "./database.ts";
+import type { Guard } from "./guard.ts";
+import type { ConflictCounts } from "./observers.ts";
+import { Peer } from "./peer.ts";
+import type { Peers } from "./peers.ts";
+import type { PublicationKeeper } from "./publication_keeper.ts";
+import { nodeStatus, peerStatus, type Positions, readPositions } from "./status.ts";
+
+interface ControlOptions {
+  readonly self: NodeIdentity;
+  readonly startedAt: Date;
+  readonly peerAddress: string;
+  readonly apiAddress: () => string | null;
+  /** Where peers can dial this node. */
+  readonly url: string;
+  readonly database: Database;
+  readonly guard: Guard;
+  readonly peers: Peers;
+  readonly tables: PublicationKeeper;
+  readonly conflicts: ConflictCounts;
+  readonly metrics: Metrics;
+}
+
+/** The control of a running node. */
+export function createControl(options: ControlOptions): NodeControl {
+  const { peers, tables, metrics } = options;
+  const show = async (peer: Peer) => peerStatus(peer, (await positionsOf(options)).positions);
+  const change = async (name: string, work: () => Promise<void>) => {
+    await work();
+    return await show(peers.get(name));
+  };
+  return {
+    status: () => status(options),
+    health: () => Promise.resolve(health(options)),
+    metrics: async () => {
+      updateGauges(options, (await positionsOf(options)).positions);
+      return await metrics.render();
+    },
+    listPeers: async () => {
+      const { positions } = await positionsOf(options);
+      return peers.list().map((peer) => peerStatus(peer, positions));
+    },
+    getPeer: (name) => show(peers.get(name)),
+    putPeer: async (name, input, { dryRun, precondition }) => {
+      const known = peers.find(name);
+      precondition?.(known === undefined ? null : await show(known));
+      const url = requireUrl(name, input);
+      if (dryRun) {
+        peers.check(name, url);
+        return {
+          created: known === undefined,
+          peer: known === undefined ? imagined(name, url) : await show(known),
+        };
+      }
+      const { peer, created } = await peers.put(name, url);
+      await peers.firstAnswer(peer);
+      return { created, peer: await show(peer) };
+    },
+    removePeer: async (name, { force, precondition }) => {
+      precondition?.(await show(peers.get(name)));
+      const outcome = await peers.remove(name, { force });
+      if (outcome === "removed") metrics.removePeer(name);
+      return outcome;
+    },
+    pausePeer: (name) => change(name, () => peers.pause(name)),
+    resumePeer: (name) => change(name, () => peers.resume(name)),
+    retryPeer: (name) => change(name, () => Promise.resolve(peers.get(name).link.retry())),
+    listTables: () => Promise.resolve(tables.list()),
+    getTable: (schema, name) => Promise.resolve(tables.get(schema, name)),
+  };
+}
+
+function requireUrl(name: string, { url }: PeerInput): string {
+  if (url != null) return url;
+  throw new MmliteError("config", `Cannot add peer "${name}": it has no url`, {
+    hint: `Give the address of its peer port, such as {"url":"http://${name}.example:7432"}`,
+  });
+}
+
+/** What a dry run shows of a peer that is not there yet. */
+function imagined(name: string, url: string): PeerStatus {
+  return peerStatus(new Peer(name, url, unused), null);
+}
+
+/** A peer that is only shown never attempts anything. */
+function unused(): never {
+  throw new MmliteError("internal", "A peer of a dry run was started");
+}
+
+/** The database's view, or why there is none. */
+async function positionsOf(
+  { database, guard }: ControlOptions,
+): Promise<{ positions: Positions | null; problem: MmliteError | null }> {
+  if (guard.problem !== null) return { positions: null, problem: guard.problem };
+  try {
+    return { positions: await readPositions(database.control.query("read the positions")), problem: null };
+  } catch (thrown) {
+    return { positions: null, problem: toMmliteError(thrown) };
+  }
+}
+
+async function status(options: ControlOptions): Promise<NodeStatus> {
+  const { self, database, peers, tables, conflicts } = options;
+  const { positions, problem } = await positionsOf(options);
+  const { facts } = database;
+  return nodeStatus({
+    node: {
+      name: self.node,
+      cluster: self.cluster,
+      incarnation: self.incarnation,
+      version: VERSION,
+      started_at: options.startedAt.toISOString(),
+      peer_address: options.peerAddress,
+      api_address: options.apiAddress(),
+      advertised_url: options.url,
+      // This release has no TLS.
+      insecure: true,
+    },
+    postgres: {
+      connected: positions !== null,
+      version: facts.version,
+      version_num: facts.versionNumber,
+      system_identifier: facts.systemIdentifier,
+      timeline: facts.timeline,
+      database: facts.database,
+      host: `${database.target.host}:${database.target.port}`,
+      wal_lsn: positions === null ? null : formatLsn(positions.walLsn),
+      track_commit_timestamp: facts.trackCommitTimestamp,
+      problem: problem === null ? null : { kind: problem.kind, message: problem.message, hint: problem.hint },
+    },
+    peers: peers.list().map((peer) => peerStatus(peer, positions)),
+    tables: tables.counts(),
+    conflicts: conflicts.byType(),
+    ready: health(options).ready,
+    problems: [...serverWarnings(facts), ...(problem === null ? [] : [problem]), ...tables.problems()],
+  });
+}
+
+/** A peer that is down does not make a node unready. */
+function health({ guard, tables }: ControlOptions): Health {
+  const checks = [
+    { name: "postgres", ok: guard.problem === null, message: guard.problem?.message ?? "" },
+    { name: "publication", ok: tables.failure === null, message: tables.failure?.message ?? "" },
+  ];
+  return { ready: checks.every(({ ok }) => ok), checks };
+}
+
+function updateGauges({ peers, metrics }: ControlOptions, positions: Positions | null): void {
+  for (const peer of peers.list()) {
+    const shown = peerStatus(peer, positions);
+    metrics.setPeer(peer.name, {
+      state: shown.state,
+      outboundLagSeconds: shown.lag_seconds,
+      inboundLagSeconds: shown.inbound.lag_seconds,
+      lagBytes: numberOf(shown.lag_bytes),
+      slotRetainedWalBytes: numberOf(shown.slot?.retained_wal_bytes),
+      slotSafeWalSizeBytes: numberOf(shown.slot?.safe_wal_size),
+      clockSkewSeconds: peer.outbound.clockSkewSeconds,
+    });
+  }
+}
+
+function numberOf(digits: string | null | undefined): number | null {
+  return digits == null ? null : Number(digits);
+}

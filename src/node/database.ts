@@ -1,0 +1,71 @@
+/**
+ * This node's PostgreSQL: reached, checked, locked for this process alone, and with schema `mmlite` in it.
+ */
+import process from "node:process";
+import { MmliteError } from "../errors.ts";
+import { type Control, openControl } from "../pg/control.ts";
+import { type DatabaseLock, openLock } from "../pg/lock.ts";
+import { ensureSchema } from "../pg/schema.ts";
+import { readServerFacts, requireUsable, type ServerFacts } from "../pg/server.ts";
+import { preferSocket } from "../pg/socket.ts";
+import { describeTarget, parsePostgresUrl, type PostgresTarget } from "../pg/target.ts";
+
+/** A usable database of this node's own. */
+export interface Database {
+  readonly target: PostgresTarget;
+  readonly control: Control;
+  readonly facts: ServerFacts;
+  readonly lock: DatabaseLock;
+  close(): Promise<void>;
+}
+
+/** Reaches the database and makes it ready; throws what stands in the way, with its remedy. */
+export async function openDatabase(url: string, signal: AbortSignal): Promise<Database> {
+  const { target, control, facts } = await reachDatabase(url);
+  let lock: DatabaseLock | undefined;
+  try {
+    requireUsable(facts);
+    lock = await openLock(target, signal);
+    await ensureSchema(control.query(`set up schema "mmlite" in ${describeTarget(target)}`));
+    return { target, control, facts, lock, close: () => closeAll(control, lock!) };
+  } catch (thrown) {
+    await lock?.close();
+    await control.close();
+    throw thrown;
+  }
+}
+
+/** Reaches the database without changing anything in it. */
+export async function reachDatabase(
+  url: string,
+): Promise<{ target: PostgresTarget; control: Control; facts: ServerFacts }> {
+  const target = await preferSocket(await parsePostgresUrl(url, process.env));
+  const control = openControl(target, "mmlite");
+  try {
+    return {
+      target,
+      control,
+      facts: await readServerFacts(control.query(`connect to ${describeTarget(target)}`)),
+    };
+  } catch (thrown) {
+    await control.close();
+    throw thrown;
+  }
+}
+
+/** What an operator should know of a server that is usable all the same. */
+export function serverWarnings(facts: ServerFacts): MmliteError[] {
+  if (facts.trackCommitTimestamp) return [];
+  return [
+    new MmliteError(
+      "server_setting",
+      "track_commit_timestamp is off: rows have no version by which a conflict could be settled",
+      { hint: "Run ALTER SYSTEM SET track_commit_timestamp = on, then restart PostgreSQL" },
+    ),
+  ];
+}
+
+async function closeAll(control: Control, lock: DatabaseLock): Promise<void> {
+  await lock.close();
+  await control.close();
+}

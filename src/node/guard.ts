@@ -1,0 +1,126 @@
+/**
+ * The watch over the local PostgreSQL: notices that it goes down, lets go of it at once, and takes hold again.
+ *
+ * A walsender that waits for acks keeps PostgreSQL from stopping, and an idle connection keeps a smart shutdown
+ * waiting for ever, so neither may stay once the server has been told to stop.
+ */
+import { backoffMs, delay } from "../backoff.ts";
+import { MmliteError, toMmliteError } from "../errors.ts";
+import { log } from "../log.ts";
+import { closeClient, openClient } from "../pg/client.ts";
+import { type NodeRow, readNode, requireSameNode } from "../pg/identity.ts";
+import { type DatabaseLock, openLock } from "../pg/lock.ts";
+import { readServerFacts, requireUsable } from "../pg/server.ts";
+import type { Database } from "./database.ts";
+
+/** How often the server is asked whether it still lets connections in, milliseconds: a smart shutdown shows only so. */
+const PROBE_INTERVAL_MS = 5_000;
+
+interface GuardOptions {
+  readonly database: Database;
+  readonly node: NodeRow;
+  /** Breaks off every replication stream and apply session. */
+  readonly interrupt: () => void;
+}
+
+/** Whether the database is in our hands. */
+export class Guard {
+  readonly #options: GuardOptions;
+  readonly #logger = log("guard");
+  /** Why the database cannot be used at the moment; null while it can. */
+  problem: MmliteError | null = null;
+
+  constructor(options: GuardOptions) {
+    this.#options = options;
+  }
+
+  /** Watches until `signal` aborts; throws when the database can never be this node's again. */
+  async run(signal: AbortSignal): Promise<void> {
+    let lock = this.#options.database.lock;
+    while (!signal.aborted) {
+      const problem = await this.#untilDown(lock, signal);
+      if (problem === undefined) break;
+      this.problem = problem;
+      this.#logger.warn("Lost the database: {error}", { error: problem.message });
+      this.#options.interrupt();
+      await Promise.all([lock.close(), this.#options.database.control.release()]);
+      const taken = await this.#takeHold(signal);
+      if (taken === undefined) return;
+      lock = taken;
+      this.problem = null;
+      this.#logger.info("The database is back");
+    }
+    await lock.close();
+  }
+
+  /** Resolves to the trouble once there is some, to undefined when the signal aborts. */
+  async #untilDown(lock: DatabaseLock, signal: AbortSignal): Promise<MmliteError | undefined> {
+    let lost = false;
+    const stop = new AbortController();
+    void lock.lost.then(() => {
+      lost = true;
+      stop.abort();
+    });
+    const woken = AbortSignal.any([signal, stop.signal]);
+    for (;;) {
+      await delay(PROBE_INTERVAL_MS, woken);
+      if (signal.aborted) return undefined;
+      const trouble = await this.#probe(signal);
+      if (signal.aborted) return undefined;
+      if (trouble?.kind === "unreachable") return trouble;
+      if (lost) {
+        return trouble ??
+          new MmliteError("unreachable", "PostgreSQL closed the connection that holds the lock");
+      }
+    }
+  }
+
+  async #probe(signal: AbortSignal): Promise<MmliteError | undefined> {
+    try {
+      await closeClient(
+        await openClient(this.#options.database.target, { applicationName: "mmlite probe", signal }),
+      );
+      return undefined;
+    } catch (thrown) {
+      return toMmliteError(thrown);
+    }
+  }
+
+  async #takeHold(signal: AbortSignal): Promise<DatabaseLock | undefined> {
+    for (let failures = 0; !signal.aborted; failures++) {
+      await delay(backoffMs(failures), signal);
+      try {
+        return await this.#tryHold(signal);
+      } catch (thrown) {
+        const error = toMmliteError(thrown);
+        if (error.disposition !== "retry") throw error;
+        this.problem = error;
+      }
+    }
+    return undefined;
+  }
+
+  async #tryHold(signal: AbortSignal): Promise<DatabaseLock> {
+    const { database, node } = this.#options;
+    const lock = await openLock(database.target, signal);
+    try {
+      const query = database.control.query("check the database again");
+      requireUsable(await readServerFacts(query));
+      requireStillSame(await readNode(query), node);
+      return lock;
+    } catch (thrown) {
+      await lock.close();
+      throw thrown;
+    }
+  }
+}
+
+function requireStillSame(found: NodeRow | undefined, node: NodeRow): void {
+  if (found !== undefined) requireSameNode(found, node);
+  if (found?.incarnation === node.incarnation) return;
+  throw new MmliteError(
+    "fenced",
+    `Cannot go on as node "${node.name}": its database was replaced while it was away`,
+    { hint: "Drop schema mmlite and its slots in that database, then start again and join anew" },
+  );
+}

@@ -1,0 +1,150 @@
+/**
+ * Assembly: one page that joins the roles to the adapters, and closes them in the mirrored order.
+ */
+import type { NodeControl } from "../api/control.ts";
+import type { Config } from "../config.ts";
+import { defaultAdvertiseUrl, formatAddress } from "../config/address.ts";
+import { toMmliteError } from "../errors.ts";
+import { listenForPeers } from "../http/peer_server.ts";
+import { Inbox } from "../inbox/inbox.ts";
+import { log } from "../log.ts";
+import { createMetrics } from "../metrics.ts";
+import { VERSION } from "../version.ts";
+import type { NodeIdentity } from "../wire/frame.ts";
+import { admit } from "./admission.ts";
+import { createControl } from "./control.ts";
+import { openDatabase } from "./database.ts";
+import { Guard } from "./guard.ts";
+import { ensureIncarnation } from "./incarnation.ts";
+import { applyObserver, ConflictCounts, sourceObserver } from "./observers.ts";
+import { outboundPorts } from "./outbound.ts";
+import { Peers } from "./peers.ts";
+import { PublicationKeeper } from "./publication_keeper.ts";
+
+interface StartOptions {
+  readonly signal: AbortSignal;
+  /** Where the control API listens, once it does. */
+  readonly apiAddress: () => string | null;
+}
+
+/** A node that runs. */
+export interface RunningNode {
+  readonly control: NodeControl;
+  /** Where peers reach it: address and port. */
+  readonly peerAddress: string;
+  /** Settles when the node is closed; rejects with what made it impossible to go on. */
+  readonly closed: Promise<void>;
+  /** Ends every link and session, then lets go of the database. */
+  close(): Promise<void>;
+}
+
+/** Starts a node; throws the first thing that stands in the way. */
+export async function startNode(config: Config, { signal, apiAddress }: StartOptions): Promise<RunningNode> {
+  const logger = log("node");
+  const startedAt = new Date();
+  const stop = new AbortController();
+  const ended = AbortSignal.any([signal, stop.signal]);
+  const database = await openDatabase(config.postgres.url, ended);
+  const cleanup: (() => Promise<unknown>)[] = [() => database.close()];
+  const close = async () => {
+    stop.abort();
+    for (const step of cleanup.splice(0).reverse()) await step();
+  };
+  try {
+    const { control, facts } = database;
+    const incarnation = await ensureIncarnation(control.query("identify this node"), {
+      ...config.node,
+      state: config.state,
+    });
+    const self: NodeIdentity = {
+      cluster: config.node.cluster,
+      node: config.node.name,
+      incarnation,
+      systemIdentifier: facts.systemIdentifier,
+      timeline: facts.timeline,
+      serverVersion: facts.versionNumber,
+      program: VERSION,
+    };
+    const metrics = createMetrics(VERSION);
+    const tables = new PublicationKeeper({ database, patterns: config.tables });
+    await tables.sync();
+
+    let url = "";
+    const ownUrls: string[] = [];
+    const conflicts = new ConflictCounts();
+    const peers: Peers = new Peers({
+      database,
+      self: self.node,
+      ownUrls,
+      ports: (peer) =>
+        outboundPorts({
+          database,
+          self,
+          url: () => url,
+          sourceObserver: sourceObserver(metrics),
+        }, peer),
+      dropInbound: (peer) => inbox.drop(peer),
+    });
+    const inbox: Inbox = new Inbox({
+      admit: (hello) =>
+        admit({
+          database,
+          self,
+          register: async (name, url) => void await peers.put(name, url),
+          observer: (sender) => applyObserver({ peer: peers.find(sender), sender, metrics, conflicts }),
+        }, hello),
+      observe: (sender, state) => peers.find(sender)?.inbound.enter(state),
+    });
+    await peers.load();
+    const server = await listenForPeers({
+      address: config.listen.peers.address,
+      accept: (channel) => inbox.accept(channel),
+      signal: ended,
+    });
+    cleanup.push(() => server.close(), () => inbox.close(), () => peers.close());
+    const peerAddress = formatAddress(server.address);
+    url = config.listen.peers.advertise ?? defaultAdvertiseUrl(server.address);
+    ownUrls.push(url, `http://${peerAddress}`);
+    await peers.start(config.peers);
+
+    const guard = new Guard({
+      database,
+      node: { ...config.node, incarnation },
+      interrupt: () => {
+        peers.interrupt();
+        inbox.interrupt();
+      },
+    });
+    const watching = Promise.all([guard.run(ended), tables.run(ended, () => guard.problem === null)]);
+    cleanup.push(() => watching.catch(() => {}));
+    logger.info("Node {node} of cluster {cluster} listens for peers on {address}", {
+      node: self.node,
+      cluster: self.cluster,
+      address: peerAddress,
+    });
+    return {
+      control: createControl({
+        self,
+        startedAt,
+        peerAddress,
+        apiAddress,
+        url,
+        database,
+        guard,
+        peers,
+        tables,
+        conflicts,
+        metrics,
+      }),
+      peerAddress,
+      closed: watching.then(close, async (thrown) => {
+        await close();
+        throw toMmliteError(thrown);
+      }),
+      close,
+    };
+  } catch (thrown) {
+    await close();
+    throw thrown;
+  }
+}

@@ -1,0 +1,64 @@
+/**
+ * What the roles report, put into metrics and the peers' counts.
+ */
+import type { ApplyObserver } from "../apply/applier.ts";
+import type { Metrics } from "../metrics.ts";
+import type { SourceObserver } from "../source/source.ts";
+import { ageSeconds } from "./clock.ts";
+import type { Peer } from "./peer.ts";
+
+/** What is done about each type of conflict until policies can be chosen. */
+const RESOLUTIONS = {
+  insert_exists: "apply_remote",
+  update_exists: "apply_remote",
+  update_missing: "insert_or_skip",
+  delete_missing: "skip",
+} as const;
+
+/** Conflicts by type since the process started. */
+export class ConflictCounts {
+  readonly #counts = new Map<string, number>();
+
+  add(type: string): void {
+    this.#counts.set(type, (this.#counts.get(type) ?? 0) + 1);
+  }
+
+  byType(): Readonly<Record<string, number>> {
+    return Object.fromEntries(this.#counts);
+  }
+}
+
+interface ApplyObserverOptions {
+  /** Undefined while the sender is only being registered. */
+  readonly peer: Peer | undefined;
+  readonly sender: string;
+  readonly metrics: Metrics;
+  readonly conflicts: ConflictCounts;
+}
+
+/** Counts what a sender's transactions did here. */
+export function applyObserver({ peer, sender, metrics, conflicts }: ApplyObserverOptions): ApplyObserver {
+  return {
+    transaction({ commitTimestamp, durationMs, changes }) {
+      metrics.observeApplied(sender, durationMs / 1000);
+      if (peer === undefined) return;
+      peer.inbound.transactions++;
+      peer.inbound.changes += changes;
+      peer.inbound.lagSeconds = ageSeconds(commitTimestamp);
+    },
+    change: (kind, count) => metrics.countChanges(sender, kind, count),
+    conflict(type) {
+      conflicts.add(type);
+      metrics.countConflict(type, RESOLUTIONS[type]);
+    },
+    deduplicated: () => {},
+  };
+}
+
+/** Counts what decoding yields. */
+export function sourceObserver(metrics: Metrics): SourceObserver {
+  return ({ local, foreign, empty }) => {
+    if (local > 0) metrics.countDecoded("local", local);
+    if (foreign + empty > 0) metrics.countDecoded("filtered", foreign + empty);
+  };
+}

@@ -1,0 +1,124 @@
+/**
+ * One peer as the running node sees it: its link, and the counts of both directions since the process started.
+ */
+import type { MmliteError } from "../errors.ts";
+import type { InboundState } from "../inbox/ports.ts";
+import { Link } from "../link/link.ts";
+import type { OutgoingBatch, SessionObserver, SessionPorts } from "../link/ports.ts";
+import { runSession } from "../link/session.ts";
+import type { Lsn } from "../lsn.ts";
+import { decodeCommit, MESSAGE_TYPE, messageType } from "../pgoutput/peek.ts";
+import { unixMs } from "./clock.ts";
+
+/** Least time between two samples of the un-acked, milliseconds; bounds their number with a slow peer. */
+const SAMPLE_INTERVAL_MS = 100;
+/** Samples kept; beyond, every other one is dropped, so the oldest stays exact. */
+const MAX_SAMPLES = 1_000;
+
+interface Sample {
+  readonly endLsn: Lsn;
+  readonly committedAt: number;
+}
+
+/** How far the link to a peer has come in this server's WAL. */
+export class OutboundProgress implements SessionObserver {
+  /** Called when data flows, with the state that the link is in then. */
+  connected: (state: "catchup" | "streaming") => void = () => {};
+  sentLsn: Lsn | null = null;
+  ackedLsn: Lsn | null = null;
+  sentTransactions = 0;
+  sentBytes = 0;
+  /** The peer's clock minus ours at the last heartbeat, less the time it travelled, seconds; null before one. */
+  clockSkewSeconds: number | null = null;
+  #samples: Sample[] = [];
+  #sampledAt = 0;
+  /** Where the WAL ended when the session began: beyond it the link streams. */
+  #catchupLsn: Lsn | null = null;
+
+  /** Age of the oldest transaction that was sent and not acked, seconds; 0 if there is none. */
+  get lagSeconds(): number {
+    const oldest = this.#samples[0];
+    return oldest === undefined ? 0 : Math.max(0, (Date.now() - oldest.committedAt) / 1000);
+  }
+
+  started({ resumeLsn, walLsn }: { resumeLsn: Lsn; walLsn: Lsn }): void {
+    this.sentLsn = resumeLsn;
+    this.#samples = [];
+    this.#catchupLsn = resumeLsn < walLsn ? walLsn : null;
+    this.connected(this.#catchupLsn === null ? "streaming" : "catchup");
+  }
+
+  sent(batch: OutgoingBatch, bytes: number): void {
+    this.sentBytes += bytes;
+    for (const message of batch.messages) {
+      if (messageType(message) === MESSAGE_TYPE.commit) this.#committed(message);
+    }
+    if (batch.endLsn !== null) this.sentLsn = batch.endLsn;
+    if (this.#catchupLsn !== null && batch.walEnd >= this.#catchupLsn) {
+      this.#catchupLsn = null;
+      this.connected("streaming");
+    }
+  }
+
+  acked(endLsn: Lsn): void {
+    this.ackedLsn = endLsn;
+    const kept = this.#samples.findIndex((sample) => sample.endLsn > endLsn);
+    this.#samples = kept < 0 ? [] : this.#samples.slice(kept);
+  }
+
+  heartbeat(sentAt: bigint): void {
+    this.clockSkewSeconds = Number(sentAt / 1000n) / 1000 - Date.now() / 1000;
+  }
+
+  #committed(message: Uint8Array): void {
+    this.sentTransactions++;
+    const now = performance.now();
+    if (this.#samples.length > 0 && now - this.#sampledAt < SAMPLE_INTERVAL_MS) return;
+    this.#sampledAt = now;
+    const { endLsn, commitTimestamp } = decodeCommit(message);
+    this.#samples.push({ endLsn, committedAt: unixMs(commitTimestamp) });
+    if (this.#samples.length > MAX_SAMPLES) {
+      this.#samples = this.#samples.filter((_, index) => index % 2 === 0);
+    }
+  }
+}
+
+/** What has arrived from a peer since the process started. */
+export class InboundProgress {
+  state: InboundState = { name: "disconnected" };
+  /** Stays after the session has healed. */
+  lastError: { readonly error: MmliteError; readonly at: Date } | undefined;
+  transactions = 0;
+  changes = 0;
+  /** How long after its commit the last transaction was visible here, seconds; null before the first. */
+  lagSeconds: number | null = null;
+
+  enter(state: InboundState): void {
+    this.state = state;
+    if (state.name === "failed") this.lastError = { error: state.error, at: new Date() };
+  }
+}
+
+/** A peer of the running node. */
+export class Peer {
+  readonly name: string;
+  url: string | null;
+  /** Being removed: goes once everything is delivered. */
+  removing = false;
+  readonly outbound = new OutboundProgress();
+  readonly inbound = new InboundProgress();
+  readonly link: Link;
+
+  /** `ports` is called for each attempt of the link. */
+  constructor(name: string, url: string | null, ports: () => SessionPorts) {
+    this.name = name;
+    this.url = url;
+    this.link = new Link({
+      peer: name,
+      attempt: (signal, connected) => {
+        this.outbound.connected = connected;
+        return runSession(ports(), this.outbound, signal);
+      },
+    });
+  }
+}

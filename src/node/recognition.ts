@@ -1,0 +1,79 @@
+/**
+ * Who may exchange rows with this node: the same cluster, another node, and the same life of its database as before.
+ */
+import { MmliteError } from "../errors.ts";
+import type { PeerRow } from "../pg/peers.ts";
+import type { NodeIdentity } from "../wire/frame.ts";
+
+interface Known {
+  readonly self: NodeIdentity;
+  /** What is on record of the peer, if it was met before. */
+  readonly row: PeerRow | undefined;
+  /** The name under which the peer is expected. */
+  readonly name: string;
+}
+
+const REMEDY =
+  "If the other database was replaced on purpose, remove the peer on both nodes, make the tables equal, " +
+  "and add it again";
+
+/** Throws `fenced`, or `conflict` for the node itself, when `other` is not who it has to be. */
+export function requireKnown(other: NodeIdentity, { self, row, name }: Known): void {
+  if (other.incarnation === self.incarnation) {
+    if (other.node !== self.node) throw fenced(name, `it runs on a copy of this node's database`);
+    throw new MmliteError(
+      "conflict",
+      `Cannot replicate with peer "${name}": that address is this node itself`,
+      {
+        hint: "Remove the peer and add it with the other node's address",
+      },
+    );
+  }
+  if (other.cluster !== self.cluster) {
+    throw fenced(
+      name,
+      `it belongs to cluster "${other.cluster}", and this node to cluster "${self.cluster}"`,
+      "Start both nodes with the same --cluster, or remove the peer",
+    );
+  }
+  if (other.node === self.node) {
+    throw fenced(
+      name,
+      `both nodes are called "${self.node}"`,
+      "Give every node of the cluster a name of its own",
+    );
+  }
+  if (other.node !== name) {
+    throw fenced(
+      name,
+      `the node at that address is called "${other.node}"`,
+      `Remove the peer and add it as "${other.node}", or correct the address`,
+    );
+  }
+  if (row !== undefined) requireSameLife(other, row);
+}
+
+function requireSameLife(
+  other: NodeIdentity,
+  { name, incarnation, systemIdentifier, timeline }: PeerRow,
+): void {
+  if (incarnation !== null && incarnation !== other.incarnation) {
+    throw fenced(
+      name,
+      `its database is another life of that node (${other.incarnation}, known is ${incarnation})`,
+    );
+  }
+  if (systemIdentifier !== null && systemIdentifier !== other.systemIdentifier) {
+    throw fenced(
+      name,
+      `it runs on another server (system identifier ${other.systemIdentifier}, known is ${systemIdentifier})`,
+    );
+  }
+  if (timeline !== null && timeline > other.timeline) {
+    throw fenced(name, `its server went back from timeline ${timeline} to ${other.timeline}`);
+  }
+}
+
+function fenced(name: string, why: string, hint = REMEDY): MmliteError {
+  return new MmliteError("fenced", `Cannot replicate with peer "${name}": ${why}`, { hint });
+}

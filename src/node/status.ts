@@ -1,0 +1,133 @@
+/**
+ * The node on one page: what status, peers and tables show, gathered from the database and the running links.
+ */
+import type {
+  InboundStatus,
+  LastError,
+  NodeStatus,
+  PeerState,
+  PeerStatus,
+  SlotStatus,
+} from "../api/schemas.ts";
+import { formatLsn, type Lsn, maxLsn } from "../lsn.ts";
+import { type Progress, readProgress } from "../pg/progress.ts";
+import { readWalLsn } from "../pg/server.ts";
+import { readSlots, SLOT_PREFIX, slotName, type SlotState } from "../pg/slots.ts";
+import type { Query } from "../pg/query.ts";
+import type { MmliteError } from "../errors.ts";
+import type { Peer } from "./peer.ts";
+
+/** What the database says of all peers, read in one go. */
+export interface Positions {
+  readonly walLsn: Lsn;
+  readonly slots: ReadonlyMap<string, SlotState>;
+  readonly progress: ReadonlyMap<string, Progress>;
+}
+
+/** Reads the positions of every peer. */
+export async function readPositions(query: Query): Promise<Positions> {
+  const [walLsn, slots, progress] = await Promise.all([
+    readWalLsn(query),
+    readSlots(query, SLOT_PREFIX),
+    readProgress(query),
+  ]);
+  return {
+    walLsn,
+    slots: new Map(slots.map((slot) => [slot.name, slot])),
+    progress: new Map(progress.map((row) => [row.origin, row])),
+  };
+}
+
+/** One peer's status; `positions` is null while the database cannot be asked. */
+export function peerStatus(peer: Peer, positions: Positions | null): PeerStatus {
+  const { link, outbound } = peer;
+  const slot = positions?.slots.get(slotName(peer.name)) ?? null;
+  const lagBytes = lagOf(positions, slot);
+  return {
+    name: peer.name,
+    url: peer.url,
+    state: link.state.name satisfies PeerState,
+    since: link.since.toISOString(),
+    removing: peer.removing,
+    sent_lsn: lsnText(outbound.sentLsn),
+    acked_lsn: lsnText(outbound.ackedLsn),
+    lag_bytes: lagBytes === null ? null : String(lagBytes),
+    lag_seconds: outbound.lagSeconds,
+    slot: slot === null ? null : slotStatus(slot),
+    inbound: inboundStatus(peer, positions?.progress.get(peer.name)),
+    sent_transactions: outbound.sentTransactions,
+    sent_bytes: String(outbound.sentBytes),
+    reconnects: link.reconnects,
+    last_error: lastError(link.lastError),
+  };
+}
+
+/** The whole page, from its parts. */
+export function nodeStatus(parts: {
+  readonly node: NodeStatus["node"];
+  readonly postgres: NodeStatus["postgres"];
+  readonly peers: readonly PeerStatus[];
+  readonly tables: NodeStatus["tables"];
+  readonly conflicts: Readonly<Record<string, number>>;
+  readonly ready: boolean;
+  readonly problems: readonly MmliteError[];
+}): NodeStatus {
+  return {
+    ...parts,
+    peers: [...parts.peers],
+    conflicts: { since_start: { ...parts.conflicts } },
+    problems: parts.problems.map(({ kind, message, hint }) => ({ kind, message, hint })),
+  };
+}
+
+/** WAL between what the peer needs and the end, bytes; null while unknown. */
+function lagOf(positions: Positions | null, slot: SlotState | null): bigint | null {
+  if (positions === null || slot?.confirmedFlushLsn == null) return null;
+  return maxLsn(positions.walLsn, slot.confirmedFlushLsn) - slot.confirmedFlushLsn;
+}
+
+function slotStatus(slot: SlotState): SlotStatus {
+  return {
+    name: slot.name,
+    confirmed_flush_lsn: lsnText(slot.confirmedFlushLsn),
+    restart_lsn: lsnText(slot.restartLsn),
+    retained_wal_bytes: String(slot.retainedBytes),
+    wal_status: slot.walStatus,
+    safe_wal_size: slot.safeWalSizeBytes === null ? null : String(slot.safeWalSizeBytes),
+    active: slot.activePid !== null,
+  };
+}
+
+function inboundStatus({ inbound }: Peer, progress: Progress | undefined): InboundStatus {
+  return {
+    state: inboundState(inbound.state),
+    applied_lsn: progress === undefined ? null : formatLsn(progress.lsn),
+    applied_commit_timestamp: progress?.commitTimestamp ?? null,
+    lag_seconds: inbound.lagSeconds,
+    transactions: inbound.transactions,
+    changes: inbound.changes,
+    last_error: lastError(inbound.lastError),
+  };
+}
+
+function inboundState(state: Peer["inbound"]["state"]): InboundStatus["state"] {
+  if (state.name !== "failed") return state.name;
+  switch (state.error.disposition) {
+    case "retry":
+      return "disconnected";
+    case "block":
+      return "blocked";
+    case "fence":
+      return "fenced";
+  }
+}
+
+function lastError(last: { readonly error: MmliteError; readonly at: Date } | undefined): LastError | null {
+  if (last === undefined) return null;
+  const { kind, message, hint } = last.error;
+  return { kind, message, hint, at: last.at.toISOString() };
+}
+
+function lsnText(lsn: Lsn | null): string | null {
+  return lsn === null ? null : formatLsn(lsn);
+}
