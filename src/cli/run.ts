@@ -3,10 +3,11 @@
  */
 import type { Command } from "commander";
 import { completeConfig, type Config, loadSettings } from "../config.ts";
-import { MmliteError } from "../errors.ts";
+import { MmliteError, toMmliteError } from "../errors.ts";
 import { configureLog } from "../log.ts";
 import { addSettingOptions, type Context, flagsOf, type GlobalOptions, setAction } from "./context.ts";
 import { formatData } from "./output.ts";
+import { serveNode } from "./serve.ts";
 import { untilSignal } from "./signals.ts";
 
 interface InitOptions extends GlobalOptions {
@@ -28,25 +29,14 @@ export function addRun(program: Command, context: Context, finish: (exitCode: nu
 async function runNode(options: GlobalOptions, context: Context): Promise<number> {
   const config = await prepare("run", options, context);
   await untilSignal(async (signal) => {
-    const node = await startUnlessStopped(config, signal);
-    if (node === null) return;
-    // Its outcome is that of `closed`.
-    const close = () => void node.close().catch(() => {});
-    if (signal.aborted) close();
-    else signal.addEventListener("abort", close);
-    await node.closed;
+    try {
+      await serveNode(config, signal);
+    } catch (error) {
+      // A start that the signal cut short is not a failure.
+      if (!signal.aborted || toMmliteError(error).kind !== "aborted") throw error;
+    }
   });
   return 0;
-}
-
-/** A start that the signal cuts short is not a failure: null then. */
-async function startUnlessStopped(config: Config, signal: AbortSignal): Promise<RunningNode | null> {
-  try {
-    return await startNode(config, { signal });
-  } catch (error) {
-    if (signal.aborted) return null;
-    throw error;
-  }
 }
 
 async function initDatabase(options: InitOptions, context: Context): Promise<number> {
@@ -77,16 +67,6 @@ async function prepare(command: string, options: GlobalOptions, context: Context
 
 function terminate(statement: string): string {
   return /;\s*$/.test(statement) ? statement : `${statement};`;
-}
-
-interface RunningNode {
-  readonly closed: Promise<void>;
-  close(): Promise<void>;
-}
-
-async function startNode(config: Config, options: { signal: AbortSignal }): Promise<RunningNode> {
-  const module = "../node/node.ts";
-  return await (await import(module)).startNode(config, options);
 }
 
 async function initNode(config: Config, options: { dryRun: boolean }): Promise<string[]> {

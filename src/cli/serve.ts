@@ -1,0 +1,56 @@
+/**
+ * A node with its control API: the one place where the two meet.
+ */
+import { createApi } from "../api/app.ts";
+import type { NodeControl } from "../api/control.ts";
+import { type ApiServer, serveApi } from "../api/server.ts";
+import { formatAddress } from "../config/address.ts";
+import type { Config } from "../config.ts";
+import { log } from "../log.ts";
+import { VERSION } from "../version.ts";
+
+/** Runs a node and its control API until the signal aborts; throws what makes it impossible to go on. */
+export async function serveNode(config: Config, signal: AbortSignal): Promise<void> {
+  let server: ApiServer | undefined;
+  const apiAddress = () => server?.address ? formatAddress(server.address) : null;
+  const node = await startNode(config, { signal, apiAddress });
+  try {
+    server = await serveControl(config, node.control);
+    log("api").info("The control API listens on {address}", { address: apiAddress() });
+    // Its outcome is that of `closed`.
+    const close = () => void node.close().catch(() => {});
+    if (signal.aborted) close();
+    else signal.addEventListener("abort", close, { once: true });
+    await node.closed;
+  } finally {
+    await server?.close();
+    await node.close();
+  }
+}
+
+async function serveControl({ listen }: Config, control: NodeControl): Promise<ApiServer> {
+  const { address, socket, token } = listen.api;
+  const { advertise } = listen.peers;
+  const api = createApi({
+    control,
+    version: VERSION,
+    address,
+    token: token ?? undefined,
+    advertisedHosts: advertise === null ? [] : [new URL(advertise).hostname],
+  });
+  return await serveApi({ api, address, socketPath: socket ?? undefined });
+}
+
+interface RunningNode {
+  readonly control: NodeControl;
+  readonly closed: Promise<void>;
+  close(): Promise<void>;
+}
+
+async function startNode(
+  config: Config,
+  options: { signal: AbortSignal; apiAddress: () => string | null },
+): Promise<RunningNode> {
+  const module = "../node/node.ts";
+  return await (await import(module)).startNode(config, options);
+}
