@@ -33,7 +33,7 @@ export const SERVER_OPTIONS: ServerOptions = {
 
 /** Opens the window of a connected session; `initialWindowSize` covers its streams only. */
 export function openWindow(session: Http2Session): void {
-  session.setLocalWindowSize(WINDOW_BYTES);
+  if (!session.destroyed) session.setLocalWindowSize(WINDOW_BYTES);
 }
 
 /**
