@@ -109,7 +109,7 @@ export class LiveView {
     this.#earlier = sample;
     if (!this.#isTerminal) return console.log(formatSampleLine(sample, earlier));
     const { columns } = Deno.consoleSize();
-    const lines = formatSample(sample, earlier).map((line) => line.slice(0, columns - 1));
+    const lines = formatSample(sample, earlier).map((line) => line.slice(0, columns || undefined));
     // Up to where the last table began, and clear from there to the end of the screen.
     const back = this.#linesDrawn ? `\x1b[${this.#linesDrawn}A\x1b[J` : "";
     console.log(back + lines.join("\n"));
