@@ -7,11 +7,11 @@ import type { Hello, NodeIdentity } from "../wire/frame.ts";
 
 /** Some whole messages of the slot, in order. */
 export interface OutgoingBatch {
-  /** Verbatim pgoutput messages of local transactions. */
+  /** Verbatim pgoutput messages of local transactions; none if only `walEnd` moved. */
   readonly messages: readonly Uint8Array[];
   /** End of the last transaction that ends in this batch; null if none does. */
   readonly endLsn: Lsn | null;
-  /** How far the server had read its WAL when it sent this. */
+  /** Everything of the WAL up to here has been passed on or dropped. */
   readonly walEnd: Lsn;
 }
 
