@@ -2,14 +2,13 @@
  * Sockets for the control API: a TCP address, a unix socket, or both.
  */
 import { once } from "node:events";
-import { chmod, lstat, unlink } from "node:fs/promises";
 import { createServer, type Server } from "node:http";
-import { type AddressInfo, connect, type Socket } from "node:net";
+import type { Socket } from "node:net";
 import { getRequestListener } from "@hono/node-server";
-import { type Address, formatAddress } from "../config/address.ts";
-import { MmliteError } from "../errors.ts";
+import type { Address } from "../config/address.ts";
 import type { Transport } from "./access.ts";
 import type { Api } from "./app.ts";
+import { listenOnTcp, listenOnUnix } from "./listen.ts";
 import { toProblem } from "./problem.ts";
 
 /** Longest wait for a request's header, milliseconds. */
@@ -48,17 +47,21 @@ export interface ApiServer {
 /** Listens, and answers until closed. Throws `config` for an address or a path that cannot be had. */
 export async function serveApi(options: ServeOptions): Promise<ApiServer> {
   const { api, address, socketPath, socketMode = 0o660, signal } = options;
-  const servers: ApiListener[] = [];
+  const listeners: ApiListener[] = [];
   let closed: Promise<void> | undefined;
-  const close = () => closed ??= closeServers(servers);
+  const close = () => closed ??= closeListeners(listeners);
   let bound: Address | null = null;
   try {
     if (address !== undefined) {
-      const listener = await listenOnTcp(api, address);
-      servers.push(listener);
-      bound = { host: address.host, port: (listener.server.address() as AddressInfo).port };
+      const listener = createListener(api, "tcp");
+      bound = await listenOnTcp(listener.server, address);
+      listeners.push(listener);
     }
-    if (socketPath !== undefined) servers.push(await listenOnUnix(api, socketPath, socketMode));
+    if (socketPath !== undefined) {
+      const listener = createListener(api, "unix");
+      await listenOnUnix(listener.server, { path: socketPath, mode: socketMode });
+      listeners.push(listener);
+    }
   } catch (error) {
     await close();
     throw error;
@@ -72,22 +75,6 @@ interface ApiListener {
   readonly server: Server;
   /** Closes connections that have no request under way. */
   readonly closeUnused: () => void;
-}
-
-async function listenOnTcp(api: Api, { host, port }: Address): Promise<ApiListener> {
-  const listener = createListener(api, "tcp");
-  listener.server.listen({ host, port });
-  await listening(listener.server, formatAddress({ host, port }));
-  return listener;
-}
-
-async function listenOnUnix(api: Api, path: string, mode: number): Promise<ApiListener> {
-  await removeStaleSocket(path);
-  const listener = createListener(api, "unix");
-  listener.server.listen({ path });
-  await listening(listener.server, path);
-  await chmod(path, mode);
-  return listener;
 }
 
 function createListener(api: Api, transport: Transport): ApiListener {
@@ -120,71 +107,8 @@ function refuseUnreadable(): Response {
   });
 }
 
-/** Resolves once the server listens; throws `config` with a remedy if it cannot. */
-async function listening(server: Server, where: string): Promise<void> {
-  try {
-    await once(server, "listening");
-  } catch (error) {
-    const code = (error as { code?: string }).code ?? "";
-    const [why, hint] = LISTEN_FAULTS[code] ?? [code || (error as Error).message, undefined];
-    throw new MmliteError("config", `Cannot serve the control API on "${where}": ${why}`, {
-      hint,
-      cause: error,
-    });
-  }
-}
-
-const LISTEN_FAULTS: Record<string, readonly [why: string, hint: string]> = {
-  EADDRINUSE: [
-    "it is in use by another process",
-    "Stop that process, or choose another address with listen.api.address (--api)",
-  ],
-  EADDRNOTAVAIL: [
-    "this machine does not have that address",
-    "Choose one of this machine's addresses with --api",
-  ],
-  ENOTFOUND: ["no such host", "Choose one of this machine's addresses with listen.api.address (--api)"],
-  EACCES: ["permission denied", "Choose a port above 1023, or a directory that this user may write to"],
-  ENOENT: ["its directory does not exist", "Create the directory, or choose another path with --api-socket"],
-  EINVAL: ["the path is too long for a socket", "Choose a path of at most 107 bytes with --api-socket"],
-};
-
-/** Removes the socket of a dead process; throws `config` if the file is something else or a process listens. */
-async function removeStaleSocket(path: string): Promise<void> {
-  const found = await lstat(path).catch(() => null);
-  if (found === null) return;
-  if (!found.isSocket()) {
-    throw new MmliteError("config", `Cannot serve the control API on "${path}": it is not a socket`, {
-      hint: "Remove the file, or choose another path with listen.api.socket (--api-socket)",
-    });
-  }
-  if (await isAnswered(path)) {
-    throw new MmliteError(
-      "config",
-      `Cannot serve the control API on "${path}": another process listens there`,
-      {
-        hint: "Stop that process, or choose another path with listen.api.socket (--api-socket)",
-      },
-    );
-  }
-  await unlink(path);
-}
-
-/** Whether a process listens on a unix socket; one that may not be asked counts as listening. */
-async function isAnswered(path: string): Promise<boolean> {
-  const socket = connect(path);
-  try {
-    await once(socket, "connect");
-    return true;
-  } catch (error) {
-    return (error as { code?: string }).code !== "ECONNREFUSED";
-  } finally {
-    socket.destroy();
-  }
-}
-
-async function closeServers(servers: readonly ApiListener[]): Promise<void> {
-  await Promise.all(servers.map(async ({ server, closeUnused }) => {
+async function closeListeners(listeners: readonly ApiListener[]): Promise<void> {
+  await Promise.all(listeners.map(async ({ server, closeUnused }) => {
     const end = once(server, "close");
     server.close();
     closeUnused();
