@@ -5,6 +5,7 @@ import type { Command } from "commander";
 import { completeConfig, type Config, loadSettings } from "../config.ts";
 import { MmliteError, toMmliteError } from "../errors.ts";
 import { configureLog } from "../log.ts";
+import { initNode } from "../node/init.ts";
 import { addSettingOptions, type Context, flagsOf, type GlobalOptions, setAction } from "./context.ts";
 import { formatData } from "./output.ts";
 import { serveNode } from "./serve.ts";
@@ -67,9 +68,4 @@ async function prepare(command: string, options: GlobalOptions, context: Context
 
 function terminate(statement: string): string {
   return /;\s*$/.test(statement) ? statement : `${statement};`;
-}
-
-async function initNode(config: Config, options: { dryRun: boolean }): Promise<string[]> {
-  const module = "../node/init.ts";
-  return await (await import(module)).initNode(config, options);
 }

@@ -7,6 +7,7 @@ import { type ApiServer, serveApi } from "../api/server.ts";
 import { formatAddress } from "../config/address.ts";
 import type { Config } from "../config.ts";
 import { log } from "../log.ts";
+import { startNode } from "../node/node.ts";
 import { VERSION } from "../version.ts";
 
 /** Runs a node and its control API until the signal aborts; throws what makes it impossible to go on. */
@@ -39,18 +40,4 @@ async function serveControl({ listen }: Config, control: NodeControl): Promise<A
     advertisedHosts: advertise === null ? [] : [new URL(advertise).hostname],
   });
   return await serveApi({ api, address, socketPath: socket ?? undefined });
-}
-
-interface RunningNode {
-  readonly control: NodeControl;
-  readonly closed: Promise<void>;
-  close(): Promise<void>;
-}
-
-async function startNode(
-  config: Config,
-  options: { signal: AbortSignal; apiAddress: () => string | null },
-): Promise<RunningNode> {
-  const module = "../node/node.ts";
-  return await (await import(module)).startNode(config, options);
 }
