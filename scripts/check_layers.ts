@@ -32,6 +32,9 @@ const ALLOWED: Readonly<Record<string, readonly string[]>> = {
   mod: [...PURE, "node", "config", "api", "cli"],
 };
 
+/** Parts whose types a part may import, and nothing else: node/ implements the port that api/ declares. */
+const TYPES_ALLOWED: Readonly<Record<string, readonly string[]>> = { node: ["api"] };
+
 /** Packages that only some parts may know. */
 const GUARDED_PACKAGES: Readonly<Record<string, readonly string[]>> = {
   "pg": ["pg"],
@@ -45,6 +48,15 @@ const GUARDED_PACKAGES: Readonly<Record<string, readonly string[]>> = {
   "@hono/zod-openapi": ["api"],
   "commander": ["cli"],
 };
+
+/** An import or export from elsewhere (1: `type`, 2: from where), or a bare or dynamic import (3). */
+const IMPORT = /\b(?:import|export)\s+(type\s)?[\w\s{},*$]*?\bfrom\s*"([^"]+)"|\bimport\s*\(?\s*"([^"]+)"/g;
+
+interface Import {
+  readonly specifier: string;
+  readonly typesOnly: boolean;
+  readonly isTest: boolean;
+}
 
 /** A line that breaks a rule. */
 export interface Violation {
@@ -68,9 +80,10 @@ export function checkFile(path: string, text: string): Violation[] {
   const code = blankComments(text);
   const lineAt = (index: number) => code.slice(0, index).split("\n").length;
   const violations: Violation[] = [];
-  for (const match of code.matchAll(/\b(?:from|import)\s*\(?\s*"([^"]+)"/g)) {
-    const rule = brokenRule(path, match[1], isTest);
-    if (rule) violations.push({ path, line: lineAt(match.index), rule });
+  for (const match of code.matchAll(IMPORT)) {
+    const specifier = match[2] ?? match[3];
+    const rule = brokenRule(path, { specifier, typesOnly: match[1] !== undefined, isTest });
+    if (rule) violations.push({ path, line: lineAt(match.index + match[0].length), rule });
   }
   if (!isTest) {
     for (const match of code.matchAll(/\bDeno\b\s*[.[]/g)) {
@@ -81,7 +94,7 @@ export function checkFile(path: string, text: string): Violation[] {
   return violations;
 }
 
-function brokenRule(path: string, specifier: string, isTest: boolean): string | undefined {
+function brokenRule(path: string, { specifier, typesOnly, isTest }: Import): string | undefined {
   const part = partOf(path)!;
   const allowed = ALLOWED[part];
   if (!allowed) return `folder "${part}" has no row in scripts/check_layers.ts`;
@@ -91,6 +104,11 @@ function brokenRule(path: string, specifier: string, isTest: boolean): string | 
   if (isTest && target.startsWith("tests/")) return undefined;
   if (targetPart === undefined) return `the program never imports "${target}"`;
   if (targetPart === part || allowed.includes(targetPart)) return undefined;
+  if (TYPES_ALLOWED[part]?.includes(targetPart)) {
+    return typesOnly
+      ? undefined
+      : `${part} imports from ${targetPart} by \`import type\` only ("${specifier}")`;
+  }
   return `${part} never imports ${targetPart} ("${specifier}"); it may import ${
     allowed.join(", ") || "nothing"
   }`;

@@ -39,6 +39,14 @@ Deno.test("roles never import http, base imports nothing of ours, dynamic import
   assert.match(rules("src/wire/codec.ts", `await import("../pg/client.ts");`)[0], /wire never imports pg/);
 });
 
+Deno.test("node takes the types of api, not its code", () => {
+  const text =
+    `import type {\n  NodeControl,\n} from "../api/control.ts";\nimport { app } from "../api/app.ts";\n`;
+  const [rule, ...more] = rules("src/node/node.ts", text);
+  assert.match(rule, /^4: node imports from api by `import type` only/);
+  assert.deepEqual(more, []);
+});
+
 Deno.test("drivers and node:http2 stay in their adapters", () => {
   assert.match(rules("src/apply/apply.ts", `import pg from "pg";`)[0], /only pg may import "pg"/);
   assert.match(rules("src/link/link.ts", `import http2 from "node:http2";`)[0], /only http may import/);
