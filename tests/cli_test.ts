@@ -3,12 +3,14 @@
  */
 import assert from "node:assert/strict";
 import { join } from "node:path";
+import { createInterface } from "node:readline";
+import { Readable } from "node:stream";
 import { parseArgs } from "node:util";
 import { createApi } from "../src/api/app.ts";
 import { serveApi } from "../src/api/server.ts";
 import { formatAddress } from "../src/config/address.ts";
 import { httpRequest, type TestResponse } from "./support/http_request.ts";
-import { type CommandResult, runMmlite } from "./support/mmlite.ts";
+import { type CommandResult, mmliteProgram, runMmlite } from "./support/mmlite.ts";
 import { freePort, removeScratch, scratchBase } from "./support/scratch.ts";
 import { createTestControl, type TestControl, testPeer, testTable } from "./support/test_control.ts";
 
@@ -252,6 +254,38 @@ Deno.test("status prints the node, and says by its exit code whether somebody ha
     control.state = { ready: false, checks: [] };
     const { code, stdout } = await run("status", "--api", address, "-o", "json");
     assert.deepEqual([code, JSON.parse(stdout).ready], [1, false]);
+  }));
+
+Deno.test("status --watch looks again until a signal, a JSON line each time", () =>
+  withApi(undefined, async ({ address, control }) => {
+    control.state = { ready: false, checks: [] };
+    const [program, ...first] = mmliteProgram();
+    const child = new Deno.Command(program, {
+      args: [...first, "status", "--watch", "100ms", "-o", "json", "--api", address],
+      stdin: "null",
+      stdout: "piped",
+    }).spawn();
+    let looks = 0;
+    for await (const line of createInterface({ input: Readable.from(child.stdout) })) {
+      assert.equal(JSON.parse(line).ready, looks > 0);
+      control.state = { ready: true, checks: [] };
+      if (++looks === 3) child.kill("SIGTERM");
+    }
+    assert(looks >= 3);
+    // The peer is blocked, so the last answer is no.
+    assert.equal((await child.status).code, 1);
+  }));
+
+Deno.test("output that nobody reads is no failure", () =>
+  inWorld(async ({ write }) => {
+    const errors = await write("errors", "");
+    const words = [...mmliteProgram(), "config", "schema"];
+    const { success } = await new Deno.Command("sh", {
+      args: ["-c", 'errors=$1; shift; "$@" 2>"$errors" | true', "sh", errors, ...words],
+      stdin: "null",
+    }).output();
+    assert(success);
+    assert.equal(await Deno.readTextFile(errors), "");
   }));
 
 Deno.test("peers are added, paused, resumed, retried, listed and removed", () =>

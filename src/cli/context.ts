@@ -44,8 +44,11 @@ export type Action<Options> = (options: Options, args: readonly string[]) => Pro
 // Settings of `run` which the other commands understand as well.
 const GLOBAL_FLAGS = ["api", "token-file", "log-level", "log-format"];
 
-/** The context of a real process. */
+/** The context of this process. */
 export function processContext(env: Environment): Context {
+  // Whoever reads our output, such as `head`, may have read enough; log lines that nobody reads stop nothing.
+  process.stdout.on("error", () => process.exit(0));
+  process.stderr.on("error", () => {});
   const terminal = process.stdout.isTTY === true;
   return {
     env,

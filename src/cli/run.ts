@@ -44,7 +44,7 @@ async function initDatabase(options: InitOptions, context: Context): Promise<num
   const config = await prepare("init", options, context);
   const statements = await initNode(config, { dryRun: options.dryRun === true });
   if (options.output !== "table") context.print(formatData({ statements }, options.output));
-  else if (options.dryRun) context.print(statements.map(terminate).join("\n\n"));
+  else if (options.dryRun && statements.length > 0) context.print(statements.map(terminate).join("\n\n"));
   else if (!options.quiet) {
     context.note(`Schema mmlite and publication are ready for node "${config.node.name}"`);
   }

@@ -101,7 +101,7 @@ export function formatStatus(status: NodeStatus, colour: boolean): string {
       text: postgres.connected ? "connected" : "away",
       colour: postgres.connected ? "green" : "red",
     }, describePostgres(postgres)],
-    ["tables", String(tables.replicated), `replicated, ${tables.insert_only} insert-only`],
+    ["tables", "published", `${tables.replicated} replicated, ${tables.insert_only} insert-only`],
   ];
   const problems = [postgres.problem, ...status.problems].filter((problem) => problem !== null);
   const lines = problems.flatMap(({ message, hint }) => [`! ${message}`, `  hint: ${hint}`]);

@@ -107,13 +107,13 @@ Deno.test("MMLITE_CONFIG and the standard places are looked at when no file is n
 Deno.test("variables are read by the form of their setting", async () => {
   const env = {
     ...BARE,
-    MMLITE_TABLES: "a.*, b.c",
+    MMLITE_TABLES: 'a.*, b.c,d."e,f"',
     MMLITE_INSECURE: "1",
     MMLITE_NAME: "",
     MMLITE_API_SOCKET: "/x",
   };
   const { settings } = await loadSettings({ flags: {}, env });
-  assert.deepEqual(settings.tables.include, ["a.*", "b.c"]);
+  assert.deepEqual(settings.tables.include, ["a.*", "b.c", 'd."e,f"']);
   assert.equal(settings.insecure, true);
   assert.equal(settings.node.name, undefined);
   assert.equal(settings.listen.api.socket, "/x");

@@ -25,6 +25,9 @@ export const DEFAULT_PEER_ADDRESS = "127.0.0.1:7432";
 export const DEFAULT_API_ADDRESS = "127.0.0.1:7433";
 const DEFAULT_CLUSTER = "mmlite";
 
+/** A comma outside of double quotes. */
+const COMMA = /,(?=(?:[^"]*"[^"]*")*[^"]*$)/;
+
 const STANDARD_FILE = "mmlite/mmlite.yaml";
 
 // Any of these says that the environment describes a database, whose parts the connection string then leaves open.
@@ -52,7 +55,7 @@ export function variableLayer(env: Environment): Layer {
 }
 
 function parseVariable(setting: Setting, text: string): unknown {
-  if (setting.form === "list") return text.split(",").map((item) => item.trim());
+  if (setting.form === "list") return text.split(COMMA).map((item) => item.trim());
   if (setting.form === "text") return text;
   if (text === "1" || text === "true") return true;
   if (text === "0" || text === "false") return false;

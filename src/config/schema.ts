@@ -27,9 +27,10 @@ const PeerUrl = z.string().refine(isPeerUrl, {
   error: "expected an http or https URL of host and port only, such as https://fra.example:7432",
 });
 
-// A pattern always names its schema: a bare "*" would take mmlite's own tables and everybody else's.
-const TablePattern = z.string().regex(/^.+\..+$/s, {
-  error: "expected SCHEMA.TABLE, where * stands for any characters, such as public.*",
+// A pattern always names its schema: a bare "*" would take mmlite's own tables and everybody else's. In a part,
+// what double quotes enclose stands for itself.
+const TablePattern = z.string().regex(/^(?:[^\s".]|"(?:[^"]|"")+")+\.(?:[^\s".]|"(?:[^"]|"")+")+$/, {
+  error: 'expected SCHEMA.TABLE, such as public.*, app.orders or app."odd.name"',
 });
 
 function isPeerUrl(text: string): boolean {

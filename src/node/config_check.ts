@@ -4,9 +4,14 @@
  */
 import type { Config } from "../config.ts";
 import type { Environment } from "../config/environment.ts";
+import { tableMatcher } from "../pg/table_pattern.ts";
 import { describeTarget, parsePostgresUrl } from "../pg/target.ts";
 
-/** The database that the configuration means, such as `app at /run/postgresql:5432`; throws `config`. */
-export async function describeDatabase({ postgres }: Config, env: Environment): Promise<string> {
+/**
+ * Reads connection string and table patterns; the database they are about, such as `app at /run/postgresql:5432`.
+ * Throws `config`.
+ */
+export async function checkDatabase({ postgres, tables }: Config, env: Environment): Promise<string> {
+  tableMatcher(tables);
   return describeTarget(await parsePostgresUrl(postgres.url, env));
 }
