@@ -87,7 +87,7 @@ export function createMetrics(version: string): Metrics {
   series.buildInfo.set({ version }, 1);
   for (const kind of ["local", "filtered"]) series.decodedTransactions.inc({ kind }, 0);
   return {
-    setPeer: (peer, gauges) => setPeer(series, peer, gauges),
+    setPeer: (peer, gauges) => setPeer(series, { peer, gauges }),
     removePeer: (peer) => removePeer(series, peer),
     countDecoded: (kind, transactions = 1) => series.decodedTransactions.inc({ kind }, transactions),
     countSentBytes: (peer, bytes) => series.sentBytes.inc({ peer }, bytes),
@@ -152,23 +152,23 @@ function createSeries(registry: Registry) {
   };
 }
 
-function setPeer(series: Series, peer: string, gauges: PeerGauges): void {
+function setPeer(series: Series, { peer, gauges }: { peer: string; gauges: PeerGauges }): void {
   for (const state of PEER_STATES) series.peerState.set({ peer, state }, state === gauges.state ? 1 : 0);
   // Counters exist from the first look at a peer on: a rate over a series that begins at 1 misses the first step.
   series.sentBytes.inc({ peer }, 0);
   series.reconnects.inc({ peer }, 0);
-  setOrRemove(series.lagSeconds, { peer, direction: "outbound" }, gauges.outboundLagSeconds);
-  setOrRemove(series.lagSeconds, { peer, direction: "inbound" }, gauges.inboundLagSeconds);
-  setOrRemove(series.lagBytes, { peer }, gauges.lagBytes);
-  setOrRemove(series.slotRetained, { peer }, gauges.slotRetainedWalBytes);
-  setOrRemove(series.slotSafe, { peer }, gauges.slotSafeWalSizeBytes);
-  setOrRemove(series.clockSkew, { peer }, gauges.clockSkewSeconds);
+  const { lagSeconds, lagBytes, slotRetained, slotSafe, clockSkew } = series;
+  setOrRemove(lagSeconds, { labels: { peer, direction: "outbound" }, value: gauges.outboundLagSeconds });
+  setOrRemove(lagSeconds, { labels: { peer, direction: "inbound" }, value: gauges.inboundLagSeconds });
+  setOrRemove(lagBytes, { labels: { peer }, value: gauges.lagBytes });
+  setOrRemove(slotRetained, { labels: { peer }, value: gauges.slotRetainedWalBytes });
+  setOrRemove(slotSafe, { labels: { peer }, value: gauges.slotSafeWalSizeBytes });
+  setOrRemove(clockSkew, { labels: { peer }, value: gauges.clockSkewSeconds });
 }
 
 function setOrRemove<Label extends string>(
   gauge: Gauge<Label>,
-  labels: LabelValues<Label>,
-  value: number | null,
+  { labels, value }: { labels: LabelValues<Label>; value: number | null },
 ): void {
   if (value === null) gauge.remove(labels);
   else gauge.set(labels, value);

@@ -12,18 +12,13 @@ import {
   type Transport,
 } from "./access.ts";
 import { limitBody } from "./body.ts";
-import type { NodeControl } from "./control.ts";
-import { addNodeRoutes } from "./node_routes.ts";
+import { addNodeRoutes, type NodeRouteOptions } from "./node_routes.ts";
 import { addPeerRoutes } from "./peer_routes.ts";
 import { json, REFUSALS } from "./route.ts";
 import { refuse, refuseThrown, requestLine } from "./problem.ts";
 
 /** What {@link createApi} needs. */
-export interface ApiOptions extends AccessRules {
-  readonly control: NodeControl;
-  /** The version of the program, for `/version` and the OpenAPI document. */
-  readonly version: string;
-}
+export interface ApiOptions extends AccessRules, NodeRouteOptions {}
 
 /** Answers a request that came over a transport. Never rejects. */
 export type Api = (request: Request, transport: Transport) => Promise<Response>;
@@ -39,7 +34,7 @@ function createApp(options: ApiOptions): OpenAPIHono<ApiEnv> {
   const app = new OpenAPIHono<ApiEnv>();
   app.use(setCommonHeaders, ensureError);
   app.use(checkHost(options), checkToken(options), limitBody());
-  addNodeRoutes(app, options.control, options.version);
+  addNodeRoutes(app, options);
   addPeerRoutes(app, options.control);
   addDocument(app, options);
   app.notFound((c) => refuseUnknown(app, c));

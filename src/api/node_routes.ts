@@ -83,8 +83,17 @@ const getTable = createRoute({
   responses: { 200: json(TableStatus, "the table"), ...REFUSALS },
 });
 
-/** Adds the routes to the app; `build` is the version of the program. */
-export function addNodeRoutes(app: OpenAPIHono<ApiEnv>, control: NodeControl, build: string): void {
+/** What {@link addNodeRoutes} needs. */
+export interface NodeRouteOptions {
+  readonly control: NodeControl;
+  /** The version of the program. */
+  readonly version: string;
+}
+
+/** Adds the routes to the app. */
+export function addNodeRoutes(app: OpenAPIHono<ApiEnv>, options: NodeRouteOptions): void {
+  const { control } = options;
+
   app.openapi(livez, (c) => c.text("ok\n", 200));
 
   app.openapi(readyz, async (c) => {
@@ -97,7 +106,7 @@ export function addNodeRoutes(app: OpenAPIHono<ApiEnv>, control: NodeControl, bu
     return c.text(await control.metrics(), 200, { "content-type": METRICS_CONTENT_TYPE });
   });
 
-  app.openapi(version, (c) => c.json({ name: "mmlite" as const, version: build }, 200));
+  app.openapi(version, (c) => c.json({ name: "mmlite" as const, version: options.version }, 200));
 
   app.openapi(status, async (c) => {
     return c.json(await control.status(), 200);

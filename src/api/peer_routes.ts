@@ -89,23 +89,29 @@ export function addPeerRoutes(app: OpenAPIHono<ApiEnv>, control: NodeControl): v
       force: isOn(c.req.valid("query").force),
       precondition: peerPrecondition(name, c.req.raw.headers),
     });
-    return outcome === "removed" ? c.body(null, 204) : c.json(await control.getPeer(name), 202);
+    const peers = outcome === "removed" ? [] : await control.listPeers();
+    // A short drain may be over by now.
+    const draining = peers.find((peer) => peer.name === name);
+    return draining === undefined ? c.body(null, 204) : c.json(draining, 202);
   }, refuseInvalid(knownKeys(removePeer)));
 
-  addPeerAction(app, control, {
+  addPeerAction(app, {
     action: "pause",
     summary: "Stop the link to a peer until it is resumed, also across restarts",
     run: (name) => control.pausePeer(name),
+    show: (name) => control.getPeer(name),
   });
-  addPeerAction(app, control, {
+  addPeerAction(app, {
     action: "resume",
     summary: "Let a paused link go on",
     run: (name) => control.resumePeer(name),
+    show: (name) => control.getPeer(name),
   });
-  addPeerAction(app, control, {
+  addPeerAction(app, {
     action: "retry",
     summary: "Try a blocked or waiting link again at once",
     run: (name) => control.retryPeer(name),
+    show: (name) => control.getPeer(name),
   });
 }
 
@@ -113,9 +119,11 @@ interface PeerAction {
   readonly action: "pause" | "resume" | "retry";
   readonly summary: string;
   readonly run: (name: string) => Promise<PeerStatus>;
+  /** What a dry run does instead. */
+  readonly show: (name: string) => Promise<PeerStatus>;
 }
 
-function addPeerAction(app: OpenAPIHono<ApiEnv>, control: NodeControl, options: PeerAction): void {
+function addPeerAction(app: OpenAPIHono<ApiEnv>, options: PeerAction): void {
   const route = createRoute({
     method: "post",
     path: `/v1/peers/{name}/${options.action}`,
@@ -127,6 +135,6 @@ function addPeerAction(app: OpenAPIHono<ApiEnv>, control: NodeControl, options: 
   app.openapi(route, async (c) => {
     const { name } = c.req.valid("param");
     const dryRun = isOn(c.req.valid("query").dry_run);
-    return c.json(await (dryRun ? control.getPeer(name) : options.run(name)), 202);
+    return c.json(await (dryRun ? options.show(name) : options.run(name)), 202);
   }, refuseInvalid(knownKeys(route)));
 }
