@@ -37,7 +37,6 @@ export class Link {
   #state: LinkState = { name: "connecting" };
   #since = new Date();
   #lastError: { error: MmliteError; at: Date } | undefined;
-  #reconnects = 0;
   #reported = "";
   #stop: AbortController | undefined;
   #attempt: AbortController | undefined;
@@ -61,11 +60,6 @@ export class Link {
   /** The last error of any attempt; stays after the link has healed. */
   get lastError(): { readonly error: MmliteError; readonly at: Date } | undefined {
     return this.#lastError;
-  }
-
-  /** Attempts after the first since the process started. */
-  get reconnects(): number {
-    return this.#reconnects;
   }
 
   /** Starts the loop; does nothing if it runs. */
@@ -94,7 +88,7 @@ export class Link {
   }
 
   async #run(signal: AbortSignal): Promise<void> {
-    for (let failures = 0; !signal.aborted; this.#reconnects++) {
+    for (let failures = 0; !signal.aborted;) {
       this.#enter({ name: "connecting" });
       this.#attempt = new AbortController();
       const attempt = AbortSignal.any([signal, this.#attempt.signal]);

@@ -4,6 +4,7 @@
 import type { Health, NodeControl } from "../api/control.ts";
 import type { NodeStatus, PeerInput, PeerStatus } from "../api/schemas.ts";
 import { MmliteError, toMmliteError } from "../errors.ts";
+import { parsePeerUrl } from "../http/peer_url.ts";
 import { formatLsn } from "../lsn.ts";
 import type { Metrics } from "../metrics.ts";
 import { VERSION } from "../version.ts";
@@ -81,7 +82,7 @@ export function createControl(options: ControlOptions): NodeControl {
 }
 
 function requireUrl(name: string, { url }: PeerInput): string {
-  if (url != null) return url;
+  if (url != null) return parsePeerUrl(url).origin;
   throw new MmliteError("config", `Cannot add peer "${name}": it has no url`, {
     hint: `Give the address of its peer port, such as {"url":"http://${name}.example:7432"}`,
   });
@@ -89,7 +90,8 @@ function requireUrl(name: string, { url }: PeerInput): string {
 
 /** What a dry run shows of a peer that is not there yet. */
 function imagined(name: string, url: string): PeerStatus {
-  return peerStatus(new Peer(name, url, unused), null);
+  const observer = { sent: unused, reconnected: unused };
+  return peerStatus(new Peer(name, url, { ports: unused, observer }), null);
 }
 
 /** A peer that is only shown never attempts anything. */

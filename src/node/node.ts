@@ -13,7 +13,7 @@ import { VERSION } from "../version.ts";
 import type { NodeIdentity } from "../wire/frame.ts";
 import { admit } from "./admission.ts";
 import { createControl } from "./control.ts";
-import { openDatabase } from "./database.ts";
+import { openDatabase, serverWarnings } from "./database.ts";
 import { Guard } from "./guard.ts";
 import { ensureIncarnation } from "./incarnation.ts";
 import { applyObserver, ConflictCounts, sourceObserver } from "./observers.ts";
@@ -67,7 +67,13 @@ export async function startNode(config: Config, { signal, apiAddress }: StartOpt
     };
     const metrics = createMetrics(VERSION);
     const tables = new PublicationKeeper({ database, patterns: config.tables });
+    for (const { message, hint } of serverWarnings(facts)) {
+      logger.warn("{message}; {hint}", { message, hint });
+    }
     await tables.sync();
+    // The lock is let go of after everything that it protects.
+    let watching: Promise<unknown> = Promise.resolve();
+    cleanup.push(() => watching.catch(() => {}));
 
     let url = "";
     const ownUrls: string[] = [];
@@ -83,6 +89,10 @@ export async function startNode(config: Config, { signal, apiAddress }: StartOpt
           url: () => url,
           sourceObserver: sourceObserver(metrics),
         }, peer),
+      observer: (peer) => ({
+        sent: (bytes) => metrics.countSentBytes(peer, bytes),
+        reconnected: () => metrics.countReconnect(peer),
+      }),
       dropInbound: (peer) => inbox.drop(peer),
     });
     const inbox: Inbox = new Inbox({
@@ -115,8 +125,7 @@ export async function startNode(config: Config, { signal, apiAddress }: StartOpt
         inbox.interrupt();
       },
     });
-    const watching = Promise.all([guard.run(ended), tables.run(ended, () => guard.problem === null)]);
-    cleanup.push(() => watching.catch(() => {}));
+    watching = Promise.all([guard.run(ended), tables.run(ended, () => guard.problem === null)]);
     logger.info("Node {node} of cluster {cluster} listens for peers on {address}", {
       node: self.node,
       cluster: self.cluster,

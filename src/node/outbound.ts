@@ -1,19 +1,27 @@
 /**
  * The ports of a link: how an attempt gets its slot, its peer and its bookkeeping from this node.
  */
-import { MmliteError } from "../errors.ts";
+import { MmliteError, toMmliteError } from "../errors.ts";
 import { dialPeer } from "../http/peer_client.ts";
 import type { SessionPorts } from "../link/ports.ts";
 import { formatLsn, type Lsn } from "../lsn.ts";
+import { closeClient, openClient } from "../pg/client.ts";
+import { sqlState } from "../pg/errors.ts";
 import { type PeerRow, readPeer, setPeerIdentity, setPeerSlot, storeAck } from "../pg/peers.ts";
 import { PUBLICATIONS } from "../pg/publication.ts";
-import type { Query } from "../pg/query.ts";
+import { type Query, queryWith } from "../pg/query.ts";
 import { readWalLsn } from "../pg/server.ts";
 import { ensureSlot, requireSlot, slotName } from "../pg/slots.ts";
+import type { PostgresTarget } from "../pg/target.ts";
 import { openSource, type SourceObserver } from "../source/source.ts";
 import { type NodeIdentity, PROTOCOL_VERSION } from "../wire/frame.ts";
 import type { Database } from "./database.ts";
 import { requireKnown } from "./recognition.ts";
+
+/** How long making a slot may wait for transactions that run, milliseconds. */
+const SLOT_TIMEOUT_MS = 30_000;
+/** SQLSTATE of a statement that its timeout ended. */
+const QUERY_CANCELED = "57014";
 
 interface OutboundOptions {
   readonly database: Database;
@@ -31,7 +39,7 @@ export function outboundPorts(options: OutboundOptions, peer: string): SessionPo
   return {
     hello: async () => {
       const row = await requireRow(query, peer);
-      const slotLsn = await ensurePeerSlot(query, row);
+      const slotLsn = await ensurePeerSlot(database, row);
       return {
         kind: "hello",
         protocol: PROTOCOL_VERSION,
@@ -72,14 +80,41 @@ export function outboundPorts(options: OutboundOptions, peer: string): SessionPo
  *
  * A slot that was made before and is gone is `slot_lost`, never made anew in silence: what it held is missing.
  */
-export async function ensurePeerSlot(query: Query, { name, slotLsn }: PeerRow): Promise<Lsn> {
+export async function ensurePeerSlot(
+  { control, target }: Database,
+  { name, slotLsn }: PeerRow,
+): Promise<Lsn> {
+  const query = control.query(`set up the slot for peer "${name}"`);
   if (slotLsn !== null) {
     await requireSlot(query, slotName(name));
     return slotLsn;
   }
-  const { lsn: madeAt } = await ensureSlot(query, slotName(name));
+  const madeAt = await makeSlot(target, slotName(name));
   await setPeerSlot(query, name, formatLsn(madeAt));
   return madeAt;
+}
+
+/** On a connection of its own: making a slot waits for every transaction that runs, and nobody should wait for ever. */
+async function makeSlot(target: PostgresTarget, slot: string): Promise<Lsn> {
+  const client = await openClient(target, {
+    applicationName: "mmlite slot",
+    settings: { statement_timeout: String(SLOT_TIMEOUT_MS) },
+  });
+  try {
+    return (await ensureSlot(queryWith(client), slot)).lsn;
+  } catch (thrown) {
+    const error = toMmliteError(thrown);
+    if (sqlState(error.cause) !== QUERY_CANCELED) throw error;
+    throw new MmliteError(
+      "transient",
+      `Cannot create replication slot "${slot}": running transactions did not end within ${
+        SLOT_TIMEOUT_MS / 1000
+      } s`,
+      { hint: "End the oldest one (pg_stat_activity shows them by xact_start), then try again" },
+    );
+  } finally {
+    await closeClient(client);
+  }
 }
 
 async function requireRow(query: Query, peer: string): Promise<PeerRow> {

@@ -20,6 +20,13 @@ interface Sample {
   readonly committedAt: number;
 }
 
+/** Is told what metrics count. */
+export interface PeerObserver {
+  sent(bytes: number): void;
+  /** An attempt after the first begins. */
+  reconnected(): void;
+}
+
 /** How far the link to a peer has come in this server's WAL. */
 export class OutboundProgress implements SessionObserver {
   /** Called when data flows, with the state that the link is in then. */
@@ -28,12 +35,19 @@ export class OutboundProgress implements SessionObserver {
   ackedLsn: Lsn | null = null;
   sentTransactions = 0;
   sentBytes = 0;
+  /** Attempts of the link since the process started. */
+  attempts = 0;
   /** The peer's clock minus ours at the last heartbeat, less the time it travelled, seconds; null before one. */
   clockSkewSeconds: number | null = null;
   #samples: Sample[] = [];
   #sampledAt = 0;
   /** Where the WAL ended when the session began: beyond it the link streams. */
   #catchupLsn: Lsn | null = null;
+  readonly #observer: PeerObserver;
+
+  constructor(observer: PeerObserver) {
+    this.#observer = observer;
+  }
 
   /** Age of the oldest transaction that was sent and not acked, seconds; 0 if there is none. */
   get lagSeconds(): number {
@@ -50,6 +64,7 @@ export class OutboundProgress implements SessionObserver {
 
   sent(batch: OutgoingBatch, bytes: number): void {
     this.sentBytes += bytes;
+    this.#observer.sent(bytes);
     for (const message of batch.messages) {
       if (messageType(message) === MESSAGE_TYPE.commit) this.#committed(message);
     }
@@ -99,23 +114,31 @@ export class InboundProgress {
   }
 }
 
+/** What a peer is made with. */
+interface PeerOptions {
+  /** Called for each attempt of the link. */
+  readonly ports: () => SessionPorts;
+  readonly observer: PeerObserver;
+}
+
 /** A peer of the running node. */
 export class Peer {
   readonly name: string;
   url: string | null;
   /** Being removed: goes once everything is delivered. */
   removing = false;
-  readonly outbound = new OutboundProgress();
+  readonly outbound: OutboundProgress;
   readonly inbound = new InboundProgress();
   readonly link: Link;
 
-  /** `ports` is called for each attempt of the link. */
-  constructor(name: string, url: string | null, ports: () => SessionPorts) {
+  constructor(name: string, url: string | null, { ports, observer }: PeerOptions) {
     this.name = name;
     this.url = url;
+    this.outbound = new OutboundProgress(observer);
     this.link = new Link({
       peer: name,
       attempt: (signal, connected) => {
+        if (this.outbound.attempts++ > 0) observer.reconnected();
         this.outbound.connected = connected;
         return runSession(ports(), this.outbound, signal);
       },

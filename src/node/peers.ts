@@ -6,13 +6,13 @@ import { MmliteError, toMmliteError } from "../errors.ts";
 import type { SessionPorts } from "../link/ports.ts";
 import { log } from "../log.ts";
 import type { Lsn } from "../lsn.ts";
-import { type PeerRow, readPeers, savePeer, setPeerIntent, setPeerRemoved } from "../pg/peers.ts";
+import { forgetPeer, type PeerRow, readPeers, savePeer, setPeerIntent, setPeerRemoved } from "../pg/peers.ts";
 import { ensureOrigin, forgetProgress } from "../pg/progress.ts";
 import { readWalLsn } from "../pg/server.ts";
 import { dropSlot, readSlot, slotName } from "../pg/slots.ts";
 import type { Database } from "./database.ts";
 import { ensurePeerSlot } from "./outbound.ts";
-import { Peer } from "./peer.ts";
+import { Peer, type PeerObserver } from "./peer.ts";
 
 /** How long adding a peer waits for the first answer, milliseconds, so that both directions are set up by then. */
 const FIRST_ANSWER_MS = 5_000;
@@ -28,6 +28,7 @@ interface PeersOptions {
   /** Addresses at which this node itself listens or is advertised. */
   readonly ownUrls: readonly string[];
   readonly ports: (peer: string) => SessionPorts;
+  readonly observer: (peer: string) => PeerObserver;
   /** Ends what a peer is sending here. */
   readonly dropInbound: (peer: string) => Promise<void>;
 }
@@ -128,8 +129,13 @@ export class Peers {
       }
       const query = this.#query(`add peer "${name}"`);
       const row = await savePeer(query, { name, url });
-      await ensureOrigin(query, name);
-      await ensurePeerSlot(query, row);
+      try {
+        await ensureOrigin(query, name);
+        await ensurePeerSlot(this.#options.database, row);
+      } catch (thrown) {
+        await forgetPeer(query, name);
+        throw thrown;
+      }
       const peer = known ?? await this.#hold(row);
       if (known !== undefined && known.url !== url) {
         await known.link.stop();
@@ -205,7 +211,10 @@ export class Peers {
   }
 
   async #hold({ name, url, intent }: PeerRow): Promise<Peer> {
-    const peer = new Peer(name, url, () => this.#options.ports(name));
+    const peer = new Peer(name, url, {
+      ports: () => this.#options.ports(name),
+      observer: this.#options.observer(name),
+    });
     peer.removing = intent === "removing";
     if (intent === "paused") await peer.link.stop();
     this.#peers.set(name, peer);

@@ -57,7 +57,7 @@ export function peerStatus(peer: Peer, positions: Positions | null): PeerStatus 
     inbound: inboundStatus(peer, positions?.progress.get(peer.name)),
     sent_transactions: outbound.sentTransactions,
     sent_bytes: String(outbound.sentBytes),
-    reconnects: link.reconnects,
+    reconnects: Math.max(0, outbound.attempts - 1),
     last_error: lastError(link.lastError),
   };
 }

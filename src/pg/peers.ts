@@ -49,6 +49,11 @@ export async function savePeer(query: Query, peer: { name: string; url: string |
   return toPeerRow(row!);
 }
 
+/** Takes back what {@link savePeer} added, when the rest could not be set up; a peer with a slot stays. */
+export async function forgetPeer(query: Query, name: string): Promise<void> {
+  await query("DELETE FROM mmlite.peer WHERE name = $1 AND slot_lsn IS NULL", [name]);
+}
+
 /** Records what the operator wants of a peer. */
 export async function setPeerIntent(query: Query, name: string, intent: PeerIntent): Promise<void> {
   await query("UPDATE mmlite.peer SET state = $2 WHERE name = $1", [name, intent]);
