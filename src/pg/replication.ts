@@ -141,10 +141,12 @@ class WalsenderStream implements ReplicationStream {
   #failure: MmliteError | undefined;
   #closing = false;
   #receivedLsn: Lsn;
+  /** The written position of the last status update. */
+  #reportedLsn: Lsn = ZERO_LSN;
   #keepaliveLsn: Lsn = ZERO_LSN;
   #flushLsn: Lsn;
   #statusTimer: ReturnType<typeof setInterval> | undefined;
-  #confirmTimer: ReturnType<typeof setTimeout> | undefined;
+  #soonTimer: ReturnType<typeof setTimeout> | undefined;
   #statusSentAt = 0;
 
   constructor(client: pg.Client, options: { doing: string; startLsn: Lsn }) {
@@ -185,9 +187,7 @@ class WalsenderStream implements ReplicationStream {
   confirm(flushLsn: Lsn): void {
     if (flushLsn <= this.#flushLsn) return;
     this.#flushLsn = flushLsn;
-    if (this.#confirmTimer !== undefined || this.#closing) return;
-    const wait = Math.max(0, this.#statusSentAt + CONFIRM_INTERVAL_MS - Date.now());
-    this.#confirmTimer = setTimeout(() => this.#sendStatus(), wait);
+    this.#scheduleStatus();
   }
 
   async close(): Promise<void> {
@@ -213,6 +213,8 @@ class WalsenderStream implements ReplicationStream {
       this.#fail(toMmliteError(error));
     }
     if (this.#pendingBytes >= PENDING_LIMIT_BYTES) this.#socket.pause();
+    // Up to 12 the server sends no second keepalive before it has heard from us.
+    if (this.#receivedLsn > this.#reportedLsn) this.#scheduleStatus();
     if (this.#fresh) this.#notify();
   }
 
@@ -255,12 +257,19 @@ class WalsenderStream implements ReplicationStream {
     this.#fail(new MmliteError("slot_lost", `Cannot ${this.#doing}: ${report.message}`));
   }
 
+  #scheduleStatus(): void {
+    if (this.#soonTimer !== undefined || this.#closing || this.#failure !== undefined) return;
+    const wait = Math.max(0, this.#statusSentAt + CONFIRM_INTERVAL_MS - Date.now());
+    this.#soonTimer = setTimeout(() => this.#sendStatus(), wait);
+  }
+
   #sendStatus(): void {
-    clearTimeout(this.#confirmTimer);
-    this.#confirmTimer = undefined;
+    clearTimeout(this.#soonTimer);
+    this.#soonTimer = undefined;
     if (this.#closing || this.#failure !== undefined || !this.#socket.writable) return;
     this.#statusSentAt = Date.now();
-    this.#socket.write(encodeStatus(maxLsn(this.#receivedLsn, this.#flushLsn), this.#flushLsn));
+    this.#reportedLsn = maxLsn(this.#receivedLsn, this.#flushLsn);
+    this.#socket.write(encodeStatus(this.#reportedLsn, this.#flushLsn));
   }
 
   #lost(why: string): MmliteError {
@@ -272,7 +281,7 @@ class WalsenderStream implements ReplicationStream {
     if (this.#failure !== undefined) return;
     this.#failure = failure;
     clearInterval(this.#statusTimer);
-    clearTimeout(this.#confirmTimer);
+    clearTimeout(this.#soonTimer);
     this.#started.reject(failure);
     this.#notify();
     if (!this.#closing) destroyClient(this.#client);
