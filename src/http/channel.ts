@@ -14,6 +14,8 @@ import type { Channel } from "../wire/channel.ts";
 const SEND_QUEUE_BYTES = 0x8_0000;
 /** A longer write goes out in slices of this many bytes, so that the stream never queues more than a few. */
 const SLICE_BYTES = 0x4_0000;
+/** After we have ended a channel and let go of it the other end has this long to close the connection. */
+const LINGER_MS = 10_000;
 
 /** A channel over `stream`, whose `error` and `close` events it handles from now on. */
 export function openChannel(
@@ -30,6 +32,7 @@ class StreamChannel implements Channel {
   readonly #session: Http2Session;
   /** Why the stream broke, if somebody said it. */
   #reason: Error | undefined;
+  #isDestroyed = false;
   #queued = 0;
   /** Wakes the one write that waits for room. */
   #wake: () => void = () => {};
@@ -53,7 +56,7 @@ class StreamChannel implements Channel {
 
   async #writeSlices(bytes: Uint8Array): Promise<void> {
     for (let at = 0; at < bytes.length; at += SLICE_BYTES) {
-      if (!this.#stream.writable) throw this.#broken("write to");
+      if (this.#isDestroyed || !this.#stream.writable) throw this.#broken("write to");
       this.#queue(bytes.subarray(at, at + SLICE_BYTES));
       while (this.#queued >= SEND_QUEUE_BYTES) await this.#room();
     }
@@ -77,13 +80,18 @@ class StreamChannel implements Channel {
 
   async *#read(): AsyncGenerator<Uint8Array, void, undefined> {
     try {
-      yield* this.#stream.iterator({ destroyOnReturn: false });
+      for await (const chunk of this.#stream.iterator({ destroyOnReturn: false })) {
+        if (this.#isDestroyed) break;
+        yield chunk;
+      }
     } catch (error) {
       if (error instanceof Error) this.#reason ??= error;
       throw this.#broken("read from");
     }
     // A reset stream ends like one that was ended, but for its code.
-    if (this.#stream.rstCode !== constants.NGHTTP2_NO_ERROR) throw this.#broken("read from");
+    if (this.#isDestroyed || this.#stream.rstCode !== constants.NGHTTP2_NO_ERROR) {
+      throw this.#broken("read from");
+    }
   }
 
   async end(): Promise<void> {
@@ -95,9 +103,22 @@ class StreamChannel implements Channel {
   }
 
   destroy(reason?: Error): void {
+    if (this.#isDestroyed || this.#stream.destroyed) return;
+    this.#isDestroyed = true;
     this.#reason ??= reason;
-    if (!this.#stream.destroyed) this.#stream.close(constants.NGHTTP2_CANCEL);
-    if (!this.#session.destroyed) this.#session.destroy();
+    if (this.#stream.writableFinished) return this.#letGo();
+    this.#stream.close(constants.NGHTTP2_CANCEL);
+    this.#session.destroy();
+  }
+
+  /**
+   * Gives the incoming direction up after ours has ended, and waits for the other end to close. Closing first,
+   * with bytes unread, makes TCP throw away what we sent last, and that says why we end (a refusal).
+   */
+  #letGo(): void {
+    this.#stream.resume();
+    const timer = setTimeout(() => this.#session.destroy(), LINGER_MS);
+    this.#stream.once("close", () => clearTimeout(timer));
   }
 
   #broken(verb: string): MmliteError {

@@ -223,6 +223,29 @@ Deno.test("an accept that returns ends the stream: what it wrote arrives, then a
   await server.close();
 });
 
+Deno.test("a refusal reaches a sender that never stops pushing (PROTOCOL 7)", async () => {
+  const server = await listen(async (channel) => {
+    for await (const _ of channel.incoming) break;
+    await channel.write(encodeFrame({ kind: "refusal", errorKind: "apply_failed", message: "No", hint: "" }));
+    await channel.end();
+    channel.destroy();
+  });
+  for (let round = 0; round < 50; round++) {
+    const channel = await dial(server);
+    const pumping = (async () => {
+      while (true) {
+        await channel.write(new Uint8Array(20_000));
+        await new Promise((resolve) => setTimeout(resolve, 0));
+      }
+    })();
+    const reading = expectFrame(readFrames(channel), "ack");
+    await rejectsWith(Promise.race([pumping, reading]), "apply_failed", /^Peer refused: No$/);
+    channel.destroy();
+    await assert.rejects(pumping);
+  }
+  await server.close();
+});
+
 /** Runs `tests/support/channel_peer.ts`; freed memory is overwritten, so that using it crashes every time. */
 async function startPeer() {
   const script = new URL("../../tests/support/channel_peer.ts", import.meta.url).pathname;

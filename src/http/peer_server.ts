@@ -16,8 +16,6 @@ import { CONTENT_TYPE, openWindow, PUSH_PATH, SERVER_OPTIONS, tearDownLater } fr
 export const MAX_CONNECTIONS = 256;
 /** A connection without an open stream is closed after this time, milliseconds. */
 export const IDLE_SESSION_MS = 10_000;
-/** After our end of a channel is done the peer has this long to end its own, milliseconds. */
-const LINGER_MS = 10_000;
 
 /** What each path is for; the role that `accept` is told. */
 const ROLES: ReadonlyMap<string, string> = new Map([[PUSH_PATH, "push"]]);
@@ -182,17 +180,10 @@ async function serveChannel(
   });
   try {
     await accept(channel);
-    await endSoon(channel, stream);
+    await channel.end();
   } catch (error) {
     logger.debug("A peer's channel ended: {error}", { error });
+  } finally {
     channel.destroy();
   }
-}
-
-/** Ends our direction, and breaks the stream off if the peer does not end its own in time. */
-async function endSoon(channel: Channel, stream: ServerHttp2Stream): Promise<void> {
-  if (stream.closed) return;
-  const timer = setTimeout(() => channel.destroy(), LINGER_MS);
-  stream.once("close", () => clearTimeout(timer));
-  await channel.end();
 }
