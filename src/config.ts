@@ -84,26 +84,26 @@ export async function loadSettings({ flags, env, file }: ConfigSources): Promise
 
 /** Makes a node's configuration of settings; throws `config` for what is missing or must not be together. */
 export async function completeConfig({ settings, origins }: MergedSettings): Promise<Config> {
-  const { postgres, listen, tables, ...rest } = settings;
-  requireLeast(settings);
+  const { node, postgres, listen, tables, ...rest } = settings;
+  const url = postgres?.url_file === undefined ? postgres?.url : await readSecretFile(postgres.url_file);
+  const { include = [] } = tables;
+  if (node.name === undefined || url === undefined || include.length === 0) throw missing(settings);
   const peerAddress = parseKnown(listen.peers.address);
   const apiAddress = parseKnown(listen.api.address);
+  const { socket = null, token_file } = listen.api;
   if (!rest.insecure) refuseCleartext(peerAddress, origins);
-  if (listen.api.token_file === undefined) refuseOpenApi(apiAddress, origins);
-  refuseSameNames(settings);
+  if (token_file === undefined) refuseOpenApi(apiAddress, origins);
+  refuseSameNames(node.name, rest.peers);
+  const token = token_file === undefined ? null : await readSecretFile(token_file);
   return {
     ...rest,
-    node: { name: settings.node.name!, cluster: settings.node.cluster },
-    postgres: { url: postgres?.url ?? await readSecretFile(postgres!.url_file!) },
+    node: { name: node.name, cluster: node.cluster },
+    postgres: { url },
     listen: {
       peers: { address: peerAddress, advertise: listen.peers.advertise ?? null },
-      api: {
-        address: apiAddress,
-        socket: listen.api.socket ?? null,
-        token: listen.api.token_file === undefined ? null : await readSecretFile(listen.api.token_file),
-      },
+      api: { address: apiAddress, socket, token },
     },
-    tables: { include: tables.include!, exclude: tables.exclude },
+    tables: { include, exclude: tables.exclude },
   };
 }
 
@@ -112,23 +112,19 @@ function parseKnown(text: string): Address {
   return parseAddress(text)!;
 }
 
-function requireLeast({ node, postgres, tables }: DefaultedSettings): void {
-  const missing: string[] = [];
-  if (node.name === undefined) missing.push("node.name (--name)");
+function missing({ node, postgres, tables }: DefaultedSettings): MmliteError {
+  const names: string[] = [];
+  if (node.name === undefined) names.push("node.name (--name)");
   if (postgres?.url === undefined && postgres?.url_file === undefined) {
-    missing.push("postgres.url (--postgres)");
+    names.push("postgres.url (--postgres)");
   }
-  if (tables.include === undefined || tables.include.length === 0) missing.push("tables.include (--tables)");
-  if (missing.length === 0) return;
-  throw new MmliteError(
-    "config",
-    `Cannot run a node without ${missing.join(", ").replace(/, ([^,]+)$/, " and $1")}`,
-    {
-      hint:
-        "The least is `mmlite run --name ams --postgres postgres:///app --tables 'public.*'`, or the same in " +
-        "/etc/mmlite/mmlite.yaml",
-    },
-  );
+  if (!tables.include?.length) names.push("tables.include (--tables)");
+  const listed = names.join(", ").replace(/, ([^,]+)$/, " and $1");
+  return new MmliteError("config", `Cannot run a node without ${listed}`, {
+    hint:
+      "The least is `mmlite run --name ams --postgres postgres:///app --tables 'public.*'`, or the same in " +
+      "/etc/mmlite/mmlite.yaml",
+  });
 }
 
 function refuseCleartext(address: Address, origins: MergedSettings["origins"]): void {
@@ -155,8 +151,8 @@ function refuseOpenApi(address: Address, origins: MergedSettings["origins"]): vo
 }
 
 /** Names that differ in `-` and `_` alone count as the same: their slots would have one name. */
-function refuseSameNames({ node, peers }: DefaultedSettings): void {
-  const taken = new Map([[slotPart(node.name!), "this node"]]);
+function refuseSameNames(node: string, peers: readonly ConfiguredPeer[]): void {
+  const taken = new Map([[slotPart(node), "this node"]]);
   for (const { name } of peers) {
     const other = taken.get(slotPart(name));
     if (other !== undefined) {

@@ -128,7 +128,9 @@ Deno.test("wrong usage is a sentence, a suggestion, and 64", () =>
       [["status", "--api", "nowhere"], [/^error: Cannot use --api "nowhere": it is no address$/m]],
       [["run", "--as-curl"], [/^error: Cannot print `mmlite run` as curl/m]],
     ];
-    for (const [args, says] of wrong) assertFailed(await run(...args), { code: 64, says });
+    await Promise.all(
+      wrong.map(async ([args, says]) => assertFailed(await run(...args), { code: 64, says })),
+    );
   }));
 
 Deno.test("with -o json an error is JSON too", () =>
