@@ -133,7 +133,7 @@ function serveStreams(accept: ListenOptions["accept"]): Http2Server {
     closeWhenIdle(session);
   });
   http.on("sessionError", (error) => logger.debug("A peer's session broke: {error}", { error }));
-  http.on("stream", (stream, headers) => {
+  http.on("stream", (stream: ServerHttp2Stream, headers) => {
     stream.on("error", (error) => logger.debug("A peer's stream broke: {error}", { error }));
     const role = ROLES.get(String(headers[":path"]));
     if (role === undefined) return answer(stream, 404, "No such path on mmlite's peer port");
