@@ -1,0 +1,82 @@
+/**
+ * What an error of PostgreSQL means for the transaction that met it: try again, wait until the schemas fit, or
+ * wait for an operator. Names table, constraint, SQLSTATE and the transaction's position, never a row value.
+ */
+import { type ErrorKind, MmliteError } from "../errors.ts";
+import { formatLsn, type Lsn } from "../lsn.ts";
+import { describeServerError, mapPostgresError, sqlState } from "../pg/errors.ts";
+import { POSITION_MOVED_SQLSTATE } from "../pg/schema.ts";
+
+/** Where an error was met. */
+export interface FailureContext {
+  /** The sender's node name. */
+  readonly origin: string;
+  /** The sender's position of the transaction; undefined between transactions. */
+  readonly commitLsn: Lsn | undefined;
+  /** What the statement was doing; undefined when the connection failed. */
+  readonly doing: string | undefined;
+}
+
+interface Meaning {
+  readonly kind: ErrorKind;
+  readonly hint?: string;
+}
+
+const CHANGED_MEANWHILE: Meaning = {
+  kind: "transient",
+  hint: "Nothing to do: the table was changed here, and is read again with the next attempt",
+};
+const SCHEMAS_DIFFER: Meaning = { kind: "schema_mismatch" };
+
+const MEANINGS: Readonly<Record<string, Meaning>> = {
+  "42P10": CHANGED_MEANWHILE,
+  "42P01": SCHEMAS_DIFFER,
+  "42703": SCHEMAS_DIFFER,
+  "42704": SCHEMAS_DIFFER,
+  "42804": SCHEMAS_DIFFER,
+  "42883": SCHEMAS_DIFFER,
+  "428C9": SCHEMAS_DIFFER,
+  "3F000": SCHEMAS_DIFFER,
+};
+
+/** The function in the server that says that a prepared statement's result has changed: its text is translated. */
+const STALE_PLAN_ROUTINE = "RevalidateCachedQuery";
+
+/** Maps an error that a statement or the connection met. */
+export function applyError(thrown: unknown, context: FailureContext): MmliteError {
+  if (thrown instanceof MmliteError) return thrown;
+  const doing = describe(context);
+  const state = sqlState(thrown);
+  if (state === undefined) return mapPostgresError(thrown, doing);
+  if (state === POSITION_MOVED_SQLSTATE) {
+    return new MmliteError(
+      "transient",
+      `Cannot ${doing}: another session has moved the position of this origin`,
+      {
+        hint:
+          "Nothing to do if a newer session took over; otherwise make sure that only one mmlite uses the database",
+        cause: thrown,
+      },
+    );
+  }
+  const meaning = (thrown as { routine?: string }).routine === STALE_PLAN_ROUTINE
+    ? CHANGED_MEANWHILE
+    : MEANINGS[state];
+  const mapped = mapPostgresError(thrown, doing);
+  if (meaning === undefined && mapped.kind !== "internal") return mapped;
+  return new MmliteError(meaning?.kind ?? "apply_failed", `Cannot ${doing}: ${reason(thrown, state)}`, {
+    hint: meaning?.hint,
+    cause: thrown,
+  });
+}
+
+function describe({ origin, commitLsn, doing }: FailureContext): string {
+  if (commitLsn === undefined) return doing ?? `apply transactions of "${origin}"`;
+  const transaction = `the transaction of "${origin}" at ${formatLsn(commitLsn)}`;
+  return doing === undefined ? `apply ${transaction}` : `${doing} in ${transaction}`;
+}
+
+function reason(thrown: unknown, state: string): string {
+  const said = describeServerError(thrown);
+  return said.includes(state) ? said : `${said} (SQLSTATE ${state})`;
+}

@@ -1,0 +1,134 @@
+/**
+ * How a peer's relation falls onto the local table of the same schema and name: columns by name, and the columns
+ * by which a row is found again. Pure: both sides come in as values.
+ */
+import { MmliteError } from "../errors.ts";
+import type { LocalColumn, LocalTable } from "../pg/relation.ts";
+import type { Relation } from "../pgoutput/message.ts";
+
+/** A column that both sides have. */
+export interface MappedColumn {
+  /** Its place in the peer's tuples. */
+  readonly index: number;
+  readonly name: string;
+  readonly typeOid: number;
+  /** False where the local server computes it. */
+  readonly written: boolean;
+  readonly identityAlways: boolean;
+  /** See `LocalColumn.equality`. */
+  readonly equality: string | null;
+}
+
+/** The columns by which a row is found. */
+export interface MatchKey {
+  readonly columns: readonly MappedColumn[];
+  /** Whether an immediate unique index covers exactly these columns, so that ON CONFLICT can decide by it. */
+  readonly arbiter: boolean;
+}
+
+/** A peer's relation on a local table. */
+export interface MappedRelation {
+  readonly schema: string;
+  readonly name: string;
+  /** `schema.name`, for people. */
+  readonly label: string;
+  /** Every column of the peer's, in the order of its tuples. */
+  readonly columns: readonly MappedColumn[];
+  /** Local columns that the peer does not have and that can be written. */
+  readonly extraColumns: readonly string[];
+  /** Null where only the whole row tells rows apart. */
+  readonly key: MatchKey | null;
+  readonly partitioned: boolean;
+}
+
+/** Schemas that no peer may write to. */
+const PROTECTED_SCHEMAS = new Set(["mmlite", "pg_catalog", "information_schema"]);
+/** `pg_class.relkind` of what takes changes, and of what people may have put in its place. */
+const TABLE = "r";
+const PARTITIONED_TABLE = "p";
+const OTHER_KINDS: Readonly<Record<string, string>> = {
+  v: "a view",
+  m: "a materialized view",
+  f: "a foreign table",
+  S: "a sequence",
+  c: "a composite type",
+  i: "an index",
+};
+
+/** Throws a `refused` error for a relation of a schema that belongs to PostgreSQL or to mmlite. */
+export function checkSchema(remote: Relation): void {
+  if (!PROTECTED_SCHEMAS.has(remote.schema)) return;
+  throw new MmliteError(
+    "refused",
+    `Cannot apply changes to "${remote.schema}.${remote.name}": schema "${remote.schema}" is not replicated`,
+    { hint: "Take the table out of the peer's table patterns" },
+  );
+}
+
+/** Maps a relation; throws a `schema_mismatch` that names the table and the column that do not fit. */
+export function mapRelation(remote: Relation, local: LocalTable | undefined): MappedRelation {
+  checkSchema(remote);
+  const label = `${remote.schema}.${remote.name}`;
+  if (local === undefined) throw mismatch(label, "there is no such table here");
+  if (local.kind !== TABLE && local.kind !== PARTITIONED_TABLE) {
+    throw mismatch(label, `it is ${OTHER_KINDS[local.kind] ?? "no table"} here`);
+  }
+  const columns = mapColumns(remote, local, label);
+  const names = new Set(remote.columns.map((column) => column.name));
+  return {
+    schema: remote.schema,
+    name: remote.name,
+    label,
+    columns,
+    extraColumns: local.columns.filter((c) => !names.has(c.name) && !c.generated).map((c) => c.name),
+    key: chooseKey(remote, local, columns),
+    partitioned: local.kind === PARTITIONED_TABLE,
+  };
+}
+
+function mapColumns(remote: Relation, local: LocalTable, label: string): MappedColumn[] {
+  const byName = new Map<string, LocalColumn>(local.columns.map((column) => [column.name, column]));
+  return remote.columns.map(({ name }, index) => {
+    const column = byName.get(name);
+    if (column === undefined) throw mismatch(label, `column "${name}" does not exist here`);
+    const { typeOid, identityAlways, equality } = column;
+    return { index, name, typeOid, written: !column.generated, identityAlways, equality };
+  });
+}
+
+/**
+ * The peer's own identity where it is a key. With identity full (or none, where only inserts come) the local
+ * primary key, else the local replica identity index, if the peer has all its columns.
+ */
+function chooseKey(remote: Relation, local: LocalTable, columns: readonly MappedColumn[]): MatchKey | null {
+  const flagged = columns.filter((column) => remote.columns[column.index].key);
+  const byIdentity = remote.replicaIdentity === "default" || remote.replicaIdentity === "index";
+  const chosen = byIdentity && flagged.length > 0 ? flagged : localKey(local, columns);
+  if (chosen === null) return null;
+  return { columns: chosen, arbiter: hasArbiter(local, chosen) };
+}
+
+function localKey(local: LocalTable, columns: readonly MappedColumn[]): MappedColumn[] | null {
+  const candidates = [
+    local.uniqueIndexes.find((index) => index.primary),
+    local.uniqueIndexes.find((index) => index.replicaIdentity),
+  ];
+  for (const index of candidates) {
+    const found = index?.columns.map((name) => columns.find((column) => column.name === name));
+    if (found?.every((column) => column !== undefined)) return found as MappedColumn[];
+  }
+  return null;
+}
+
+/** ON CONFLICT takes every unique index over these columns and refuses if one of them is deferrable. */
+function hasArbiter(local: LocalTable, columns: readonly MappedColumn[]): boolean {
+  const names = new Set(columns.map((column) => column.name));
+  const covering = local.uniqueIndexes.filter((index) =>
+    index.columns.length === names.size && index.columns.every((name) => names.has(name))
+  );
+  return covering.length > 0 && covering.every((index) => index.immediate);
+}
+
+function mismatch(label: string, why: string): MmliteError {
+  return new MmliteError("schema_mismatch", `Cannot apply changes to "${label}": ${why}`);
+}

@@ -1,0 +1,77 @@
+/**
+ * The relations that a peer has announced, each mapped to its local table when its first change comes.
+ *
+ * pgoutput announces a relation again whenever its cache was invalidated; the local table is read again then, and
+ * the prepared statements stay if neither side has changed.
+ */
+import { MmliteError } from "../errors.ts";
+import type { Query } from "../pg/query.ts";
+import { type LocalTable, readLocalTable } from "../pg/relation.ts";
+import type { Relation } from "../pgoutput/message.ts";
+import { type TargetRelation, toTarget } from "./change_writer.ts";
+import { checkSchema, mapRelation } from "./relation_map.ts";
+
+interface Known {
+  remote: Relation;
+  /** Undefined until the local table was read since the last announcement. */
+  target: TargetRelation | undefined;
+  /** What `target` was made from. */
+  basis: string;
+  former: TargetRelation | undefined;
+}
+
+/** Relations by the peer's relation id. */
+export class Relations {
+  readonly #known = new Map<number, Known>();
+  readonly #serverVersion: number;
+  readonly #forget: (target: TargetRelation) => void;
+
+  /** `forget` is called with a target that is no longer used. */
+  constructor(serverVersion: number, forget: (target: TargetRelation) => void) {
+    this.#serverVersion = serverVersion;
+    this.#forget = forget;
+  }
+
+  /** Takes a Relation message. */
+  announce(remote: Relation): void {
+    const known = this.#known.get(remote.relationId);
+    if (known === undefined) {
+      this.#known.set(remote.relationId, { remote, target: undefined, basis: "", former: undefined });
+      return;
+    }
+    known.remote = remote;
+    known.former = known.target ?? known.former;
+    known.target = undefined;
+  }
+
+  /** The target of changes of a relation; undefined if {@link Relations.resolve} must read it first. */
+  target(relationId: number): TargetRelation | undefined {
+    return this.#find(relationId).target;
+  }
+
+  /** Reads the local table and maps the relation; throws `schema_mismatch` if they do not fit. */
+  async resolve(relationId: number, query: Query): Promise<TargetRelation> {
+    const known = this.#find(relationId);
+    checkSchema(known.remote);
+    const { schema, name } = known.remote;
+    const local = await readLocalTable(query, { schema, name, serverVersion: this.#serverVersion });
+    known.target = this.#map(known, local);
+    known.former = undefined;
+    return known.target;
+  }
+
+  #map(known: Known, local: LocalTable | undefined): TargetRelation {
+    const basis = JSON.stringify([known.remote, local]);
+    if (known.former !== undefined && basis === known.basis) return known.former;
+    const target = toTarget(mapRelation(known.remote, local));
+    if (known.former !== undefined) this.#forget(known.former);
+    known.basis = basis;
+    return target;
+  }
+
+  #find(relationId: number): Known {
+    const known = this.#known.get(relationId);
+    if (known !== undefined) return known;
+    throw new MmliteError("protocol", `Cannot apply a change: relation ${relationId} was never announced`);
+  }
+}

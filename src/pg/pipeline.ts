@@ -1,0 +1,256 @@
+/**
+ * Statements sent ahead of their replies on one `pg` connection.
+ *
+ * A batch is what lies between two Syncs. After an error the server skips the rest of the batch, so what was
+ * committed before it is known from the replies; batches already sent behind it are run, and it is for the caller
+ * that they must fail too. The first error ends the pipeline: nothing is retried here.
+ */
+import { Buffer } from "node:buffer";
+// @ts-types="@types/pg"
+import type pg from "pg";
+import { MmliteError } from "../errors.ts";
+import { clientConnection } from "./client.ts";
+import type { Row } from "./query.ts";
+import {
+  BINARY_FORMAT,
+  type ParameterFormat,
+  QueryBytes,
+  type StatementText,
+  TEXT_FORMAT,
+} from "./query_bytes.ts";
+
+/** Statements whose replies may be outstanding. Bounds what we remember of them. */
+const WINDOW_STATEMENTS = 8_192;
+/** A Flush at least this often, so that the window moves: the server holds replies back until 8 KiB are full. */
+const FLUSH_STATEMENTS = 1_024;
+
+/** Takes the reply of one statement. */
+export interface ReplySink {
+  /** What the statement does, to complete "Cannot …" in an error: `insert into "public.user"`. */
+  readonly doing: string;
+  /** The columns of its result, where they were asked for. */
+  columns?(names: readonly string[]): void;
+  /** A row of its result, every value as text. */
+  row?(values: readonly (string | null)[]): void;
+  /** It is done; `tag` is PostgreSQL's command tag, such as `UPDATE 1`. */
+  completed(tag: string): void;
+}
+
+/** What the owner of a pipeline is told of. */
+export interface PipelineEvents {
+  /** The first error; `sink` is that of the statement which failed, if one did. */
+  failed(error: unknown, sink: ReplySink | undefined): void;
+  /** A notice of the statement whose reply is next. */
+  notice(notice: { code?: string; message?: string }): void;
+}
+
+/** The part of the driver's query interface (a "submittable") that it calls for extended queries. */
+interface Submittable {
+  submit(connection: pg.Connection): void;
+  handleRowDescription(message: { fields: { name: string }[] }): void;
+  handleDataRow(message: { fields: (string | null)[] }): void;
+  handleCommandComplete(message: { text: string }): void;
+  handlePortalSuspended(): void;
+  handleEmptyQuery(): void;
+  handleError(error: unknown): void;
+  handleReadyForQuery(): void;
+}
+
+/** Statements in flight on one connection; see the module's head. */
+export class Pipeline {
+  readonly #client: pg.Client;
+  readonly #stream: pg.Connection["stream"];
+  readonly #events: PipelineEvents;
+  readonly #bytes: QueryBytes;
+  readonly #batch: Submittable;
+  /** Replies to come, oldest first, from index `#answered` on. */
+  #sinks: ReplySink[] = [];
+  #answered = 0;
+  /** Batches begun whose ReadyForQuery is still to come; the last may be open. */
+  #batches = 0;
+  #open = false;
+  #sinceFlush = 0;
+  #blocked = false;
+  #failed = false;
+  #waiting: (() => void)[] = [];
+  #settling: (() => void)[] = [];
+
+  /** Takes over a connection on which nothing runs. */
+  constructor(client: pg.Client, events: PipelineEvents) {
+    this.#client = client;
+    this.#events = events;
+    this.#stream = clientConnection(client).stream;
+    this.#bytes = new QueryBytes((chunk) => this.#send(chunk));
+    this.#batch = this.#submittable();
+    client.on("error", (error) => this.#fail(error));
+    client.on("notice", (notice) => this.#failed || events.notice(notice));
+    this.#stream.on("drain", () => this.#drained());
+  }
+
+  /** Prepares a statement; an error in it fails the next one sent. */
+  prepare(statement: StatementText): void {
+    this.#begin();
+    this.#bytes.parse(statement);
+  }
+
+  /** Forgets a prepared statement. */
+  forget(name: string): void {
+    this.#begin();
+    this.#bytes.close(name);
+  }
+
+  /** Sends one run of a prepared statement. */
+  execute(
+    name: string,
+    sink: ReplySink,
+    values: readonly (Uint8Array | null)[] = [],
+    format: ParameterFormat = BINARY_FORMAT,
+  ): void {
+    this.#begin();
+    this.#bytes.bind(name, format, values);
+    this.#bytes.execute();
+    this.#sinks.push(sink);
+    if (++this.#sinceFlush >= FLUSH_STATEMENTS) this.#requestReplies();
+  }
+
+  /**
+   * Runs a statement with text parameters and resolves with its rows. It joins the open batch, and the caller must
+   * send no more until then; it rejects only through {@link PipelineEvents.failed}, and resolves never then.
+   */
+  query(doing: string, sql: string, parameters: readonly string[]): Promise<Row[]> {
+    this.prepare({ name: "", sql, parameterTypes: [] });
+    this.#bytes.bind("", TEXT_FORMAT, parameters.map((text) => Buffer.from(text, "utf8")));
+    this.#bytes.describe();
+    this.#bytes.execute();
+    return new Promise((resolve) => {
+      this.#sinks.push(rowsSink(doing, resolve));
+      this.flush();
+    });
+  }
+
+  /** Ends the batch, if one is open, and sends it. */
+  sync(): void {
+    if (!this.#open) return;
+    this.#bytes.sync();
+    this.#open = false;
+    this.#sinceFlush = 0;
+    this.#bytes.finish();
+  }
+
+  /** Sends what there is and asks for the replies so far, in the middle of a batch. */
+  flush(): void {
+    if (!this.#open) return;
+    this.#requestReplies();
+    this.#bytes.finish();
+  }
+
+  /** Undefined if more may be sent now, else a promise of room: in the window and in the socket. */
+  room(): Promise<void> | undefined {
+    if (this.#failed || !this.#isFull()) return undefined;
+    // Without this the replies that we wait for might be held back, or their statements not sent.
+    this.flush();
+    return new Promise((resolve) => this.#waiting.push(resolve));
+  }
+
+  /** Resolves once every statement sent so far has been answered; never after a failure. */
+  settled(): Promise<void> {
+    if (this.#sinks.length === this.#answered) return Promise.resolve();
+    this.flush();
+    return new Promise((resolve) => this.#settling.push(resolve));
+  }
+
+  #isFull(): boolean {
+    return this.#blocked || this.#sinks.length - this.#answered >= WINDOW_STATEMENTS;
+  }
+
+  #requestReplies(): void {
+    this.#bytes.flush();
+    this.#sinceFlush = 0;
+  }
+
+  #begin(): void {
+    if (this.#open) return;
+    this.#open = true;
+    // The driver knows one query at a time: that of a later batch is submitted when its turn has come.
+    if (this.#batches++ === 0) this.#submit();
+  }
+
+  #submit(): void {
+    this.#client.query(this.#batch as unknown as pg.Submittable);
+  }
+
+  #send(chunk: Uint8Array): void {
+    if (!this.#failed && !this.#stream.write(chunk)) this.#blocked = true;
+  }
+
+  #drained(): void {
+    this.#blocked = false;
+    this.#release();
+  }
+
+  #release(): void {
+    if (this.#waiting.length === 0 || this.#isFull()) return;
+    const waiting = this.#waiting;
+    this.#waiting = [];
+    for (const resolve of waiting) resolve();
+  }
+
+  #submittable(): Submittable {
+    const unexpected = (what: string) => () =>
+      this.#fail(new MmliteError("internal", `Cannot read PostgreSQL's replies: unexpected ${what}`));
+    return {
+      submit: () => {},
+      handleRowDescription: (message) =>
+        this.#sinks[this.#answered]?.columns?.(message.fields.map((field) => field.name)),
+      handleDataRow: (message) => this.#sinks[this.#answered]?.row?.(message.fields),
+      handleCommandComplete: (message) => this.#complete(message.text),
+      handlePortalSuspended: unexpected("PortalSuspended"),
+      handleEmptyQuery: unexpected("EmptyQueryResponse"),
+      handleError: (error) => this.#fail(error),
+      handleReadyForQuery: () => this.#ready(),
+    };
+  }
+
+  #complete(tag: string): void {
+    if (this.#failed) return;
+    const sink = this.#sinks[this.#answered++];
+    if (this.#answered === WINDOW_STATEMENTS || this.#answered === this.#sinks.length) {
+      this.#sinks = this.#sinks.slice(this.#answered);
+      this.#answered = 0;
+    }
+    sink.completed(tag);
+    if (this.#waiting.length > 0) this.#release();
+    if (this.#settling.length > 0 && this.#sinks.length === this.#answered) {
+      for (const resolve of this.#settling.splice(0)) resolve();
+    }
+  }
+
+  #ready(): void {
+    this.#batches--;
+    if (this.#failed) return;
+    if (this.#batches > 0) this.#submit();
+  }
+
+  #fail(error: unknown): void {
+    if (this.#failed) return;
+    this.#failed = true;
+    const sink = this.#sinks[this.#answered];
+    this.#sinks = [];
+    this.#answered = 0;
+    this.#blocked = false;
+    this.#release();
+    this.#events.failed(error, sink);
+  }
+}
+
+/** Collects the rows of one statement. */
+function rowsSink(doing: string, resolve: (rows: Row[]) => void): ReplySink {
+  let names: readonly string[] = [];
+  const rows: Row[] = [];
+  return {
+    doing,
+    columns: (columns) => void (names = columns),
+    row: (values) => void rows.push(Object.fromEntries(values.map((value, i) => [names[i], value]))),
+    completed: () => resolve(rows),
+  };
+}

@@ -1,0 +1,168 @@
+/**
+ * Writes the frontend messages of the extended query protocol, byte by byte, into chunks for a socket.
+ *
+ * Layouts: https://www.postgresql.org/docs/current/protocol-message-formats.html. Values go in as the bytes that
+ * came; a long one becomes a chunk of its own, not a copy.
+ */
+import { Buffer } from "node:buffer";
+
+/** Size of a chunk, bytes: several small transactions, well under a socket's buffer. */
+const CHUNK_BYTES = 64 * 1024;
+/** Values from this size on are handed to the socket as they are, bytes. */
+const LARGE_VALUE_BYTES = 16 * 1024;
+
+const PARSE = 0x50; // P
+const BIND = 0x42; // B
+const EXECUTE = 0x45; // E
+const CLOSE = 0x43; // C
+const DESCRIBE = 0x44; // D
+const FLUSH = 0x48; // H
+const SYNC = 0x53; // S
+const STATEMENT = 0x53; // S
+const PORTAL = 0x50; // P
+const NULL_LENGTH = -1;
+
+/** Format of all parameters of one Bind. */
+export const TEXT_FORMAT = 0;
+/** Format of all parameters of one Bind. */
+export const BINARY_FORMAT = 1;
+/** {@link TEXT_FORMAT} or {@link BINARY_FORMAT}. */
+export type ParameterFormat = typeof TEXT_FORMAT | typeof BINARY_FORMAT;
+
+/** A statement to prepare: `name` is ASCII, and empty for one that is used once. */
+export interface StatementText {
+  readonly name: string;
+  readonly sql: string;
+  /** Type OID of each parameter; 0 lets the server infer it. */
+  readonly parameterTypes: readonly number[];
+}
+
+/** Builds messages and hands full chunks to `send`; {@link QueryBytes.finish} hands over what is left. */
+export class QueryBytes {
+  readonly #send: (chunk: Uint8Array) => void;
+  #chunk = Buffer.allocUnsafeSlow(CHUNK_BYTES);
+  #start = 0;
+  #end = 0;
+
+  constructor(send: (chunk: Uint8Array) => void) {
+    this.#send = send;
+  }
+
+  /** Prepares a statement. */
+  parse(statement: StatementText): void {
+    const sql = Buffer.from(statement.sql, "utf8");
+    const types = statement.parameterTypes;
+    this.#header(PARSE, statement.name.length + 1 + sql.length + 1 + 2 + 4 * types.length);
+    this.#name(statement.name);
+    this.#bytes(sql);
+    this.#byte(0);
+    this.#int16(types.length);
+    for (const type of types) this.#int32(type);
+  }
+
+  /** Binds parameters to a prepared statement in the unnamed portal; null is SQL NULL. */
+  bind(name: string, format: ParameterFormat, values: readonly (Uint8Array | null)[]): void {
+    let length = 1 + name.length + 1 + 4 + 2 + 2;
+    for (const value of values) length += 4 + (value === null ? 0 : value.length);
+    this.#header(BIND, length);
+    this.#byte(0);
+    this.#name(name);
+    this.#int16(1);
+    this.#int16(format);
+    this.#int16(values.length);
+    for (const value of values) {
+      this.#int32(value === null ? NULL_LENGTH : value.length);
+      if (value !== null) this.#bytes(value);
+    }
+    this.#int16(0);
+  }
+
+  /** Runs the unnamed portal to its end. */
+  execute(): void {
+    this.#header(EXECUTE, 5);
+    this.#byte(0);
+    this.#int32(0);
+  }
+
+  /** Asks for the names of the unnamed portal's columns. */
+  describe(): void {
+    this.#header(DESCRIBE, 2);
+    this.#byte(PORTAL);
+    this.#byte(0);
+  }
+
+  /** Forgets a prepared statement. */
+  close(name: string): void {
+    this.#header(CLOSE, 1 + name.length + 1);
+    this.#byte(STATEMENT);
+    this.#name(name);
+  }
+
+  /** Asks the server to send the replies it holds back. */
+  flush(): void {
+    this.#header(FLUSH, 0);
+  }
+
+  /** Ends a batch: after an error the server skips everything up to here. */
+  sync(): void {
+    this.#header(SYNC, 0);
+  }
+
+  /** Hands over what has been written so far. */
+  finish(): void {
+    if (this.#end > this.#start) this.#send(this.#chunk.subarray(this.#start, this.#end));
+    this.#start = this.#end;
+  }
+
+  #header(type: number, payloadLength: number): void {
+    this.#byte(type);
+    this.#int32(payloadLength + 4);
+  }
+
+  #name(name: string): void {
+    this.#room(name.length + 1);
+    for (let i = 0; i < name.length; i++) this.#chunk[this.#end++] = name.charCodeAt(i);
+    this.#chunk[this.#end++] = 0;
+  }
+
+  #byte(value: number): void {
+    this.#room(1);
+    this.#chunk[this.#end++] = value;
+  }
+
+  #int16(value: number): void {
+    this.#room(2);
+    this.#chunk[this.#end++] = value >>> 8;
+    this.#chunk[this.#end++] = value;
+  }
+
+  #int32(value: number): void {
+    this.#room(4);
+    const chunk = this.#chunk;
+    chunk[this.#end++] = value >>> 24;
+    chunk[this.#end++] = value >>> 16;
+    chunk[this.#end++] = value >>> 8;
+    chunk[this.#end++] = value;
+  }
+
+  #bytes(bytes: Uint8Array): void {
+    if (bytes.length >= LARGE_VALUE_BYTES) {
+      this.finish();
+      this.#send(bytes);
+      return;
+    }
+    this.#room(bytes.length);
+    this.#chunk.set(bytes, this.#end);
+    this.#end += bytes.length;
+  }
+
+  /** Makes room for `length` bytes, at most {@link LARGE_VALUE_BYTES}, in one piece. */
+  #room(length: number): void {
+    if (this.#end + length <= this.#chunk.length) return;
+    this.finish();
+    // A new chunk, because the socket still holds the old one.
+    this.#chunk = Buffer.allocUnsafeSlow(CHUNK_BYTES);
+    this.#start = 0;
+    this.#end = 0;
+  }
+}
