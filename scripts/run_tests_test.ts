@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { parseSummary } from "./test.ts";
+import { parseSummary } from "./run_tests.ts";
 
 Deno.test("the closing line of deno test is read, coloured or not, with steps and ignored tests", () => {
   assert.deepEqual(parseSummary("ok | 9 passed | 0 failed (27s)\n"), { passed: 9, failed: 0 });
