@@ -1,6 +1,8 @@
 /** The embedded servers themselves: every release starts, decodes logically, survives a crash, leaves nothing. */
 import assert from "node:assert/strict";
 import { running } from "./support/processes.ts";
+// @ts-types="@types/pg"
+import pg from "pg";
 import { POSTGRES_MAJORS, startPostgres } from "./support/postgres.ts";
 
 for (const major of POSTGRES_MAJORS) {
@@ -36,3 +38,54 @@ for (const major of POSTGRES_MAJORS) {
     await assert.rejects(Deno.stat(host), Deno.errors.NotFound);
   });
 }
+
+Deno.test("a server keeps its port over stop and start, and takes settings then", async () => {
+  await using server = await startPostgres({ major: 16, settings: { work_mem: "5MB" } });
+  const { port, pid } = server;
+  const show = async (name: string) => (await server.sql("postgres", `SHOW ${name}`))[0][name];
+  assert.equal(await show("work_mem"), "5MB");
+  assert.equal(await show("wal_level"), "logical");
+  await server.restart({ wal_level: "replica" });
+  assert.equal(await show("wal_level"), "replica");
+  assert.equal(server.port, port);
+  assert.notEqual(server.pid, pid);
+  await server.stop("immediate");
+  await assert.rejects(server.sql("postgres", "SELECT 1"));
+  await server.start();
+  assert.equal(await show("work_mem"), "5MB");
+});
+
+Deno.test("a password is asked for where the test wants it, never of the superuser on the socket", async () => {
+  await using server = await startPostgres({ major: 14, authMethod: "scram-sha-256" });
+  await server.sql(
+    "postgres",
+    "SET password_encryption = 'scram-sha-256'; CREATE ROLE app LOGIN PASSWORD 'a/b c'",
+  );
+  const connect = async (password: string, tcp: boolean) => {
+    const client = new pg.Client({
+      connectionString: server.url("postgres", { tcp, user: "app", password }),
+    });
+    await client.connect();
+    await client.end();
+  };
+  for (const tcp of [true, false]) {
+    await connect("a/b c", tcp);
+    await assert.rejects(connect("wrong", tcp), /password authentication failed/);
+  }
+});
+
+Deno.test("a clone of a stopped server holds its rows under the same system identifier", async () => {
+  await using server = await startPostgres({ major: 18, encoding: "LATIN1" });
+  await server.sql("postgres", "CREATE TABLE t AS SELECT 'caf\u00e9' AS word");
+  await server.stop();
+  await using clone = await startPostgres({ major: 18, cloneOf: server.dataDir });
+  await server.start();
+  const identifier = "SELECT system_identifier AS id, (SELECT word FROM t) AS word FROM pg_control_system()";
+  assert.deepEqual(await clone.sql("postgres", identifier), await server.sql("postgres", identifier));
+  assert.notEqual(clone.port, server.port);
+});
+
+Deno.test("a server that cannot start is reported with its log", async () => {
+  const settings = { shared_buffers: "none" };
+  await assert.rejects(startPostgres({ major: 18, settings }), /it exited; its log:[^]*shared_buffers/);
+});
