@@ -4,11 +4,9 @@
  * The session must be a direct one: a pooler would hand the origin on to a client, whose writes would then not
  * be replicated.
  */
-// @ts-types="@types/pg"
-import type pg from "pg";
 import { delay } from "../backoff.ts";
 import { MmliteError } from "../errors.ts";
-import { closeClient, openClient } from "../pg/client.ts";
+import { type Client, closeClient, openClient } from "../pg/client.ts";
 import { mapPostgresError, sqlState } from "../pg/errors.ts";
 import { type Query, queryWith } from "../pg/query.ts";
 import type { PostgresTarget } from "../pg/target.ts";
@@ -57,7 +55,7 @@ const LATER_SETTINGS: readonly { since: number; name: string; value: string }[] 
 
 /** An open session that has its origin. */
 export interface ApplySession {
-  readonly client: pg.Client;
+  readonly client: Client;
   /** `server_version_num`, such as 180004. */
   readonly serverVersion: number;
 }

@@ -36,6 +36,9 @@ interface Config extends pg.ClientConfig {
   readonly replication?: "database";
 }
 
+/** An open connection; other folders hand it on without looking inside. */
+export type Client = pg.Client;
+
 /**
  * Opens a connection. Throws an error of ours that names the target. The client never raises an unhandled
  * `error`: a lost connection shows in the next query, and to whoever listens.
