@@ -98,6 +98,7 @@ const REASONS: Readonly<Record<string, string>> = {
   ENOTFOUND: "the host name is unknown (ENOTFOUND)",
   EHOSTUNREACH: "there is no route to the host (EHOSTUNREACH)",
   ENETUNREACH: "there is no route to its network (ENETUNREACH)",
+  ERR_HTTP2_ERROR: "it does not speak HTTP/2",
   ECONNRESET: "it closed the connection (ECONNRESET)",
 };
 
