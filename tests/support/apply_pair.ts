@@ -2,7 +2,7 @@
  * Two real databases for tests of apply: one whose slot is read by SQL, and one that its transactions are applied
  * to, with nothing between them but the applier.
  */
-import { Buffer } from "node:buffer";
+import type { Buffer } from "node:buffer";
 // @ts-types="@types/pg"
 import type pg from "pg";
 import {
