@@ -21,7 +21,7 @@ export interface Database {
 
 /** Reaches the database and makes it ready; throws what stands in the way, with its remedy. */
 export async function openDatabase(url: string, signal: AbortSignal): Promise<Database> {
-  const { target, control, facts } = await reachDatabase(url);
+  const { target, control, facts } = await reachDatabase(url, signal);
   let lock: DatabaseLock | undefined;
   try {
     requireUsable(facts);
@@ -38,9 +38,12 @@ export async function openDatabase(url: string, signal: AbortSignal): Promise<Da
 /** Reaches the database without changing anything in it. */
 export async function reachDatabase(
   url: string,
+  signal?: AbortSignal,
 ): Promise<{ target: PostgresTarget; control: Control; facts: ServerFacts }> {
-  const target = await preferSocket(await parsePostgresUrl(url, process.env));
+  const target = await preferSocket(await parsePostgresUrl(url, process.env), signal);
   const control = openControl(target, "mmlite");
+  const giveUp = () => void control.close();
+  signal?.addEventListener("abort", giveUp, { once: true });
   try {
     return {
       target,
@@ -49,7 +52,11 @@ export async function reachDatabase(
     };
   } catch (thrown) {
     await control.close();
-    throw thrown;
+    throw signal?.aborted
+      ? new MmliteError("aborted", `Cannot connect to ${describeTarget(target)}: stopped`)
+      : thrown;
+  } finally {
+    signal?.removeEventListener("abort", giveUp);
   }
 }
 
