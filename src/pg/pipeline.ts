@@ -23,6 +23,8 @@ import {
 const WINDOW_STATEMENTS = 8_192;
 /** A Flush at least this often, so that the window moves: the server holds replies back until 8 KiB are full. */
 const FLUSH_STATEMENTS = 1_024;
+/** Bytes handed to the socket at once: the runtime copies them, so a long value goes in slices as it drains. */
+const SLICE_BYTES = 64 * 1024;
 
 /** Takes the reply of one statement. */
 export interface ReplySink {
@@ -70,6 +72,8 @@ export class Pipeline {
   #batches = 0;
   #open = false;
   #sinceFlush = 0;
+  /** Waits for the socket to drain; empty while it is not full. */
+  #outgoing: Uint8Array[] = [];
   #blocked = false;
   #failed = false;
   #waiting: (() => void)[] = [];
@@ -180,11 +184,23 @@ export class Pipeline {
   }
 
   #send(chunk: Uint8Array): void {
-    if (!this.#failed && !this.#stream.write(chunk)) this.#blocked = true;
+    if (this.#failed) return;
+    this.#outgoing.push(chunk);
+    this.#writeSlices();
+  }
+
+  #writeSlices(): void {
+    while (!this.#blocked && this.#outgoing.length > 0) {
+      const chunk = this.#outgoing[0];
+      if (chunk.length > SLICE_BYTES) this.#outgoing[0] = chunk.subarray(SLICE_BYTES);
+      else this.#outgoing.shift();
+      this.#blocked = !this.#stream.write(chunk.subarray(0, SLICE_BYTES));
+    }
   }
 
   #drained(): void {
     this.#blocked = false;
+    this.#writeSlices();
     this.#release();
   }
 
@@ -237,6 +253,7 @@ export class Pipeline {
     const sink = this.#sinks[this.#answered];
     this.#sinks = [];
     this.#answered = 0;
+    this.#outgoing = [];
     this.#blocked = false;
     this.#release();
     this.#events.failed(error, sink);
