@@ -11,7 +11,7 @@ import { type Mmlite, startMmlite } from "../tests/support/mmlite.ts";
 import { eventually } from "../tests/support/poll.ts";
 import { type PostgresMajor, type PostgresServer, startPostgres } from "../tests/support/postgres.ts";
 import { removeScratch, scratchBase } from "../tests/support/scratch.ts";
-import { formatTable, type LinkSample, LiveView, type NodeSample } from "./demo_view.ts";
+import { type LinkSample, LiveView, type NodeSample } from "./demo_view.ts";
 import {
   countRows,
   createSchema,
@@ -23,6 +23,7 @@ import {
   usersByNode,
   type Writer,
 } from "./demo_workload.ts";
+import { formatTable } from "./text_table.ts";
 
 const NODES: readonly { name: string; major: PostgresMajor }[] = [
   { name: "ams", major: 18 },

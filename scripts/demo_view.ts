@@ -2,6 +2,7 @@
  * How the demo shows what happens: a table that redraws itself on a terminal, plain lines anywhere else.
  */
 import { TABLES } from "./demo_workload.ts";
+import { formatTable } from "./text_table.ts";
 
 /** One node at one moment. */
 export interface NodeSample {
@@ -31,15 +32,6 @@ export interface Sample {
   /** Seconds since the writers began. */
   readonly seconds: number;
   readonly nodes: readonly NodeSample[];
-}
-
-/** Aligns columns: the first to the left, the others to the right. */
-export function formatTable(rows: readonly (readonly string[])[]): string[] {
-  const widths = rows[0].map((_, column) => Math.max(...rows.map((row) => row[column].length)));
-  return rows.map((row) =>
-    row.map((cell, column) => column ? cell.padStart(widths[column]) : cell.padEnd(widths[column])).join("  ")
-      .trimEnd()
-  );
 }
 
 /** The lines of the live table: the nodes, then the links. `earlier` gives the rates. */
