@@ -16,6 +16,6 @@ export interface Channel {
   write(bytes: Uint8Array): Promise<void>;
   /** Ends our direction after what was written has gone out, and resolves then. */
   end(): Promise<void>;
-  /** Breaks the stream off at once, both ways; idempotent. */
+  /** Breaks the stream off at once, both ways; after `end` it lets what was sent arrive first. Idempotent. */
   destroy(reason?: Error): void;
 }

@@ -102,11 +102,6 @@ export class MessageAssembler {
   #message: Buffer | null = null;
   #filled = 0;
 
-  /** Whether a message is incomplete: no data frame may come then. */
-  get midMessage(): boolean {
-    return this.#message !== null;
-  }
-
   /** Takes the next piece; returns the whole message with its last one, and null before. Throws `protocol`. */
   push(frame: FragmentStart | Fragment): Uint8Array | null {
     const message = frame.kind === "fragment_start" ? this.#begin(frame) : this.#message;
