@@ -4,7 +4,6 @@
 import type { ApplyObserver } from "../apply/applier.ts";
 import type { Metrics } from "../metrics.ts";
 import type { SourceObserver } from "../source/source.ts";
-import { ageSeconds } from "./clock.ts";
 import type { Peer } from "./peer.ts";
 
 /** What is done about each type of conflict until policies can be chosen. */
@@ -41,10 +40,7 @@ export function applyObserver({ peer, sender, metrics, conflicts }: ApplyObserve
   return {
     transaction({ commitTimestamp, durationMs, changes }) {
       metrics.observeApplied(sender, durationMs / 1000);
-      if (peer === undefined) return;
-      peer.inbound.transactions++;
-      peer.inbound.changes += changes;
-      peer.inbound.lagSeconds = ageSeconds(commitTimestamp);
+      peer?.inbound.applied(commitTimestamp, changes);
     },
     change: (kind, count) => metrics.countChanges(sender, kind, count),
     conflict(type) {

@@ -8,12 +8,15 @@ import type { OutgoingBatch, SessionObserver, SessionPorts } from "../link/ports
 import { runSession } from "../link/session.ts";
 import type { Lsn } from "../lsn.ts";
 import { decodeCommit, MESSAGE_TYPE, messageType } from "../pgoutput/peek.ts";
-import { unixMs } from "./clock.ts";
+import { ageSeconds, unixMs } from "./clock.ts";
 
 /** Least time between two samples of the un-acked, milliseconds; bounds their number with a slow peer. */
 const SAMPLE_INTERVAL_MS = 100;
 /** Samples kept; beyond, every other one is dropped, so the oldest stays exact. */
 const MAX_SAMPLES = 1_000;
+
+/** After this long without a transaction a receiving session is not behind, milliseconds. */
+const QUIET_MS = 5_000;
 
 interface Sample {
   readonly endLsn: Lsn;
@@ -105,8 +108,25 @@ export class InboundProgress {
   lastError: { readonly error: MmliteError; readonly at: Date } | undefined;
   transactions = 0;
   changes = 0;
-  /** How long after its commit the last transaction was visible here, seconds; null before the first. */
-  lagSeconds: number | null = null;
+  #lastLagSeconds = 0;
+  #appliedAt = 0;
+
+  /**
+   * How long after its commit the last transaction became visible here, seconds; 0 once nothing has come for a
+   * while, and null while nothing can come.
+   */
+  get lagSeconds(): number | null {
+    if (this.state.name !== "streaming") return null;
+    return Date.now() - this.#appliedAt > QUIET_MS ? 0 : this.#lastLagSeconds;
+  }
+
+  /** A transaction that committed at `commitTimestamp` (microseconds since 2000-01-01 UTC) is visible here. */
+  applied(commitTimestamp: bigint, changes: number): void {
+    this.transactions++;
+    this.changes += changes;
+    this.#appliedAt = Date.now();
+    this.#lastLagSeconds = ageSeconds(commitTimestamp);
+  }
 
   enter(state: InboundState): void {
     this.state = state;
