@@ -1,19 +1,16 @@
 /**
- * The walsender connection: pgoutput messages out of one slot, and our position back into it.
+ * Opens the walsender connection that reads one slot through pgoutput.
  *
- * Reading is pulled: while nobody reads, the socket is paused and PostgreSQL keeps the WAL. Status updates run
- * on a timer of their own, so that a paused reader still answers before `wal_sender_timeout`. Protocol:
- * https://www.postgresql.org/docs/current/protocol-replication.html.
+ * Protocol: https://www.postgresql.org/docs/current/protocol-replication.html.
  */
-import type { Duplex } from "node:stream";
 // @ts-types="@types/pg"
 import pg from "pg";
-import { MmliteError, toMmliteError } from "../errors.ts";
-import { formatLsn, type Lsn, maxLsn, toLsn, ZERO_LSN } from "../lsn.ts";
-import { clientConnection, destroyClient, openClient } from "./client.ts";
-import { BACKEND_MESSAGE, decodeServerReport, MessageFramer } from "./copy_both.ts";
+import { MmliteError } from "../errors.ts";
+import { formatLsn, type Lsn } from "../lsn.ts";
+import { destroyClient, openClient } from "./client.ts";
 import { mapPostgresError } from "./errors.ts";
 import type { PostgresTarget } from "./target.ts";
+import { type ReplicationStream, WalsenderStream } from "./walsender_stream.ts";
 
 /**
  * Settings under which values are turned into text, the same on every node and those of the stock subscription
@@ -44,43 +41,8 @@ export interface ReplicationOptions {
   readonly signal?: AbortSignal;
 }
 
-/** What had arrived when it was read. */
-export interface ReplicationBatch {
-  /** Whole pgoutput messages in order, views into received chunks; servers up to 13 send empty ones too. */
-  readonly messages: readonly Uint8Array[];
-  /** Position of the last keepalive so far: every transaction that ends before it has come. */
-  readonly keepaliveLsn: Lsn;
-}
-
-/** An open walsender connection. */
-export interface ReplicationStream {
-  /** The next batch, once there is something. Throws what ended the stream, after all that came before it. */
-  read(): Promise<ReplicationBatch>;
-  /** Moves the flush position forward, never back; the server hears of it within {@link CONFIRM_INTERVAL_MS}. */
-  confirm(flushLsn: Lsn): void;
-  /** Tells the server the last position and ends; within a second, whatever state the server is in. */
-  close(): Promise<void>;
-}
-
-/** Shortest time between two status updates that follow {@link ReplicationStream.confirm}, milliseconds. */
-export const CONFIRM_INTERVAL_MS = 50;
 /** Longest time between status updates, milliseconds; the stock subscription's default. */
 const STATUS_INTERVAL_MS = 10_000;
-/** Bytes that may wait for the reader before the socket is paused; the message that crosses it comes on top. */
-const PENDING_LIMIT_BYTES = 1 << 20;
-/** How long the server may take to end the connection on close, milliseconds. */
-const CLOSE_TIMEOUT_MS = 1_000;
-
-/** XLogData: 'w', start of data, end of WAL, send time, then the payload. */
-const XLOG_DATA = 0x77;
-const XLOG_DATA_HEADER_BYTES = 25;
-/** Primary keepalive: 'k', end of WAL, send time, whether a reply is wanted. */
-const KEEPALIVE = 0x6b;
-const KEEPALIVE_BYTES = 18;
-/** Frontend message Terminate: 'X' and its length. */
-const TERMINATE = Uint8Array.of(0x58, 0, 0, 0, 4);
-/** 2000-01-01 in microseconds of the Unix epoch: PostgreSQL's own epoch. */
-const POSTGRES_EPOCH_US = 946_684_800_000_000n;
 
 /**
  * Opens a walsender session and starts the slot. A slot that another session still holds is a `transient`
@@ -97,8 +59,7 @@ export async function openReplicationStream(options: ReplicationOptions): Promis
   const doing = `read replication slot "${slot}"`;
   try {
     const timeoutMs = await readSenderTimeout(client);
-    const stream = new WalsenderStream(client, { doing, startLsn: options.startLsn });
-    signal?.addEventListener("abort", () => void stream.close(), { once: true });
+    const stream = new WalsenderStream(client, { doing, startLsn: options.startLsn, signal });
     await stream.start(startCommand(options), statusInterval(timeoutMs));
     if (signal?.aborted) throw new MmliteError("aborted", `Cannot ${doing}: stopped`);
     return stream;
@@ -125,189 +86,4 @@ async function readSenderTimeout(client: pg.Client): Promise<number> {
 
 function statusInterval(senderTimeoutMs: number): number {
   return senderTimeoutMs > 0 ? Math.min(STATUS_INTERVAL_MS, senderTimeoutMs / 3) : STATUS_INTERVAL_MS;
-}
-
-class WalsenderStream implements ReplicationStream {
-  readonly #client: pg.Client;
-  readonly #socket: Duplex;
-  readonly #doing: string;
-  readonly #framer = new MessageFramer((type, bytes, start, end) => this.#take(type, bytes, start, end));
-  readonly #started = Promise.withResolvers<void>();
-  readonly #closed = Promise.withResolvers<void>();
-  #messages: Uint8Array[] = [];
-  #pendingBytes = 0;
-  #fresh = false;
-  #wake: (() => void) | undefined;
-  #failure: MmliteError | undefined;
-  #closing = false;
-  #receivedLsn: Lsn;
-  /** The written position of the last status update. */
-  #reportedLsn: Lsn = ZERO_LSN;
-  #keepaliveLsn: Lsn = ZERO_LSN;
-  #flushLsn: Lsn;
-  #statusTimer: ReturnType<typeof setInterval> | undefined;
-  #soonTimer: ReturnType<typeof setTimeout> | undefined;
-  #statusSentAt = 0;
-
-  constructor(client: pg.Client, options: { doing: string; startLsn: Lsn }) {
-    this.#client = client;
-    this.#socket = clientConnection(client).stream;
-    this.#doing = options.doing;
-    this.#receivedLsn = options.startLsn;
-    this.#flushLsn = options.startLsn;
-  }
-
-  /** Takes the idle connection's socket over from the driver, sends `command` and awaits copy-both mode. */
-  async start(command: string, statusIntervalMs: number): Promise<void> {
-    this.#socket.removeAllListeners("data");
-    this.#socket.on("data", (chunk: Uint8Array) => this.#receive(chunk));
-    this.#socket.on("error", (error: Error) => this.#fail(mapPostgresError(error, this.#doing)));
-    this.#socket.on("close", () => {
-      this.#fail(this.#lost("the server closed the connection"));
-      this.#closed.resolve();
-    });
-    clientConnection(this.#client).query(command);
-    await this.#started.promise;
-    this.#statusTimer = setInterval(() => this.#sendStatus(), statusIntervalMs);
-  }
-
-  async read(): Promise<ReplicationBatch> {
-    while (!this.#fresh) {
-      if (this.#failure !== undefined) throw this.#failure;
-      await new Promise<void>((resolve) => this.#wake = resolve);
-    }
-    const messages = this.#messages;
-    this.#messages = [];
-    this.#pendingBytes = 0;
-    this.#fresh = false;
-    if (this.#socket.isPaused()) this.#socket.resume();
-    return { messages, keepaliveLsn: this.#keepaliveLsn };
-  }
-
-  confirm(flushLsn: Lsn): void {
-    if (flushLsn <= this.#flushLsn) return;
-    this.#flushLsn = flushLsn;
-    this.#scheduleStatus();
-  }
-
-  async close(): Promise<void> {
-    if (!this.#closing) {
-      this.#sendStatus();
-      this.#closing = true;
-      this.#fail(new MmliteError("aborted", `Cannot ${this.#doing}: stopped`));
-      // The server, which ends itself on Terminate, lets go of the slot before the connection is gone.
-      this.#socket.end(TERMINATE);
-      this.#socket.resume();
-    }
-    const timer = setTimeout(() => this.#socket.destroy(), CLOSE_TIMEOUT_MS);
-    await this.#closed.promise;
-    clearTimeout(timer);
-  }
-
-  #receive(chunk: Uint8Array): void {
-    if (this.#closing || this.#failure !== undefined) return;
-    try {
-      // A plain Uint8Array: views of it are cheaper than views of a Buffer.
-      this.#framer.push(new Uint8Array(chunk.buffer, chunk.byteOffset, chunk.byteLength));
-    } catch (error) {
-      this.#fail(toMmliteError(error));
-    }
-    if (this.#pendingBytes >= PENDING_LIMIT_BYTES) this.#socket.pause();
-    // Up to 12 the server sends no second keepalive before it has heard from us.
-    if (this.#receivedLsn > this.#reportedLsn) this.#scheduleStatus();
-    if (this.#fresh) this.#notify();
-  }
-
-  #take(type: number, bytes: Uint8Array, start: number, end: number): void {
-    switch (type) {
-      case BACKEND_MESSAGE.copyData:
-        return this.#takeCopyData(bytes, start, end);
-      case BACKEND_MESSAGE.copyBothResponse:
-        return this.#started.resolve();
-      case BACKEND_MESSAGE.errorResponse:
-        return this.#fail(mapPostgresError(decodeServerReport(bytes.subarray(start, end)), this.#doing));
-      case BACKEND_MESSAGE.noticeResponse:
-        return this.#takeNotice(bytes.subarray(start, end));
-      case BACKEND_MESSAGE.copyDone:
-      case BACKEND_MESSAGE.commandComplete:
-        return this.#fail(this.#lost("PostgreSQL is shutting down"));
-    }
-  }
-
-  #takeCopyData(bytes: Uint8Array, start: number, end: number): void {
-    if (bytes[start] === XLOG_DATA && end - start >= XLOG_DATA_HEADER_BYTES) {
-      this.#receivedLsn = maxLsn(this.#receivedLsn, readLsn(bytes, start + 1));
-      this.#messages.push(bytes.subarray(start + XLOG_DATA_HEADER_BYTES, end));
-      this.#pendingBytes += end - start;
-      this.#fresh = true;
-    } else if (bytes[start] === KEEPALIVE && end - start === KEEPALIVE_BYTES) {
-      this.#keepaliveLsn = maxLsn(this.#keepaliveLsn, readLsn(bytes, start + 1));
-      this.#receivedLsn = maxLsn(this.#receivedLsn, this.#keepaliveLsn);
-      this.#fresh = true;
-      if (bytes[end - 1] === 1) this.#sendStatus();
-    } else {
-      this.#fail(new MmliteError("protocol", `Cannot ${this.#doing}: unknown copy message`));
-    }
-  }
-
-  /** From 18 on a missing publication is only a warning, and its changes would be skipped in silence. */
-  #takeNotice(body: Uint8Array): void {
-    const report = decodeServerReport(body);
-    if (report.code !== "55000" || !report.message.includes("publication")) return;
-    this.#fail(new MmliteError("slot_lost", `Cannot ${this.#doing}: ${report.message}`));
-  }
-
-  #scheduleStatus(): void {
-    if (this.#soonTimer !== undefined || this.#closing || this.#failure !== undefined) return;
-    const wait = Math.max(0, this.#statusSentAt + CONFIRM_INTERVAL_MS - Date.now());
-    this.#soonTimer = setTimeout(() => this.#sendStatus(), wait);
-  }
-
-  #sendStatus(): void {
-    clearTimeout(this.#soonTimer);
-    this.#soonTimer = undefined;
-    if (this.#closing || this.#failure !== undefined || !this.#socket.writable) return;
-    this.#statusSentAt = Date.now();
-    this.#reportedLsn = maxLsn(this.#receivedLsn, this.#flushLsn);
-    this.#socket.write(encodeStatus(this.#reportedLsn, this.#flushLsn));
-  }
-
-  #lost(why: string): MmliteError {
-    return new MmliteError("unreachable", `Cannot ${this.#doing}: ${why}`);
-  }
-
-  /** The first failure ends the stream; the reader sees it after what came before. */
-  #fail(failure: MmliteError): void {
-    if (this.#failure !== undefined) return;
-    this.#failure = failure;
-    clearInterval(this.#statusTimer);
-    clearTimeout(this.#soonTimer);
-    this.#started.reject(failure);
-    this.#notify();
-    if (!this.#closing) destroyClient(this.#client);
-  }
-
-  #notify(): void {
-    this.#wake?.();
-    this.#wake = undefined;
-  }
-}
-
-function readLsn(bytes: Uint8Array, at: number): Lsn {
-  const view = new DataView(bytes.buffer, bytes.byteOffset + at, 8);
-  return toLsn(view.getBigUint64(0));
-}
-
-/** CopyData with a standby status update: written, flushed and applied position, our clock, no reply wanted. */
-function encodeStatus(writtenLsn: Lsn, flushLsn: Lsn): Uint8Array {
-  const bytes = new Uint8Array(39);
-  const view = new DataView(bytes.buffer);
-  bytes[0] = BACKEND_MESSAGE.copyData;
-  view.setUint32(1, 38);
-  bytes[5] = 0x72;
-  view.setBigUint64(6, writtenLsn);
-  view.setBigUint64(14, flushLsn);
-  view.setBigUint64(22, flushLsn);
-  view.setBigInt64(30, BigInt(Date.now()) * 1000n - POSTGRES_EPOCH_US);
-  return bytes;
 }

@@ -4,7 +4,8 @@
  * `Source` is what the rest of the program knows; that a slot feeds it may change.
  */
 import { type Lsn, maxLsn, ZERO_LSN } from "../lsn.ts";
-import { openReplicationStream, type ReplicationOptions, type ReplicationStream } from "../pg/replication.ts";
+import { openReplicationStream, type ReplicationOptions } from "../pg/replication.ts";
+import type { ReplicationStream } from "../pg/walsender_stream.ts";
 import { type Filtered, TransactionFilter } from "./filter.ts";
 
 /** Some whole messages, in order. */

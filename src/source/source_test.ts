@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { type Lsn, toLsn, ZERO_LSN } from "../lsn.ts";
 import type { Message } from "../pgoutput/message.ts";
-import type { ReplicationBatch, ReplicationStream } from "../pg/replication.ts";
+import type { ReplicationBatch, ReplicationStream } from "../pg/walsender_stream.ts";
 import { encodeMessage } from "../../tests/support/pgoutput_encode.ts";
 import { SlotSource, type SourceBatch } from "./source.ts";
 
