@@ -3,6 +3,7 @@
  *
  * Never for the replication stream, COPY or apply: those need one session each under our own control.
  */
+import { connect, type Socket } from "node:net";
 import postgres from "postgres";
 import { mapPostgresError } from "./errors.ts";
 import type { Query, Row } from "./query.ts";
@@ -68,6 +69,7 @@ function openPool(target: PostgresTarget, applicationName: string): postgres.Sql
     username: target.user,
     ...(target.password === undefined ? {} : { password: target.password }),
     ssl: target.ssl,
+    ...{ socket: () => openSocket(target) },
     max: POOL_SIZE,
     idle_timeout: IDLE_TIMEOUT_S,
     connect_timeout: CONNECT_TIMEOUT_S,
@@ -81,11 +83,24 @@ function openPool(target: PostgresTarget, applicationName: string): postgres.Sql
       TimeZone: "UTC",
       statement_timeout: 0,
       default_transaction_read_only: false,
+      // Two nodes may add each other at once: an update that meets another waits, and does not fail.
+      default_transaction_isolation: "read committed",
+      standard_conforming_strings: "on",
     },
     types: {
       text: { to: 25, from: TEXT_TYPES, serialize: String, parse: (text: string) => text },
     },
   });
+}
+
+/**
+ * A socket that fails when the other end closes it. The package takes a close before the first answer for a reason
+ * to connect again, at once and for ever: a proxy whose server is away would be dialled in a tight loop.
+ */
+function openSocket({ host, port }: PostgresTarget): Socket {
+  const socket = host.startsWith("/") ? connect(`${host}/.s.PGSQL.${port}`) : connect(port, host);
+  socket.once("end", () => socket.destroy(new Error("The server closed the connection")));
+  return socket;
 }
 
 /** Rows of the last of several statements; of the only one otherwise. */
