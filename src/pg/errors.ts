@@ -109,7 +109,7 @@ const GRANTS: readonly { pattern: RegExp; hint: string }[] = [
     hint: "Add pgoutput to output_plugin_libraries and reload PostgreSQL",
   },
   {
-    pattern: /replication|walsender|REPLICATION/,
+    pattern: /replication|wal ?sender/i,
     hint: "ALTER ROLE … REPLICATION for the role that connects",
   },
   {

@@ -1,0 +1,125 @@
+/** Connecting to real servers and keeping slots on them: what is refused, and what it says. */
+import assert from "node:assert/strict";
+import type { ErrorKind, MmliteError } from "../src/errors.ts";
+import { closeClient, openClient } from "../src/pg/client.ts";
+import { queryWith } from "../src/pg/query.ts";
+import { dropSlot, ensureSlot, readSlots, requireSlot } from "../src/pg/slots.ts";
+import { preferSocket } from "../src/pg/socket.ts";
+import { parsePostgresUrl } from "../src/pg/target.ts";
+import { freePort } from "./support/scratch.ts";
+import { startPostgres } from "./support/postgres.ts";
+import { drain, makeSlotBed } from "./support/slot_bed.ts";
+
+async function refusal(url: string, { replication = false } = {}): Promise<MmliteError> {
+  const target = await parsePostgresUrl(url, {});
+  try {
+    await closeClient(await openClient(target, { applicationName: "mmlite test", replication }));
+  } catch (error) {
+    assert.doesNotMatch((error as Error).message, /hush/);
+    return error as MmliteError;
+  }
+  throw new Error(`connected to ${url}`);
+}
+
+Deno.test("a connection that is refused says why and what to do", async () => {
+  await using server = await startPostgres({ major: 18, authMethod: "scram-sha-256" });
+  await server.sql("postgres", "CREATE ROLE app LOGIN PASSWORD 'right'; CREATE ROLE \"no login\"");
+  const tcp = (password?: string) => server.url("postgres", { tcp: true, user: "app", password });
+  const cases: [string, ErrorKind, RegExp][] = [
+    [`postgres://app:hush@127.0.0.1:${freePort()}/postgres`, "unreachable", /connection refused/],
+    [`postgres:///app?host=/nonexistent`, "unreachable", /app at \/nonexistent:5432: no such socket/],
+    [`postgres://app:hush@no-such-host.invalid/app`, "unreachable", /no-such-host.invalid:5432/],
+    [tcp("hush"), "permission", /password authentication failed for user "app"/],
+    [tcp(), "permission", /the server asks user "app" for a password/],
+    [server.url("nowhere"), "config", /database "nowhere" does not exist/],
+    [`${tcp("right")}?sslmode=require`, "config", /the server does not speak TLS/],
+  ];
+  for (const [url, kind, message] of cases) {
+    const error = await refusal(url);
+    assert.equal(error.kind, kind, error.message);
+    assert.match(error.message, message);
+  }
+  const error = await refusal(tcp("right"), { replication: true });
+  assert.equal(error.kind, "permission");
+  assert.match(error.hint, /ALTER ROLE … REPLICATION/);
+});
+
+Deno.test("values come as the text that the server sent, under the session's settings", async () => {
+  await using server = await startPostgres({ major: 10 });
+  const target = await parsePostgresUrl(server.url(), {});
+  const client = await openClient(target, {
+    applicationName: "mmlite test",
+    settings: { application_name: "with blank \\ and backslash", datestyle: "SQL, DMY" },
+  });
+  const [row] = await queryWith(client)(
+    "SELECT 1.50::numeric AS n, true AS b, date '2020-01-31' AS d, NULL AS z, '\\x00ff'::bytea AS y, $1::text AS p",
+    ["é"],
+  );
+  assert.deepEqual({ ...row }, { n: "1.50", b: "t", d: "31/01/2020", z: null, y: "\\x00ff", p: "é" });
+  await closeClient(client);
+});
+
+Deno.test("a loopback address gives way to the socket of the same server", async () => {
+  await using server = await startPostgres({ major: 18 });
+  const tcp = await parsePostgresUrl(server.url("postgres", { tcp: true }), {});
+  assert.deepEqual(await preferSocket(tcp), { ...tcp, host: server.host });
+  const socket = await parsePostgresUrl(server.url(), {});
+  assert.equal(await preferSocket(socket), socket);
+  await server.restart({ unix_socket_directories: "" });
+  assert.equal(await preferSocket(tcp), tcp);
+});
+
+for (const major of [10, 13, 18] as const) {
+  Deno.test(`slots of PostgreSQL ${major} are made once, looked at, and dropped while in use`, async () => {
+    await using server = await startPostgres({ major, settings: { max_replication_slots: "2" } });
+    await using bed = await makeSlotBed(server, {
+      name: "app",
+      schema: "CREATE TABLE t (id int PRIMARY KEY)",
+    });
+    const { query, slot } = bed;
+    await assert.rejects(requireSlot(query, slot), { kind: "slot_lost" });
+    await bed.publish();
+    const made = await ensureSlot(query, slot);
+    assert.equal(made.created, true);
+    assert.deepEqual(await ensureSlot(query, slot), { created: false, lsn: made.lsn });
+    assert.equal(await requireSlot(query, slot), made.lsn);
+
+    const ended = drain(await bed.source());
+    const [state] = await readSlots(query, "mmlite_");
+    assert.equal(state.lost, false);
+    assert.ok(state.activePid !== null && state.retainedBytes >= 0n);
+    assert.equal(state.walStatus, major >= 13 ? "reserved" : null);
+    await dropSlot(query, slot);
+    await dropSlot(query, slot);
+    assert.equal((await ended as MmliteError).kind, "unreachable");
+    assert.deepEqual(await readSlots(query, "mmlite_"), []);
+
+    await query("SELECT pg_create_physical_replication_slot('mmlite_x')");
+    await assert.rejects(ensureSlot(query, "mmlite_x"), { kind: "conflict", message: /physical/ });
+    await ensureSlot(query, slot);
+    await assert.rejects(ensureSlot(query, "mmlite_y"), { kind: "transient", hint: /max_replication_slots/ });
+  });
+}
+
+Deno.test("a slot that lost its WAL is named so, before and while it is read", async () => {
+  const settings = { max_slot_wal_keep_size: "1MB", min_wal_size: "32MB", max_wal_size: "32MB" };
+  await using server = await startPostgres({ major: 18, settings });
+  await using bed = await makeSlotBed(server, { name: "app", schema: "CREATE TABLE t (id int PRIMARY KEY)" });
+  await bed.ensureSlot();
+  await bed.query(
+    "SELECT pg_logical_emit_message(false, 'x', repeat('x', 1000000)) FROM generate_series(1, 40)",
+  );
+  for (let round = 0; round < 3; round++) {
+    await bed.query("SELECT pg_switch_wal()");
+    await bed.query("CHECKPOINT");
+  }
+  assert.equal((await readSlots(bed.query, bed.slot))[0].lost, true);
+  await assert.rejects(requireSlot(bed.query, bed.slot), { kind: "slot_lost", message: /removed the WAL/ });
+  await assert.rejects(bed.source(), { kind: "slot_lost" });
+});
+
+Deno.test("a server without logical decoding says which setting to change", async () => {
+  await using server = await startPostgres({ major: 18, settings: { wal_level: "replica" } });
+  await using bed = await makeSlotBed(server, { name: "app", schema: "CREATE TABLE t (id int PRIMARY KEY)" });
+  await assert.rejects(bed.ensureSlot(), { kind: "server_setting", hint: /wal_level = logical/ });
+});
