@@ -40,6 +40,7 @@ const SETTINGS: Readonly<Record<string, string>> = {
   extra_float_digits: "3",
   bytea_output: "hex",
   xmloption: "content",
+  array_nulls: "on",
   lc_monetary: "C",
   timezone: "UTC",
   client_min_messages: "notice",
