@@ -1,0 +1,181 @@
+/** Every type in its awkward corners, between releases whose databases print and read values differently. */
+import assert from "node:assert/strict";
+// @ts-types="@types/pg"
+import type pg from "pg";
+import { arrived, type ClusterMember, startCluster } from "./support/cluster.ts";
+import { copyOut } from "./support/copy_out.ts";
+import { startPostgres } from "./support/postgres.ts";
+import { CORPUS, type CorpusColumn, corpusSchema } from "./support/type_corpus.ts";
+
+/** What both ends print under when they are compared. */
+const PRINTED_WITH = `SET datestyle = 'ISO, YMD'; SET timezone = 'UTC'; SET intervalstyle = 'postgres';
+  SET extra_float_digits = 3; SET bytea_output = 'hex'; SET xmloption = 'content'; SET client_encoding = 'UTF8';
+  SET lc_monetary = 'C'; SET search_path = ''; SET quote_all_identifiers = off`;
+
+/** Everything that changes how values are printed or read. */
+const SETTINGS: readonly Readonly<Record<string, string>>[] = [
+  {
+    datestyle: "'German'",
+    timezone: "'America/St_Johns'",
+    intervalstyle: "'sql_standard'",
+    extra_float_digits: "'-10'",
+    bytea_output: "'escape'",
+    xmloption: "'document'",
+    standard_conforming_strings: "off",
+    array_nulls: "off",
+    client_encoding: "'LATIN1'",
+    lc_monetary: "'C.UTF-8'",
+    lc_numeric: "'C.UTF-8'",
+    lc_time: "'C.UTF-8'",
+    search_path: "'Other schema'",
+    quote_all_identifiers: "on",
+    transform_null_equals: "on",
+    default_transaction_isolation: "'serializable'",
+  },
+  {
+    datestyle: "'SQL, DMY'",
+    timezone: "'Asia/Kathmandu'",
+    intervalstyle: "'iso_8601'",
+    extra_float_digits: "0",
+    bytea_output: "'escape'",
+    xmloption: "'document'",
+    backslash_quote: "off",
+    escape_string_warning: "off",
+    client_encoding: "'SQL_ASCII'",
+    search_path: "public, pg_catalog",
+    row_security: "off",
+    default_transaction_isolation: "'repeatable read'",
+  },
+];
+
+/** What tells the old row to the receiver: its key, all of it beside a key, or all of it alone. */
+const TABLES = {
+  by_key: "ALTER TABLE public.by_key ADD PRIMARY KEY (id)",
+  whole_row: "ALTER TABLE public.whole_row ADD PRIMARY KEY (id), REPLICA IDENTITY FULL",
+  without_key: "ALTER TABLE public.without_key REPLICA IDENTITY FULL",
+} as const;
+
+/** One row for each value of the column that has the most, one more without values. */
+const ROWS = Math.max(...CORPUS.map(({ values }) => values.length)) + 1;
+
+function schemaFor(major: number, columns: readonly CorpusColumn[]): string {
+  const list = columns.map(({ name, type }) => `${name} ${type}`).join(", ");
+  const tables = Object.entries(TABLES).map(([table, identity]) =>
+    `CREATE TABLE public.${table} (id int NOT NULL, ${list}); ${identity};`
+  );
+  // Names of types are those of public, whatever the database's own path is.
+  return `SET search_path = public; SET array_nulls = on; SET client_encoding = 'UTF8'; ${
+    corpusSchema(major)
+  } ${tables.join("\n")}`;
+}
+
+/** The value of a column in the row whose `id` is the SQL expression given. */
+function valueOf({ type, values }: CorpusColumn, id: string): string {
+  const cases = values.map((value, index) => `WHEN ${index} THEN (${value})::${type}`);
+  return `CASE (${id}) % ${values.length} ${cases.join(" ")} END`;
+}
+
+async function insertRows(client: pg.Client, table: string, options: Writing): Promise<void> {
+  const { columns, firstId } = options;
+  for (let id = firstId; id < firstId + ROWS - 1; id++) {
+    const values = columns.map(({ type, values }) => `(${values[id % values.length]})::${type}`);
+    await client.query(`INSERT INTO public.${table} VALUES (${[id, ...values].join(", ")})`);
+  }
+  const empty = columns.filter(({ type }) => type === "positive").map(({ name }) => name);
+  await client.query(
+    `INSERT INTO public.${table} (id, ${empty}) VALUES (${firstId + ROWS - 1}, ${empty.map(() => 1)})`,
+  );
+}
+
+interface Writing {
+  readonly columns: readonly CorpusColumn[];
+  readonly firstId: number;
+}
+
+/** Each column alone, in one row if the others travel along with it, then all of them in all rows. */
+async function updateRows(client: pg.Client, table: string, { columns, firstId }: Writing): Promise<void> {
+  const mine = `id >= ${firstId} AND id < ${firstId + ROWS}`;
+  const rows = table === "by_key" ? mine : `id = ${firstId + 1}`;
+  for (const column of columns) {
+    await client.query(
+      `UPDATE public.${table} SET ${column.name} = ${valueOf(column, "id + 1")} WHERE ${rows}`,
+    );
+  }
+  const all = columns.map((column) => `${column.name} = ${valueOf(column, "id + 2")}`);
+  await client.query(`UPDATE public.${table} SET ${all.join(", ")} WHERE ${mine}`);
+}
+
+async function deleteRows(client: pg.Client, table: string): Promise<void> {
+  await client.query(`DELETE FROM public.${table} WHERE id % 3 = 0`);
+}
+
+const WRITES = { insert: insertRows, update: updateRows, delete: deleteRows } as const;
+
+async function assertEqual(
+  members: readonly ClusterMember[],
+  columns: readonly CorpusColumn[],
+): Promise<void> {
+  for (const table of Object.keys(TABLES)) {
+    const list = columns.map(({ name, compare = "%" }) => compare.replace("%", name)).join(", ");
+    const command = `COPY (SELECT id, ${list} FROM public.${table} ORDER BY id) TO STDOUT`;
+    const [left, right] = await Promise.all(members.map(async ({ server, database }) => {
+      const client = await server.connect(database);
+      try {
+        await client.query(PRINTED_WITH);
+        return await copyOut(client, command);
+      } finally {
+        await client.end();
+      }
+    }));
+    assert.ok(left.length > 0);
+    if (left.equals(right)) continue;
+    assert.deepEqual(differences(right, left, columns), [], `${table} differs`);
+    assert.fail(`${table} differs`);
+  }
+}
+
+/** The values that differ between two COPYs, shortened, one a line. */
+function differences(actual: Uint8Array, expected: Uint8Array, columns: readonly CorpusColumn[]): string[] {
+  const [left, right] = [actual, expected].map((bytes) =>
+    new TextDecoder().decode(bytes).split("\n").map((line) => line.split("\t"))
+  );
+  if (left.length !== right.length) return [`${left.length} lines instead of ${right.length}`];
+  return left.flatMap((line, row) =>
+    line.flatMap((value, column) => {
+      if (value === right[row][column]) return [];
+      const name = columns[column - 1]?.name ?? "id";
+      return [
+        `row ${line[0]}, ${name}: ${value.slice(0, 200)} instead of ${right[row][column].slice(0, 200)}`,
+      ];
+    })
+  );
+}
+
+for (const major of [17, 13, 10] as const) {
+  Deno.test(`every type stays the same byte for byte between PostgreSQL 18 and ${major}`, async (t) => {
+    const columns = CORPUS.filter(({ since = 10 }) => since <= major);
+    await using newer = await startPostgres({ major: 18 });
+    await using older = await startPostgres({ major });
+    await using cluster = await startCluster(
+      "types",
+      [newer, older].map((server, index) => ({
+        server,
+        name: `n${server.major}`,
+        schema: schemaFor(major, columns),
+        settings: SETTINGS[index],
+      })),
+    );
+    for (const [index, from] of cluster.members.entries()) {
+      const to = cluster.members[1 - index];
+      const writing = { columns, firstId: 1 + 1000 * index };
+      for (const [what, write] of Object.entries(WRITES)) {
+        const done = await t.step(`${what} on ${from.server.major}`, async () => {
+          for (const table of Object.keys(TABLES)) await write(from.client, table, writing);
+          await arrived(from, to);
+          await assertEqual([from, to], columns);
+        });
+        if (!done) return;
+      }
+    }
+  });
+}
