@@ -14,10 +14,19 @@ import {
   ensureTemplate,
   SERVER_ENVIRONMENT,
 } from "./postgres_binaries.ts";
+import {
+  addSettings,
+  isReady,
+  removeSharedMemory,
+  type ServerSettings,
+  SUPERUSER,
+  writeAccessRules,
+} from "./postgres_data_dir.ts";
 import type { PostgresMajor } from "./postgres_packages.ts";
 import { childrenOf, running, signalProcess } from "./processes.ts";
-import { freePort, giveToServer, makeScratch, removeScratch, serverUser } from "./scratch.ts";
+import { freePort, makeScratch, removeScratch, serverUser } from "./scratch.ts";
 
+export type { ServerSettings } from "./postgres_data_dir.ts";
 export { POSTGRES_MAJORS, type PostgresMajor } from "./postgres_packages.ts";
 
 /** Time allowed for a server to accept connections, milliseconds; recovery after a crash included. */
@@ -26,15 +35,10 @@ const START_TIMEOUT_MS = 60_000;
 const STOP_TIMEOUT_MS = 60_000;
 /** How many ports are tried when another process takes the chosen one first. */
 const PORT_ATTEMPTS = 5;
-/** The superuser, who always may connect over the socket without a password. */
-const SUPERUSER = "postgres";
 
 /** How a server ends: `smart` waits for clients, `fast` disconnects them, `immediate` needs recovery after it. */
 export type StopMode = "smart" | "fast" | "immediate";
 const STOP_SIGNALS = { smart: "SIGTERM", fast: "SIGINT", immediate: "SIGQUIT" } as const;
-
-/** Settings of postgresql.conf by name. */
-export type ServerSettings = Readonly<Record<string, string>>;
 
 /** What kind of server to start; only the major release has no default. */
 export interface StartOptions {
@@ -116,8 +120,8 @@ export async function startPostgres(options: StartOptions): Promise<PostgresServ
   const server = new EmbeddedServer(major, { binaries, directory });
   try {
     await copyCluster(template, server.dataDir);
-    await server.writeAccessRules(options.authMethod ?? "trust");
-    await server.writeSettings({
+    await writeAccessRules(server.dataDir, options.authMethod ?? "trust");
+    await addSettings(server.dataDir, {
       ...defaultSettings(major),
       unix_socket_directories: directory,
       ...options.settings,
@@ -139,6 +143,7 @@ class EmbeddedServer implements PostgresServer {
   readonly #leash: Leash;
   #port = 0;
   #postmaster: Deno.ChildProcess | undefined;
+  #stopped: Promise<void> = Promise.resolve();
 
   constructor(major: PostgresMajor, places: { binaries: string; directory: string }) {
     this.major = major;
@@ -187,31 +192,6 @@ class EmbeddedServer implements PostgresServer {
     await this.sql("postgres", `CREATE DATABASE ${pg.escapeIdentifier(name)}`);
   }
 
-  async writeAccessRules(method: string): Promise<void> {
-    const rules = [`local all ${SUPERUSER} trust`, `local replication ${SUPERUSER} trust`];
-    for (const place of ["local", "host"]) {
-      const address = place === "host" ? "127.0.0.1/32" : "";
-      for (const database of ["all", "replication"]) {
-        rules.push(`${place} ${database} all ${address} ${method}`);
-      }
-    }
-    await this.#writeAsServer("pg_hba.conf", rules.join("\n") + "\n");
-  }
-
-  async writeSettings(settings: ServerSettings): Promise<void> {
-    const lines = Object.entries(settings).map(([name, value]) =>
-      `${name} = '${value.replaceAll("'", "''")}'`
-    );
-    const file = join(this.dataDir, "postgresql.conf");
-    await this.#writeAsServer("postgresql.conf", await Deno.readTextFile(file) + lines.join("\n") + "\n");
-  }
-
-  async #writeAsServer(name: string, text: string): Promise<void> {
-    const file = join(this.dataDir, name);
-    await Deno.writeTextFile(file, text);
-    await giveToServer(file);
-  }
-
   async startOnFreePort(port: number | undefined): Promise<void> {
     for (let attempt = 1;; attempt++) {
       this.#port = port ?? freePort();
@@ -227,17 +207,26 @@ class EmbeddedServer implements PostgresServer {
 
   async start(settings: ServerSettings = {}): Promise<void> {
     if (this.#postmaster) return;
-    await this.writeSettings(settings);
-    // The shell only redirects: `exec` makes its process the postmaster.
+    await addSettings(this.dataDir, settings);
+    const { pid } = await this.#spawn();
+    const settled = async () => !this.#postmaster || await isReady(this.dataDir, pid);
+    try {
+      await eventually(`PostgreSQL ${this.major} to start`, settled, {
+        timeoutMs: START_TIMEOUT_MS,
+        intervalMs: 20,
+      });
+      if (!this.#postmaster) throw new Error(`Cannot start PostgreSQL ${this.major}: it exited`);
+    } catch (thrown) {
+      await this.kill();
+      throw new Error(`${(thrown as Error).message}; its log:\n${await this.log()}`, { cause: thrown });
+    }
+  }
+
+  async #spawn(): Promise<Deno.ChildProcess> {
+    const program = join(this.#binaries, "bin/postgres");
     const postmaster = new Deno.Command("sh", {
-      args: [
-        "-c",
-        'exec "$1" -D "$2" >>"$3" 2>&1',
-        "sh",
-        join(this.#binaries, "bin/postgres"),
-        this.dataDir,
-        this.#logFile,
-      ],
+      // The shell only redirects: `exec` makes its process the postmaster.
+      args: ["-c", 'exec "$1" -D "$2" >>"$3" 2>&1', "sh", program, this.dataDir, this.#logFile],
       cwd: this.host,
       clearEnv: true,
       env: SERVER_ENVIRONMENT,
@@ -249,33 +238,17 @@ class EmbeddedServer implements PostgresServer {
     }).spawn();
     this.#postmaster = postmaster;
     await this.#leash.hold(postmaster.pid);
-    let exited = false;
-    postmaster.status.then(() => exited = true);
-    try {
-      await eventually(
-        `PostgreSQL ${this.major} to start`,
-        async () => exited || await this.#isReady(),
-        { timeoutMs: START_TIMEOUT_MS, intervalMs: 20 },
-      );
-      if (exited) throw new Error(`Cannot start PostgreSQL ${this.major}: it exited`);
-    } catch (thrown) {
-      await this.kill();
-      throw new Error(`${(thrown as Error).message}; its log:\n${await this.log()}`, { cause: thrown });
-    }
-  }
-
-  /** The postmaster writes its state into the eighth line of its lock file, for pg_ctl to read. */
-  async #isReady(): Promise<boolean> {
-    const lines = (await Deno.readTextFile(join(this.dataDir, "postmaster.pid"))).split("\n");
-    return lines[0] === String(this.pid) && lines[7]?.trim() === "ready";
+    this.#stopped = postmaster.status.then(async () => {
+      this.#postmaster = undefined;
+      await this.#leash.hold(0);
+    });
+    return postmaster;
   }
 
   async stop(mode: StopMode = "fast"): Promise<void> {
-    const postmaster = this.#postmaster;
-    if (!postmaster) return;
-    signalProcess(postmaster.pid, STOP_SIGNALS[mode]);
-    await within(`PostgreSQL ${this.major} to stop`, STOP_TIMEOUT_MS, postmaster.status);
-    await this.#markStopped();
+    if (!this.#postmaster) return;
+    signalProcess(this.#postmaster.pid, STOP_SIGNALS[mode]);
+    await within(`PostgreSQL ${this.major} to stop`, STOP_TIMEOUT_MS, this.#stopped);
   }
 
   async restart(settings?: ServerSettings): Promise<void> {
@@ -291,16 +264,10 @@ class EmbeddedServer implements PostgresServer {
     const children = await childrenOf(postmaster.pid);
     signalProcess(postmaster.pid, "SIGKILL");
     for (const child of children) signalProcess(child, "SIGKILL");
-    await postmaster.status;
+    await this.#stopped;
     await eventually("killed server processes to end", async () => !(await running(children)).length, {
       intervalMs: 5,
     });
-    await this.#markStopped();
-  }
-
-  async #markStopped(): Promise<void> {
-    this.#postmaster = undefined;
-    await this.#leash.hold(0);
   }
 
   async log(): Promise<string> {
@@ -309,16 +276,8 @@ class EmbeddedServer implements PostgresServer {
 
   async [Symbol.asyncDispose](): Promise<void> {
     if (this.#postmaster) await this.stop("immediate");
-    else await this.#removeSharedMemory();
+    else await removeSharedMemory(this.dataDir);
     await removeScratch(this.host);
     await this.#leash.release();
-  }
-
-  /** A killed postmaster leaves a small System V segment behind, named in the seventh line of its lock file. */
-  async #removeSharedMemory(): Promise<void> {
-    const lock = await Deno.readTextFile(join(this.dataDir, "postmaster.pid")).catch(() => "");
-    const id = lock.split("\n")[6]?.trim().split(/\s+/)[1];
-    if (!id) return;
-    await new Deno.Command("ipcrm", { args: ["-m", id], stdout: "null", stderr: "null" }).output();
   }
 }
