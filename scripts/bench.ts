@@ -1,0 +1,123 @@
+/**
+ * `deno task bench [--quick] [--only W]… [--json FILE] [--pairs N]`: mmlite against the subscription that is built
+ * into PostgreSQL, on the same data, in turn.
+ *
+ * Both commit without waiting for the disk (`synchronous_commit = off`, the default of the built-in worker), with
+ * fsync on and commit timestamps kept. `--quick` takes about a minute: fewer rows, one pair, no unix socket. The
+ * last line is one sentence; the exit code is 1 if a receiver did not hold what was sent.
+ */
+import { parseArgs } from "node:util";
+import process from "node:process";
+import { type Bed, openBed } from "./bench/bed.ts";
+import { builtinRival } from "./bench/builtin.ts";
+import { type CatchUp, catchUp } from "./bench/catch_up.ts";
+import { describeMachine, formatResults, type Machine, summarySentence } from "./bench/report.ts";
+import { summariseCatchUp, summariseSteady, type WorkloadResult } from "./bench/results.ts";
+import type { Rival } from "./bench/rival.ts";
+import { startSidecars } from "./bench/sidecars.ts";
+import { keepUp, RATES } from "./bench/steady.ts";
+import { BACKLOGS } from "./bench/workloads.ts";
+
+/** The steady workload's name; its results have one for each rate. */
+const STEADY = "mixed-small";
+
+/** How much is run. */
+interface Extent {
+  readonly pairs: number;
+  /** Share of each backlog. */
+  readonly size: number;
+  /** How long each steady rate is held, seconds. */
+  readonly steadySeconds: number;
+  readonly unixSocket: boolean;
+}
+
+const WHOLE: Extent = { pairs: 5, size: 1, steadySeconds: 10, unixSocket: true };
+const QUICK: Extent = { pairs: 1, size: 0.05, steadySeconds: 3, unixSocket: false };
+
+async function startRivals(
+  bed: Bed,
+  { stack, unixSocket }: { stack: AsyncDisposableStack; unixSocket: boolean },
+): Promise<Rival[]> {
+  const sidecars = await startSidecars(bed, stack);
+  const overTcp = builtinRival({ unixSocket: false });
+  return unixSocket ? [overTcp, sidecars, builtinRival({ unixSocket })] : [overTcp, sidecars];
+}
+
+async function runBacklog(bed: Bed, name: string, extent: Extent): Promise<WorkloadResult[]> {
+  const runs = await catchUp(bed, {
+    backlog: BACKLOGS[name](extent.size),
+    pairs: extent.pairs,
+    startRivals: (stack) => startRivals(bed, { stack, unixSocket: extent.unixSocket }),
+    onRun: (run: CatchUp) => progress(name, run.rival, `${run.rate.toFixed(0)} changes/s`),
+  });
+  return [summariseCatchUp(name, runs)];
+}
+
+async function runSteady(bed: Bed, extent: Extent): Promise<WorkloadResult[]> {
+  const runs = await keepUp(bed, {
+    pairs: extent.pairs,
+    seconds: extent.steadySeconds,
+    startRivals: (stack) => startRivals(bed, { stack, unixSocket: false }),
+    onRun: ({ rival, rate, p50, p99 }) =>
+      progress(`${STEADY}-${rate}`, rival, `p50 ${p50.toFixed(2)} ms, p99 ${p99.toFixed(2)} ms`),
+  });
+  return RATES.map((rate) => summariseSteady(`${STEADY}-${rate}`, runs.filter((run) => run.rate === rate)));
+}
+
+function progress(workload: string, rival: string, measured: string): void {
+  console.error(`${workload.padEnd(17)} ${rival.padEnd(13)} ${measured}`);
+}
+
+async function runBench(wanted: readonly string[], extent: Extent): Promise<[Machine, WorkloadResult[]]> {
+  await using stack = new AsyncDisposableStack();
+  const bed = await openBed(stack);
+  const [{ version }] = await bed.publisher.sql(
+    "postgres",
+    "SELECT current_setting('server_version') AS version",
+  );
+  const machine = describeMachine(version);
+  const results: WorkloadResult[] = [];
+  for (const name of wanted) {
+    results.push(...name === STEADY ? await runSteady(bed, extent) : await runBacklog(bed, name, extent));
+  }
+  return [machine, results];
+}
+
+async function main(): Promise<number> {
+  const { values } = parseArgs({
+    options: {
+      quick: { type: "boolean", default: false },
+      only: { type: "string", multiple: true },
+      json: { type: "string" },
+      pairs: { type: "string" },
+    },
+  });
+  const names = [...Object.keys(BACKLOGS), STEADY];
+  const wanted = values.only ?? names;
+  const unknown = wanted.find((name) => !names.includes(name));
+  if (unknown !== undefined) {
+    console.error(`Cannot run "${unknown}": the workloads are ${names.join(", ")}`);
+    return 64;
+  }
+  const extent = values.quick ? QUICK : WHOLE;
+  const pairs = values.pairs === undefined ? extent.pairs : Number(values.pairs);
+  if (!Number.isInteger(pairs) || pairs < 1) {
+    console.error("Cannot run the bench: --pairs takes a whole number above 0");
+    return 64;
+  }
+  const [machine, results] = await runBench(wanted, { ...extent, pairs });
+  if (values.json !== undefined) {
+    await Deno.writeTextFile(values.json, JSON.stringify({ machine, workloads: results }, null, 2) + "\n");
+  }
+  const { cores, processor, os, postgres, runtime, load_before } = machine;
+  console.log(
+    `${cores} cores of ${processor}, ${os}, PostgreSQL ${postgres}, ${runtime}, load ${
+      load_before.toFixed(1)
+    }`,
+  );
+  console.log(formatResults(results).join("\n") + "\n");
+  console.log(summarySentence(results));
+  return results.every(({ equal }) => equal) ? 0 : 1;
+}
+
+process.exit(await main());
