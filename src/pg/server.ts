@@ -24,9 +24,23 @@ export interface ServerFacts {
   readonly trackCommitTimestamp: boolean;
   readonly canReplicate: boolean;
   readonly superuser: boolean;
+  /** What the role lacks to apply changes, as GRANT statements without the role; empty where no GRANT can help. */
+  readonly missingGrants: readonly string[];
   readonly maxReplicationSlots: number;
   readonly maxWalSenders: number;
 }
+
+/** The first major version in which setting session_replication_role can be granted. */
+const GRANTABLE_MAJOR = 15;
+
+/** Settings of an apply session that only superusers may set without a grant. */
+const APPLY_PARAMETERS = ["session_replication_role", "deadlock_timeout"];
+/** Functions that are nobody's but the superusers' without a grant. */
+const ORIGIN_FUNCTIONS = [
+  "pg_replication_origin_create",
+  "pg_replication_origin_session_setup",
+  "pg_replication_origin_xact_setup",
+];
 
 /** Reads the facts; works for a role without any right. */
 export async function readServerFacts(query: Query): Promise<ServerFacts> {
@@ -41,8 +55,11 @@ export async function readServerFacts(query: Query): Promise<ServerFacts> {
     current_setting('max_replication_slots') AS slots, current_setting('max_wal_senders') AS senders
     FROM pg_roles WHERE rolname = current_user`);
   const text = (column: string) => row?.[column] ?? "";
+  const versionNumber = Number(text("version_number"));
+  const superuser = text("superuser") === "true";
+  const grantable = !superuser && majorOf(versionNumber) >= GRANTABLE_MAJOR;
   return {
-    versionNumber: Number(text("version_number")),
+    versionNumber,
     version: text("version"),
     systemIdentifier: text("system_identifier"),
     timeline: Number(text("timeline")),
@@ -51,16 +68,37 @@ export async function readServerFacts(query: Query): Promise<ServerFacts> {
     walLevel: text("wal_level"),
     inRecovery: text("in_recovery") === "true",
     trackCommitTimestamp: text("track_commit_timestamp") === "on",
-    canReplicate: text("replication") === "true" || text("superuser") === "true",
-    superuser: text("superuser") === "true",
+    canReplicate: text("replication") === "true" || superuser,
+    superuser,
+    missingGrants: grantable ? await readMissingGrants(query) : [],
     maxReplicationSlots: Number(text("slots")),
     maxWalSenders: Number(text("senders")),
   };
 }
 
+/** From 15 on; see {@link ServerFacts.missingGrants}. */
+async function readMissingGrants(query: Query): Promise<string[]> {
+  const rows = await query(
+    `SELECT 'SET ON PARAMETER ' || name AS missing
+       FROM unnest('{${APPLY_PARAMETERS.join()}}'::text[]) name WHERE NOT has_parameter_privilege(name, 'SET')
+     UNION ALL
+     SELECT 'EXECUTE ON FUNCTION pg_catalog.' || oid::regprocedure FROM pg_proc
+      WHERE pronamespace = 'pg_catalog'::regnamespace AND proname IN ('${ORIGIN_FUNCTIONS.join("', '")}')
+        AND NOT has_function_privilege(oid, 'EXECUTE')
+     UNION ALL
+     SELECT 'CREATE ON DATABASE ' || quote_ident(current_database())
+      WHERE NOT has_database_privilege(current_database(), 'CREATE')`,
+  );
+  return rows.map(({ missing }) => `GRANT ${missing}`);
+}
+
+function majorOf(versionNumber: number): number {
+  return Math.floor(versionNumber / 10_000);
+}
+
 /** Throws the first thing that makes replication impossible, with its remedy. */
 export function requireUsable(facts: ServerFacts): void {
-  const major = Math.floor(facts.versionNumber / 10_000);
+  const major = majorOf(facts.versionNumber);
   if (major < OLDEST_MAJOR) {
     throw new MmliteError(
       "server_setting",
@@ -97,13 +135,20 @@ export function requireUsable(facts: ServerFacts): void {
 }
 
 function requireApplyRights(facts: ServerFacts, major: number): void {
-  if (facts.superuser || major >= 15) return;
-  throw new MmliteError(
-    "permission",
-    `Cannot apply changes to database "${facts.database}": role "${facts.user}" is not a superuser, ` +
-      `and PostgreSQL ${major} lets only superusers set session_replication_role`,
-    { hint: `Run ALTER ROLE "${facts.user}" SUPERUSER, or connect as a superuser` },
-  );
+  if (facts.superuser) return;
+  const lacking = `Cannot apply changes to database "${facts.database}": role "${facts.user}"`;
+  if (major < GRANTABLE_MAJOR) {
+    throw new MmliteError(
+      "permission",
+      `${lacking} is not a superuser, and PostgreSQL ${major} lets only superusers set session_replication_role`,
+      { hint: `Run ALTER ROLE "${facts.user}" SUPERUSER, or connect as a superuser` },
+    );
+  }
+  if (facts.missingGrants.length === 0) return;
+  const statements = facts.missingGrants.map((grant) => `${grant} TO "${facts.user}"`);
+  throw new MmliteError("permission", `${lacking} lacks rights that only a superuser can grant`, {
+    hint: `As a superuser run, in that database: ${statements.join("; ")}`,
+  });
 }
 
 /** Where the server's WAL stands. */
