@@ -22,7 +22,7 @@ interface DialOptions {
 }
 
 /**
- * Opens a channel to a peer's port. Resolves once the peer has answered 200.
+ * Opens a channel to a peer's port. Resolves once a peer has taken it.
  *
  * Throws `invalid_input` for a URL that is not a peer's, `aborted` on `signal`, and else `unreachable` with host,
  * port and cause. `signal` is for dialling only: it does not break the channel later.
@@ -54,13 +54,14 @@ export async function dialPeer(url: URL, options: DialOptions): Promise<Channel>
   }
 }
 
-/** Resolves when the peer has taken the request; anything but status 200 throws. */
+/** Resolves when the peer has taken the request; anything but status 200 with frames throws. */
 async function answered(stream: ClientHttp2Stream, remote: string): Promise<void> {
   const { promise, resolve, reject } = Promise.withResolvers<void>();
   stream.once("response", (headers) => {
     const status = Number(headers[":status"]);
-    if (status === 200) resolve();
-    else reject(unreachable(remote, `it answered status ${status}`, { hint: NOT_A_PEER }));
+    if (status !== 200) reject(unreachable(remote, `it answered status ${status}`, { hint: NOT_A_PEER }));
+    else if (headers["content-type"] === CONTENT_TYPE) resolve();
+    else reject(unreachable(remote, "what answers there is not mmlite", { hint: NOT_A_PEER }));
   });
   stream.once("error", (error) => reject(sessionError(remote, error)));
   stream.once("close", () => {
@@ -99,11 +100,18 @@ const REASONS: Readonly<Record<string, string>> = {
   EHOSTUNREACH: "there is no route to the host (EHOSTUNREACH)",
   ENETUNREACH: "there is no route to its network (ENETUNREACH)",
   ERR_HTTP2_ERROR: "it does not speak HTTP/2",
-  ECONNRESET: "it closed the connection (ECONNRESET)",
 };
 
+/** Somebody is there and did not like what was said. */
+const CLOSED = ["ECONNRESET", "EPIPE"];
+
 function sessionError(remote: string, cause: NodeJS.ErrnoException): MmliteError {
-  return unreachable(remote, REASONS[cause.code ?? ""] ?? cause.message, { cause });
+  const { code = "", message } = cause;
+  if (CLOSED.includes(code)) {
+    return unreachable(remote, `it closed the connection (${code})`, { hint: NOT_A_PEER, cause });
+  }
+  if (code in REASONS) return unreachable(remote, REASONS[code], { cause });
+  return unreachable(remote, message, { hint: NOT_A_PEER, cause });
 }
 
 function unreachable(
