@@ -25,7 +25,7 @@ import type { LogFormat, LogLevel } from "./log.ts";
 /** A peer that the configuration names; the control API may add others. */
 export interface ConfiguredPeer {
   readonly name: string;
-  /** `http` or `https`, host and port of its peer port. */
+  /** `http`, host and port of its peer port. */
   readonly url: string;
 }
 

@@ -66,7 +66,7 @@ Deno.test("a value of the right type is checked too", () => {
     ["tables: { include: ['*'] }", /1:21: tables.include.0 is wrong, expected SCHEMA.TABLE/],
     ["tables: { include: [a.b.c] }", /expected SCHEMA.TABLE/],
     ["tables: { include: [public.] }", /expected SCHEMA.TABLE/],
-    ["peers: [{ name: fra, url: 'fra:7432' }]", /expected an http or https URL/],
+    ["peers: [{ name: fra, url: 'fra:7432' }]", /expected an http URL/],
     ["peers: [{ name: fra, url: 'http://u:p@fra:7432' }]", /of host and port only/],
     ["peers: [{ name: fra, url: 'http://fra:7432/x' }]", /of host and port only/],
   ];

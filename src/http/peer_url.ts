@@ -8,7 +8,10 @@ export function parsePeerUrl(text: string): URL {
   if (!URL.canParse(text)) throw invalidUrl(text, "it is not a URL");
   const url = new URL(text);
   if (url.protocol !== "http:") {
-    throw invalidUrl(text, `the scheme is ${url.protocol.slice(0, -1)}, not http`);
+    const why = url.protocol === "https:"
+      ? "this release has no TLS between nodes yet"
+      : "the scheme is not http";
+    throw invalidUrl(text, why);
   }
   if (url.hostname === "") throw invalidUrl(text, "it names no host");
   if (url.username !== "" || url.password !== "") throw invalidUrl(url.origin, "it holds credentials");
