@@ -19,7 +19,7 @@ export type LogFormat = (typeof LOG_FORMATS)[number];
 export async function configureLog(options: { level: LogLevel; format: LogFormat }): Promise<void> {
   const format = options.format === "json"
     ? getJsonLinesFormatter({ message: "rendered", properties: "flatten" })
-    : getTextFormatter({ timestamp: "rfc3339", category: "." });
+    : getTextFormatter({ timestamp: "rfc3339", category: ".", value: "bare" });
   await configure({
     reset: true,
     sinks: { stderr: (record) => void process.stderr.write(format(record)) },
