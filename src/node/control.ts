@@ -65,6 +65,7 @@ export function createControl(options: ControlOptions): NodeControl {
       }
       const { peer, created } = await peers.put(name, url);
       await peers.firstAnswer(peer);
+      if (created) await peers.refuseStranger(peer);
       return { created, peer: await show(peer) };
     },
     removePeer: async (name, { force, precondition }) => {

@@ -154,6 +154,21 @@ export class Peers {
     }
   }
 
+  /**
+   * Takes back a peer that was added a moment ago, if its first answer shows that the two must never exchange rows:
+   * it is this node itself, of another cluster, or another node than was named. Throws why.
+   */
+  async refuseStranger(peer: Peer): Promise<void> {
+    const { state } = peer.link;
+    const isStranger = state.name === "fenced" ||
+      (state.name === "blocked" && state.error.kind === "conflict");
+    if (!isStranger) return;
+    await this.#forget(peer);
+    await forgetPeer(this.#query(`take back peer "${peer.name}"`), peer.name);
+    const { kind, message, hint } = state.error;
+    throw new MmliteError(kind, `Cannot add peer "${peer.name}": ${message}`, { hint });
+  }
+
   /** Stops the link until {@link resume}, also across restarts. */
   pause(name: string): Promise<void> {
     return this.#inTurn(async () => {
