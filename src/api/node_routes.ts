@@ -143,7 +143,7 @@ function parseTableName(given: string): { schema: string; name: string } {
       "invalid_input",
       `Cannot find table ${JSON.stringify(given)}: expected SCHEMA.TABLE`,
       {
-        hint: "Put a part that holds a dot in double quotes",
+        hint: "Put a part that holds a dot or a double quote in double quotes, each inner one doubled",
       },
     );
   }
