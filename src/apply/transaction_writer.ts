@@ -86,6 +86,7 @@ export interface TransactionWriterOptions {
 /** A transaction that is being written, and what is told of it once it is committed. */
 interface OpenTransaction {
   readonly begin: Begin;
+  readonly timestampBytes: Uint8Array;
   readonly startedAt: number;
   readonly counts: Record<ChangeKind, number>;
   readonly conflicts: ConflictType[];
@@ -103,8 +104,9 @@ export class TransactionWriter {
   readonly #moveSink: ReplySink;
   readonly #tagSink: ReplySink;
   readonly #walSink: ReplySink;
-  /** The position that the next compare-and-set will find. */
+  /** The position that the next compare-and-set will find, and its bytes. */
   #position: Lsn;
+  #positionBytes: Uint8Array;
   #open: OpenTransaction | undefined;
   #batchTransactions = 0;
   /** Of the replies: the transaction whose statements are being answered, and the end of the last one committed. */
@@ -116,6 +118,7 @@ export class TransactionWriter {
   constructor(session: ApplySession, options: TransactionWriterOptions) {
     this.#options = options;
     this.#position = options.position;
+    this.#positionBytes = int64(options.position);
     this.#committedLsn = options.position;
     this.#originBytes = Buffer.from(options.origin, "utf8");
     this.#epochBytes = int64(options.epoch);
@@ -148,6 +151,7 @@ export class TransactionWriter {
   begin(begin: Begin, endLsn: Lsn = begin.commitLsn): void {
     const open: OpenTransaction = {
       begin,
+      timestampBytes: int64(begin.commitTimestamp),
       startedAt: performance.now(),
       counts: { insert: 0, update: 0, delete: 0, truncate: 0 },
       conflicts: [],
@@ -157,7 +161,7 @@ export class TransactionWriter {
       doing: "begin",
       completed: () => void (this.#answering = open),
     });
-    this.#move(endLsn, begin.commitTimestamp);
+    this.#move(endLsn, open.timestampBytes);
   }
 
   /** Writes a change. */
@@ -170,9 +174,8 @@ export class TransactionWriter {
   /** Writes the end of the transaction. */
   commit(endLsn: Lsn): void {
     const open = this.#open!;
-    const { commitTimestamp } = open.begin;
-    if (this.#position !== endLsn) this.#move(endLsn, commitTimestamp);
-    this.pipeline.execute(TAG.name, this.#tagSink, [int64(endLsn), int64(commitTimestamp)]);
+    if (this.#position !== endLsn) this.#move(endLsn, open.timestampBytes);
+    this.pipeline.execute(TAG.name, this.#tagSink, [this.#positionBytes, open.timestampBytes]);
     this.pipeline.execute(COMMIT.name, {
       doing: "commit",
       completed: (tag) => this.#committed(open, endLsn, tag),
@@ -205,15 +208,17 @@ export class TransactionWriter {
     clearTimeout(this.#pollTimer);
   }
 
-  #move(to: Lsn, commitTimestamp: bigint): void {
+  #move(to: Lsn, timestampBytes: Uint8Array): void {
+    const from = this.#positionBytes;
+    this.#position = to;
+    this.#positionBytes = int64(to);
     this.pipeline.execute(MOVE.name, this.#moveSink, [
       this.#originBytes,
-      int64(this.#position),
-      int64(to),
+      from,
+      this.#positionBytes,
       this.#epochBytes,
-      int64(commitTimestamp),
+      timestampBytes,
     ]);
-    this.#position = to;
   }
 
   #committed(open: OpenTransaction, endLsn: Lsn, tag: string): void {
