@@ -61,12 +61,14 @@ export function outboundPorts(options: OutboundOptions, peer: string): SessionPo
       requireKnown(identity, { self, row, name: peer });
       await setPeerIdentity(query, peer, identity);
     },
-    openSource: (startLsn, signal) =>
-      openSource({
+    openSource: async (startLsn, signal) =>
+      await openSource({
         target: database.target,
         slot: slotName(peer),
         publications: PUBLICATIONS,
         startLsn,
+        // Not `startLsn`: the peer holds that, but its disk may not yet.
+        flushLsn: await requireSlot(query, slotName(peer)),
         serverVersion: self.serverVersion,
         observer: options.sourceObserver,
         signal,

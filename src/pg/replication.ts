@@ -36,6 +36,8 @@ export interface ReplicationOptions {
   readonly publications: readonly string[];
   /** Transactions that end after this come; below the slot's own position the server silently takes that. */
   readonly startLsn: Lsn;
+  /** What the slot is confirmed to already: reported until {@link ReplicationStream.confirm} moves it. */
+  readonly flushLsn: Lsn;
   /** `server_version_num`. */
   readonly serverVersion: number;
   readonly signal?: AbortSignal;
@@ -59,7 +61,12 @@ export async function openReplicationStream(options: ReplicationOptions): Promis
   const doing = `read replication slot "${slot}"`;
   try {
     const timeoutMs = await readSenderTimeout(client);
-    const stream = new WalsenderStream(client, { doing, startLsn: options.startLsn, signal });
+    const stream = new WalsenderStream(client, {
+      doing,
+      startLsn: options.startLsn,
+      flushLsn: options.flushLsn,
+      signal,
+    });
     await stream.start(startCommand(options), statusInterval(timeoutMs));
     if (signal?.aborted) throw new MmliteError("aborted", `Cannot ${doing}: stopped`);
     return stream;

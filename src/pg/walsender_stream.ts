@@ -78,13 +78,16 @@ export class WalsenderStream implements ReplicationStream {
   #statusSentAt = 0;
 
   /** `doing` goes into errors; `signal` closes the stream. */
-  constructor(client: pg.Client, options: { doing: string; startLsn: Lsn; signal?: AbortSignal }) {
+  constructor(
+    client: pg.Client,
+    options: { doing: string; startLsn: Lsn; flushLsn: Lsn; signal?: AbortSignal },
+  ) {
     this.#client = client;
     this.#signal = options.signal;
     this.#socket = clientConnection(client).stream;
     this.#doing = options.doing;
     this.#receivedLsn = options.startLsn;
-    this.#flushLsn = options.startLsn;
+    this.#flushLsn = options.flushLsn;
   }
 
   /** Takes the idle connection's socket over from the driver, sends `command` and awaits copy-both mode. */

@@ -37,7 +37,7 @@ export interface SourceOptions extends ReplicationOptions {
 
 /** Opens the source over its slot. Errors as of `openReplicationStream`. */
 export async function openSource({ observer, ...options }: SourceOptions): Promise<Source> {
-  return new SlotSource(await openReplicationStream(options), { startLsn: options.startLsn, observer });
+  return new SlotSource(await openReplicationStream(options), { ...options, observer });
 }
 
 /** A source over any replication stream. */
@@ -46,15 +46,20 @@ export class SlotSource implements Source {
   readonly #observer: SourceObserver | undefined;
   readonly #filter = new TransactionFilter();
   #ackedLsn: Lsn;
-  /** End of the last transaction that was passed on. */
-  #emittedLsn: Lsn = ZERO_LSN;
+  /** End of the last transaction that was passed on, in this session or an earlier one. */
+  #emittedLsn: Lsn;
   /** Everything that ends up to here was passed on or dropped. */
   #passedLsn: Lsn = ZERO_LSN;
 
-  constructor(stream: ReplicationStream, options: { startLsn: Lsn; observer?: SourceObserver }) {
+  constructor(
+    stream: ReplicationStream,
+    options: { readonly startLsn: Lsn; readonly flushLsn: Lsn; readonly observer?: SourceObserver },
+  ) {
     this.#stream = stream;
     this.#observer = options.observer;
-    this.#ackedLsn = options.startLsn;
+    this.#ackedLsn = options.flushLsn;
+    // The peer holds what ends up to here, but not yet for certain on disk: its first ack says so.
+    this.#emittedLsn = options.startLsn;
   }
 
   async *batches(): AsyncIterable<SourceBatch> {

@@ -17,7 +17,7 @@ function transaction(at: number, foreign = false): Message[] {
 }
 
 /** A source over a scripted stream; `next` reads one step of it, `flushed` is what the slot was confirmed to. */
-function scripted(steps: { messages?: Message[]; keepalive?: number }[]) {
+function scripted(steps: { messages?: Message[]; keepalive?: number }[], startLsn = 10) {
   const confirmed: Lsn[] = [];
   const script = steps.map(({ messages = [], keepalive = 0 }): ReplicationBatch => ({
     messages: messages.map(encodeMessage),
@@ -31,7 +31,7 @@ function scripted(steps: { messages?: Message[]; keepalive?: number }[]) {
     confirm: (flushLsn) => void confirmed.push(flushLsn),
     close: () => Promise.resolve(),
   };
-  const source = new SlotSource(stream, { startLsn: lsn(10) });
+  const source = new SlotSource(stream, { startLsn: lsn(startLsn), flushLsn: lsn(10) });
   const batches = source.batches()[Symbol.asyncIterator]();
   const next = async () => (await batches.next()).value as SourceBatch;
   return { source, next, flushed: () => confirmed.at(-1) };
@@ -68,6 +68,14 @@ Deno.test("while a transaction is un-acked the slot stays, and then catches up",
   assert.equal(flushed(), lsn(50));
   source.confirm(lsn(20));
   assert.equal(flushed(), lsn(50));
+});
+
+Deno.test("what the peer holds at the start is confirmed only once it is acked", async () => {
+  const { source, next, flushed } = scripted([{ keepalive: 20 }], 15);
+  await next();
+  assert.equal(flushed(), lsn(10));
+  source.confirm(lsn(15));
+  assert.equal(flushed(), lsn(20));
 });
 
 Deno.test("a keepalive inside a transaction moves nothing", async () => {

@@ -71,6 +71,7 @@ export async function makeSlotBed(
         slot,
         publications: PUBLICATIONS,
         startLsn,
+        flushLsn: startLsn,
         serverVersion,
         observer,
         signal,
