@@ -4,7 +4,7 @@ import type { MmliteError } from "../src/errors.ts";
 import { type Lsn, parseLsn } from "../src/lsn.ts";
 import { isShutdown } from "../src/pg/errors.ts";
 import { readSlots } from "../src/pg/slots.ts";
-import { watchServer } from "../src/pg/watch.ts";
+import { openLock } from "../src/pg/lock.ts";
 import { startPostgres } from "./support/postgres.ts";
 import { eventually, within } from "./support/poll.ts";
 import { drain, makeSlotBed, type SlotBed, transactionsOf } from "./support/slot_bed.ts";
@@ -183,19 +183,19 @@ const CASES: Readonly<Record<string, (bed: SlotBed) => Promise<void>>> = {
   "the server stops at once although a transaction is un-acked": async (bed) => {
     await bed.ensureSlot();
     await bed.query("INSERT INTO t VALUES ('a')");
-    const watch = await watchServer(bed.target);
-    const source = await bed.source({ signal: watch.down });
+    const lock = await openLock(bed.target, new AbortController().signal);
+    const source = await bed.source({ signal: lock.lost });
     let arrived = false;
     const ended = drain(source, { seen: ({ endLsn }) => arrived ||= endLsn !== null });
     await eventually("the transaction to arrive", () => arrived);
     await within("the server to stop", 10_000, bed.server.stop("fast"));
-    assert.ok(isShutdown(watch.down.reason), String(watch.down.reason));
+    assert.ok(isShutdown(lock.lost.reason), String(lock.lost.reason));
     assert.match(
-      watch.down.reason.message,
+      lock.lost.reason.message,
       /^Cannot stay connected to case_\d at .*: PostgreSQL is shutting down/,
     );
     await ended;
-    await watch.close();
+    await lock.close();
     await bed.server.start();
   },
 };

@@ -55,23 +55,14 @@ export class Guard {
 
   /** Resolves to the trouble once there is some, to undefined when the signal aborts. */
   async #untilDown(lock: DatabaseLock, signal: AbortSignal): Promise<MmliteError | undefined> {
-    let lost = false;
-    const stop = new AbortController();
-    void lock.lost.then(() => {
-      lost = true;
-      stop.abort();
-    });
-    const woken = AbortSignal.any([signal, stop.signal]);
+    const woken = AbortSignal.any([signal, lock.lost]);
     for (;;) {
       await delay(PROBE_INTERVAL_MS, woken);
       if (signal.aborted) return undefined;
+      if (lock.lost.aborted) return toMmliteError(lock.lost.reason);
       const trouble = await this.#probe(signal);
       if (signal.aborted) return undefined;
       if (trouble?.kind === "unreachable") return trouble;
-      if (lost) {
-        return trouble ??
-          new MmliteError("unreachable", "PostgreSQL closed the connection that holds the lock");
-      }
     }
   }
 

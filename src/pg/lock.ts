@@ -3,13 +3,12 @@
  *
  * The connection does nothing else, so whatever ends it is the server's shutdown, a crash, or an operator.
  */
-import type pg from "pg";
 import { delay } from "../backoff.ts";
 import { MmliteError } from "../errors.ts";
 import { closeClient, openClient } from "./client.ts";
 import { mapPostgresError } from "./errors.ts";
-import { queryWith } from "./query.ts";
-import type { PostgresTarget } from "./target.ts";
+import { type Query, queryWith } from "./query.ts";
+import { describeTarget, type PostgresTarget } from "./target.ts";
 
 /** The advisory lock's key, in the database's own lock space: "mmlite" in ASCII. */
 const LOCK_KEY = "120316737713253";
@@ -19,29 +18,33 @@ const LINGER_POLL_MS = 250;
 
 /** The lock, held until closed or lost. */
 export interface DatabaseLock {
-  /** Resolves when the connection is gone, whoever ended it: the server is going down, or the lock is lost. */
-  readonly lost: Promise<void>;
+  /** Aborted when the connection is gone: the server goes down, or an operator ended it. Its reason is the error. */
+  readonly lost: AbortSignal;
+  /** Lets go of the lock without aborting `lost`. */
   close(): Promise<void>;
 }
 
 /** Takes the lock; throws `conflict` while another mmlite holds it. */
 export async function openLock(target: PostgresTarget, signal: AbortSignal): Promise<DatabaseLock> {
   const client = await openClient(target, { applicationName: "mmlite lock", signal });
-  const lost = new Promise<void>((resolve) => {
-    client.once("error", () => resolve());
-    client.once("end", () => resolve());
-  });
+  const lost = new AbortController();
+  client.on(
+    "error",
+    (error) => lost.abort(mapPostgresError(error, `stay connected to ${describeTarget(target)}`)),
+  );
   try {
-    await takeLock(client, signal);
+    const query = queryWith(client);
+    // From 14 on an idle session may be limited, for the role or the database.
+    await query("SELECT set_config(name, '0', false) FROM pg_settings WHERE name = 'idle_session_timeout'");
+    await takeLock(query, signal);
   } catch (thrown) {
     await closeClient(client);
     throw mapPostgresError(thrown, "lock the database");
   }
-  return { lost, close: () => closeClient(client) };
+  return { lost: lost.signal, close: () => closeClient(client) };
 }
 
-async function takeLock(client: pg.Client, signal: AbortSignal): Promise<void> {
-  const query = queryWith(client);
+async function takeLock(query: Query, signal: AbortSignal): Promise<void> {
   const deadline = performance.now() + LINGER_MS;
   for (;;) {
     const [row] = await query(`SELECT pg_try_advisory_lock(${LOCK_KEY})::text AS taken`);
@@ -51,7 +54,7 @@ async function takeLock(client: pg.Client, signal: AbortSignal): Promise<void> {
   }
 }
 
-async function lockedError(query: ReturnType<typeof queryWith>): Promise<MmliteError> {
+async function lockedError(query: Query): Promise<MmliteError> {
   const [row] = await query(
     `SELECT l.pid::text AS pid, current_database() AS database FROM pg_locks l
       WHERE l.locktype = 'advisory' AND l.granted AND (l.classid::bigint << 32 | l.objid::bigint) = ${LOCK_KEY}
