@@ -84,7 +84,15 @@ export function mmliteProgram(): string[] {
   const given = Deno.env.get("MMLITE_PROGRAM");
   if (given) return given.split(/\s+/).filter(Boolean);
   const root = join(import.meta.dirname!, "../..");
-  return [Deno.execPath(), "run", "-A", "--no-check", `--config=${root}/deno.json`, join(root, "mod.ts")];
+  return [
+    Deno.execPath(),
+    "run",
+    "--quiet",
+    "-A",
+    "--no-check",
+    `--config=${root}/deno.json`,
+    join(root, "mod.ts"),
+  ];
 }
 
 /** Runs one command of mmlite to its end. */
