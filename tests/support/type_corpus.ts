@@ -123,8 +123,8 @@ export const CORPUS: readonly CorpusColumn[] = [
       "(SELECT decode(string_agg(lpad(to_hex(b), 2, '0'), ''), 'hex') FROM generate_series(0, 255) b)",
       "''",
       "$$\\x5c785c00$$",
-      "decode(repeat('00ff', 300000), 'hex')",
-      "(SELECT decode(string_agg(md5(g::text || random()::text), ''), 'hex') FROM generate_series(1, 65536) g)",
+      "decode(repeat('00ff', 100000), 'hex')",
+      "(SELECT decode(string_agg(md5(g::text || random()::text), ''), 'hex') FROM generate_series(1, 16384) g)",
     ],
   },
   {
