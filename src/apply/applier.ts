@@ -97,14 +97,19 @@ export class Applier {
 
   /** Resolves once everything complete that was pushed has been executed; rejects with the failure. */
   async idle(): Promise<void> {
+    if (this.#failure !== undefined) throw this.#failure;
     this.flush();
-    await Promise.race([this.#writer.pipeline.settled(), this.failed]);
+    await this.#writer.pipeline.settled().catch((thrown) => this.#failWith(thrown));
   }
 
   /** Ends the session; what is complete is still executed if it takes no longer than a second. */
   async close(): Promise<void> {
     this.#options.signal.removeEventListener("abort", this.#stop);
-    if (this.#failure === undefined) await Promise.race([this.idle(), delay(CLOSE_WAIT_MS)]).catch(() => {});
+    if (this.#failure === undefined) {
+      const enough = new AbortController();
+      const idle = this.idle().catch(() => {}).finally(() => enough.abort());
+      await Promise.race([idle, delay(CLOSE_WAIT_MS, enough.signal)]);
+    }
     this.#writer.close();
     await closeClient(this.#session.client);
   }
@@ -162,7 +167,7 @@ export class Applier {
     const query = (text: string, params: readonly unknown[] = []): Promise<Row[]> => {
       const rows = this.#writer.pipeline.query("read the catalog", text, params as string[]);
       if (this.#incoming.state !== "streaming") this.#writer.endBatch();
-      return Promise.race([rows, this.failed]);
+      return rows;
     };
     return await this.#relations.resolve(relationId, query);
   }

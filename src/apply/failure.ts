@@ -39,8 +39,15 @@ const MEANINGS: Readonly<Record<string, Meaning>> = {
   "3F000": SCHEMAS_DIFFER,
 };
 
-/** The function in the server that says that a prepared statement's result has changed: its text is translated. */
-const STALE_PLAN_ROUTINE = "RevalidateCachedQuery";
+/** By the function in the server that raises the error, where its SQLSTATE means several things and its text is
+ * translated: a prepared statement's result has changed; row security would hide rows from the role. */
+const ROUTINE_MEANINGS: Readonly<Record<string, Meaning>> = {
+  RevalidateCachedQuery: CHANGED_MEANWHILE,
+  check_enable_rls: {
+    kind: "permission",
+    hint: "Give the role BYPASSRLS, or connect as a superuser: apply must see every row",
+  },
+};
 
 /** Maps an error that a statement or the connection met. */
 export function applyError(thrown: unknown, context: FailureContext): MmliteError {
@@ -59,9 +66,7 @@ export function applyError(thrown: unknown, context: FailureContext): MmliteErro
       },
     );
   }
-  const meaning = (thrown as { routine?: string }).routine === STALE_PLAN_ROUTINE
-    ? CHANGED_MEANWHILE
-    : MEANINGS[state];
+  const meaning = ROUTINE_MEANINGS[(thrown as { routine?: string }).routine ?? ""] ?? MEANINGS[state];
   const mapped = mapPostgresError(thrown, doing);
   if (meaning === undefined && mapped.kind !== "internal") return mapped;
   return new MmliteError(meaning?.kind ?? "apply_failed", `Cannot ${doing}: ${reason(thrown, state)}`, {

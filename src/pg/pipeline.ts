@@ -36,6 +36,8 @@ export interface ReplySink {
   row?(values: readonly (string | null)[]): void;
   /** It is done; `tag` is PostgreSQL's command tag, such as `UPDATE 1`. */
   completed(tag: string): void;
+  /** The pipeline has failed, by this statement or one before it, or has lost the reply. */
+  abandoned?(error: unknown): void;
 }
 
 /** What the owner of a pipeline is told of. */
@@ -77,7 +79,7 @@ export class Pipeline {
   #blocked = false;
   #failed = false;
   #waiting: (() => void)[] = [];
-  #settling: (() => void)[] = [];
+  #settling: { resolve: () => void; reject: (error: unknown) => void }[] = [];
 
   /** Takes over a connection on which nothing runs. */
   constructor(client: pg.Client, events: PipelineEvents) {
@@ -118,16 +120,16 @@ export class Pipeline {
   }
 
   /**
-   * Runs a statement with text parameters and resolves with its rows. It joins the open batch, and the caller must
-   * send no more until then; it rejects only through {@link PipelineEvents.failed}, and resolves never then.
+   * Runs a statement with text parameters in the open batch and resolves with its rows. Rejects when the pipeline
+   * fails, after {@link PipelineEvents.failed}.
    */
   query(doing: string, sql: string, parameters: readonly string[]): Promise<Row[]> {
     this.prepare({ name: "", sql, parameterTypes: [] });
     this.#bytes.bind("", TEXT_FORMAT, parameters.map((text) => Buffer.from(text, "utf8")));
     this.#bytes.describe();
     this.#bytes.execute();
-    return new Promise((resolve) => {
-      this.#sinks.push(rowsSink(doing, resolve));
+    return new Promise((resolve, reject) => {
+      this.#sinks.push(rowsSink(doing, { resolve, reject }));
       this.flush();
     });
   }
@@ -156,11 +158,11 @@ export class Pipeline {
     return new Promise((resolve) => this.#waiting.push(resolve));
   }
 
-  /** Resolves once every statement sent so far has been answered; never after a failure. */
+  /** Resolves once every statement sent so far has been answered; rejects when the pipeline fails. */
   settled(): Promise<void> {
     if (this.#sinks.length === this.#answered) return Promise.resolve();
     this.flush();
-    return new Promise((resolve) => this.#settling.push(resolve));
+    return new Promise((resolve, reject) => this.#settling.push({ resolve, reject }));
   }
 
   #isFull(): boolean {
@@ -237,7 +239,7 @@ export class Pipeline {
     sink.completed(tag);
     if (this.#waiting.length > 0) this.#release();
     if (this.#settling.length > 0 && this.#sinks.length === this.#answered) {
-      for (const resolve of this.#settling.splice(0)) resolve();
+      for (const { resolve } of this.#settling.splice(0)) resolve();
     }
   }
 
@@ -250,18 +252,23 @@ export class Pipeline {
   #fail(error: unknown): void {
     if (this.#failed) return;
     this.#failed = true;
-    const sink = this.#sinks[this.#answered];
+    const abandoned = this.#sinks.slice(this.#answered);
     this.#sinks = [];
     this.#answered = 0;
     this.#outgoing = [];
     this.#blocked = false;
     this.#release();
-    this.#events.failed(error, sink);
+    this.#events.failed(error, abandoned.at(0));
+    for (const sink of abandoned) sink.abandoned?.(error);
+    for (const { reject } of this.#settling.splice(0)) reject(error);
   }
 }
 
 /** Collects the rows of one statement. */
-function rowsSink(doing: string, resolve: (rows: Row[]) => void): ReplySink {
+function rowsSink(
+  doing: string,
+  { resolve, reject }: { resolve: (rows: Row[]) => void; reject: (error: unknown) => void },
+): ReplySink {
   let names: readonly string[] = [];
   const rows: Row[] = [];
   return {
@@ -269,5 +276,6 @@ function rowsSink(doing: string, resolve: (rows: Row[]) => void): ReplySink {
     columns: (columns) => void (names = columns),
     row: (values) => void rows.push(Object.fromEntries(values.map((value, i) => [names[i], value]))),
     completed: () => resolve(rows),
+    abandoned: reject,
   };
 }
