@@ -47,8 +47,9 @@ const SETTINGS: Readonly<Record<string, string>> = {
 };
 
 /** Settings that came later, by the `server_version_num` that has them. Below 14 a generic plan of an UPDATE
- * visits every partition. */
+ * visits every partition. Compiling a search of a large table would be repeated for every row. */
 const LATER_SETTINGS: readonly { since: number; name: string; value: string }[] = [
+  { since: 110000, name: "jit", value: "off" },
   { since: 140000, name: "plan_cache_mode", value: "force_generic_plan" },
   { since: 140000, name: "idle_session_timeout", value: "0" },
   { since: 170000, name: "transaction_timeout", value: "0" },

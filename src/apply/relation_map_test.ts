@@ -1,0 +1,99 @@
+import assert from "node:assert/strict";
+import { MmliteError } from "../errors.ts";
+import type { LocalColumn, LocalTable, LocalUniqueIndex } from "../pg/relation.ts";
+import type { Relation, ReplicaIdentity } from "../pgoutput/message.ts";
+import { mapRelation } from "./relation_map.ts";
+
+function remote(columns: string[], keys: string[], replicaIdentity: ReplicaIdentity = "default"): Relation {
+  const key = (name: string) => replicaIdentity === "full" || keys.includes(name);
+  return {
+    kind: "relation",
+    relationId: 1,
+    schema: "public",
+    name: "t",
+    replicaIdentity,
+    columns: columns.map((name) => ({ name, key: key(name), typeOid: 23, typeModifier: -1 })),
+  };
+}
+
+function column(name: string, more: Partial<LocalColumn> = {}): LocalColumn {
+  return { name, typeOid: 23, generated: false, identityAlways: false, equality: "pg_catalog.=", ...more };
+}
+
+function index(columns: string[], more: Partial<LocalUniqueIndex> = {}): LocalUniqueIndex {
+  return { columns, primary: false, replicaIdentity: false, immediate: true, ...more };
+}
+
+function local(columns: LocalColumn[], uniqueIndexes: LocalUniqueIndex[], kind = "r"): LocalTable {
+  return { oid: 1, schema: "public", name: "t", kind, columns, uniqueIndexes };
+}
+
+/** The key's column names and whether ON CONFLICT can decide by it. */
+function keyOf(theirs: Relation, ours: LocalTable): [string[], boolean] | null {
+  const { key } = mapRelation(theirs, ours);
+  return key && [key.columns.map((c) => c.name), key.arbiter];
+}
+
+const PRIMARY = index(["id"], { primary: true });
+
+Deno.test("columns are found by name, whatever their order, and extra ones are told", () => {
+  const map = mapRelation(
+    remote(["id", "v"], ["id"]),
+    local([column("v", { typeOid: 25 }), column("extra"), column("sum", { generated: true }), column("id")], [
+      PRIMARY,
+    ]),
+  );
+  assert.deepEqual(map.columns.map((c) => [c.index, c.name, c.typeOid]), [[0, "id", 23], [1, "v", 25]]);
+  assert.deepEqual(map.extraColumns, ["extra"]);
+});
+
+Deno.test("the sender's key counts where it has one", () => {
+  const ours = local([column("id"), column("u")], [PRIMARY, index(["u"])]);
+  assert.deepEqual(keyOf(remote(["id", "u"], ["id"]), ours), [["id"], true]);
+  assert.deepEqual(keyOf(remote(["id", "u"], ["u"], "index"), ours), [["u"], true]);
+  assert.deepEqual(keyOf(remote(["id", "u"], ["id", "u"]), ours), [["id", "u"], false]);
+});
+
+Deno.test("with identity full the local primary key counts, then the local identity index, then the whole row", () => {
+  const full = remote(["id", "u"], [], "full");
+  const columns = [column("id"), column("u"), column("here")];
+  const identity = index(["u"], { replicaIdentity: true });
+  assert.deepEqual(keyOf(full, local(columns, [identity, PRIMARY])), [["id"], true]);
+  assert.deepEqual(keyOf(full, local(columns, [index(["here"], { primary: true }), identity])), [
+    ["u"],
+    true,
+  ]);
+  assert.equal(keyOf(full, local(columns, [index(["id"])])), null);
+});
+
+Deno.test("a deferrable index cannot decide ON CONFLICT, even beside one that can", () => {
+  const deferrable = index(["id"], { primary: true, immediate: false });
+  const theirs = remote(["id"], ["id"]);
+  assert.deepEqual(keyOf(theirs, local([column("id")], [deferrable])), [["id"], false]);
+  assert.deepEqual(keyOf(theirs, local([column("id")], [deferrable, index(["id"])])), [["id"], false]);
+});
+
+Deno.test("what does not fit is named", () => {
+  const theirs = remote(["id", "v"], ["id"]);
+  const errors: [LocalTable | undefined, RegExp][] = [
+    [undefined, /"public\.t": there is no such table here/],
+    [local([column("id")], [PRIMARY]), /"public\.t": column "v" does not exist here/],
+    [local([column("id"), column("v")], [], "m"), /"public\.t": it is a materialized view here/],
+  ];
+  for (const [ours, message] of errors) {
+    assert.throws(
+      () => mapRelation(theirs, ours),
+      (error) =>
+        error instanceof MmliteError && error.kind === "schema_mismatch" && message.test(error.message),
+    );
+  }
+});
+
+Deno.test("no peer writes to the system's schemas or to mmlite's", () => {
+  for (const schema of ["mmlite", "pg_catalog", "information_schema"]) {
+    assert.throws(
+      () => mapRelation({ ...remote(["id"], ["id"]), schema }, local([column("id")], [PRIMARY])),
+      (error) => error instanceof MmliteError && error.kind === "refused",
+    );
+  }
+});
