@@ -145,6 +145,14 @@ const CASES: readonly Case[] = [
     conflicts: ["insert_exists"],
   },
   {
+    name: "rows that pass a deferrable key on to each other stay apart",
+    schema: `CREATE TABLE t (id int PRIMARY KEY DEFERRABLE INITIALLY DEFERRED, v text); ${FULL("t")}
+      INSERT INTO t VALUES (1, 'a'), (2, 'b'), (3, NULL)`,
+    before: "UPDATE t SET v = 'differs' WHERE id = 2",
+    changes: ["UPDATE t SET id = 4 - id", "UPDATE t SET id = id + 1", "DELETE FROM t WHERE id = 2"],
+    same: "SELECT * FROM t ORDER BY id",
+  },
+  {
     name: "GENERATED ALWAYS AS IDENTITY in the key",
     schema: "CREATE TABLE t (id int GENERATED ALWAYS AS IDENTITY PRIMARY KEY, v text)",
     targetSchema: "ALTER TABLE t ADD extra text DEFAULT 'd'",

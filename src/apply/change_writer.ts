@@ -11,6 +11,7 @@ import {
   deleteStatement,
   evictStatement,
   insertStatement,
+  type MatchShape,
   replaceStatement,
   type StatementShape,
   truncateStatement,
@@ -44,6 +45,7 @@ interface Sides {
 }
 
 const NONE: ReadonlySet<number> = new Set();
+const BY_KEY: MatchShape = { byRow: false, nulls: NONE };
 
 /** Writes changes to a pipeline. */
 export class ChangeWriter {
@@ -84,7 +86,7 @@ export class ChangeWriter {
     checkWidth(target, newTuple);
     const sides = { old: undefined, new: newTuple };
     if (target.looseIdentity && target.map.key !== null) {
-      const shape = { keyChanged: false, omitted: NONE, nulls: NONE };
+      const shape = { keyChanged: false, omitted: NONE, byRow: false, nulls: NONE };
       this.#run(target, "r", () => replaceStatement(target.map, shape), sides);
     }
     this.#run(target, "i", () => insertStatement(target.map), sides);
@@ -99,10 +101,10 @@ export class ChangeWriter {
     const keyChanged = map.key !== null && old !== undefined &&
       map.key.columns.some(({ index }) => !sameValue(old[index], tuple[index]));
     const omitted = indexesOf(tuple, "unchanged");
-    const nulls = map.key === null ? indexesOf(old!, "null") : NONE;
-    const shape: UpdateShape = { keyChanged, omitted, nulls };
+    const shape: UpdateShape = { keyChanged, omitted, ...matchShape(target, change) };
     const mask = maskKey(shape);
-    if (keyChanged) this.#run(target, "e", () => evictStatement(map), sides);
+    // Under a deferrable key the row in the way may be one that this transaction moves away in a moment.
+    if (keyChanged && !map.key!.deferrable) this.#run(target, "e", () => evictStatement(map), sides);
     const identityMoves = keyChanged && map.key!.columns.some((column) => column.identityAlways);
     if (target.looseIdentity || identityMoves) {
       if (map.key === null && !identityDiffers(target, sides)) {
@@ -113,7 +115,7 @@ export class ChangeWriter {
       if (map.key === null) return;
     }
     // After a replacement the row has its new key.
-    const rest = identityMoves ? { ...shape, keyChanged: false } : shape;
+    const rest = identityMoves ? { ...shape, keyChanged: false, byRow: false, nulls: NONE } : shape;
     this.#run(target, `u${maskKey(rest)}`, () => updateStatement(map, rest), sides);
   }
 
@@ -121,9 +123,9 @@ export class ChangeWriter {
     const old = change.oldTuple ?? change.oldKey;
     if (old === undefined) throw unmatchable(target);
     checkWidth(target, old);
-    const nulls = target.map.key === null ? indexesOf(old, "null") : NONE;
-    const build = () => deleteStatement(target.map, nulls);
-    this.#run(target, nulls.size === 0 ? "d" : `d${[...nulls].join(",")}`, build, { old, new: undefined });
+    const match = matchShape(target, change);
+    const build = () => deleteStatement(target.map, match);
+    this.#run(target, match.byRow ? `d${[...match.nulls].join(",")}` : "d", build, { old, new: undefined });
   }
 
   #run(target: TargetRelation, key: string, build: () => StatementShape, sides: Sides): void {
@@ -192,9 +194,16 @@ function indexesOf(tuple: Tuple, kind: "null" | "unchanged"): ReadonlySet<number
   return found ?? NONE;
 }
 
-function maskKey({ keyChanged, omitted, nulls }: UpdateShape): string {
-  if (!keyChanged && omitted.size === 0 && nulls.size === 0) return "";
-  return `${keyChanged ? "k" : ""}o${[...omitted].join(",")}n${[...nulls].join(",")}`;
+/** By row where there is no key, and where the old row came and the key alone may not tell which row it is. */
+function matchShape({ map }: TargetRelation, { oldTuple, oldKey }: Update | Delete): MatchShape {
+  if (map.key === null) return { byRow: true, nulls: indexesOf((oldTuple ?? oldKey)!, "null") };
+  if (!map.key.deferrable || oldTuple === undefined) return BY_KEY;
+  return { byRow: true, nulls: indexesOf(oldTuple, "null") };
+}
+
+function maskKey({ keyChanged, omitted, byRow, nulls }: UpdateShape): string {
+  if (!keyChanged && omitted.size === 0 && !byRow) return "";
+  return `${keyChanged ? "k" : ""}o${[...omitted].join(",")}${byRow ? "n" : ""}${[...nulls].join(",")}`;
 }
 
 function unmatchable({ map }: TargetRelation): MmliteError {

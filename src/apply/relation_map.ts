@@ -3,7 +3,7 @@
  * by which a row is found again. Pure: both sides come in as values.
  */
 import { MmliteError } from "../errors.ts";
-import type { LocalColumn, LocalTable } from "../pg/relation.ts";
+import type { LocalColumn, LocalTable, LocalUniqueIndex } from "../pg/relation.ts";
 import type { Relation } from "../pgoutput/message.ts";
 
 /** A column that both sides have. */
@@ -24,6 +24,8 @@ export interface MatchKey {
   readonly columns: readonly MappedColumn[];
   /** Whether an immediate unique index covers exactly these columns, so that ON CONFLICT can decide by it. */
   readonly arbiter: boolean;
+  /** Whether a deferrable constraint covers them: within a transaction several rows may have the same key. */
+  readonly deferrable: boolean;
 }
 
 /** A peer's relation on a local table. */
@@ -105,7 +107,10 @@ function chooseKey(remote: Relation, local: LocalTable, columns: readonly Mapped
   const byIdentity = remote.replicaIdentity === "default" || remote.replicaIdentity === "index";
   const chosen = byIdentity && flagged.length > 0 ? flagged : localKey(local, columns);
   if (chosen === null) return null;
-  return { columns: chosen, arbiter: hasArbiter(local, chosen) };
+  const covering = coveringIndexes(local, chosen);
+  const deferrable = covering.some((index) => !index.immediate);
+  // ON CONFLICT takes every unique index over its columns and refuses if one of them is deferrable.
+  return { columns: chosen, arbiter: covering.length > 0 && !deferrable, deferrable };
 }
 
 function localKey(local: LocalTable, columns: readonly MappedColumn[]): MappedColumn[] | null {
@@ -120,13 +125,11 @@ function localKey(local: LocalTable, columns: readonly MappedColumn[]): MappedCo
   return null;
 }
 
-/** ON CONFLICT takes every unique index over these columns and refuses if one of them is deferrable. */
-function hasArbiter(local: LocalTable, columns: readonly MappedColumn[]): boolean {
+function coveringIndexes(local: LocalTable, columns: readonly MappedColumn[]): LocalUniqueIndex[] {
   const names = new Set(columns.map((column) => column.name));
-  const covering = local.uniqueIndexes.filter((index) =>
+  return local.uniqueIndexes.filter((index) =>
     index.columns.length === names.size && index.columns.every((name) => names.has(name))
   );
-  return covering.length > 0 && covering.every((index) => index.immediate);
 }
 
 function mismatch(label: string, why: string): MmliteError {

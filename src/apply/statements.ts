@@ -30,17 +30,24 @@ export interface StatementShape {
   readonly conflict?: { readonly type: ConflictType; readonly tag: string; readonly unless?: boolean };
 }
 
+/** How the row is found. */
+export interface MatchShape {
+  /** Whether the whole old row came and is compared: where there is no key, or where several rows may have it. */
+  readonly byRow: boolean;
+  /** Columns (their index) of the old row that are null; looked at only with `byRow`. */
+  readonly nulls: ReadonlySet<number>;
+}
+
 /** What tells two updates of a relation apart, as far as their SQL goes. */
-export interface UpdateShape {
+export interface UpdateShape extends MatchShape {
   /** The matching columns get other values. */
   readonly keyChanged: boolean;
   /** Columns (their index) whose value did not come. */
   readonly omitted: ReadonlySet<number>;
-  /** Columns of the old row that are null; looked at only where the whole row is matched. */
-  readonly nulls: ReadonlySet<number>;
 }
 
 const NO_COLUMNS: ReadonlySet<number> = new Set();
+const BY_KEY: MatchShape = { byRow: false, nulls: NO_COLUMNS };
 
 /** Inserts a row, or overwrites the one that has its key. */
 export function insertStatement(relation: MappedRelation): StatementShape {
@@ -76,9 +83,9 @@ export function insertStatement(relation: MappedRelation): StatementShape {
 export function updateStatement(relation: MappedRelation, shape: UpdateShape): StatementShape {
   const sql = new Parameters();
   const doing = `update "${relation.label}"`;
-  const side = relation.key === null || shape.keyChanged ? "old" : "new";
+  const side = shape.byRow || shape.keyChanged ? "old" : "new";
   const columns = settable(relation, shape);
-  const condition = where(relation, sql, side, shape.nulls);
+  const condition = where(relation, sql, side, shape);
   const written = relation.columns.filter((column) => column.written);
   if (shape.omitted.size > 0 || written.length === 0) {
     const found = updateOrLock(relation, sql, { columns, where: condition, returning: false });
@@ -115,10 +122,10 @@ export function evictStatement(relation: MappedRelation): StatementShape {
  */
 export function replaceStatement(relation: MappedRelation, shape: UpdateShape): StatementShape {
   const sql = new Parameters();
-  const side = relation.key === null || shape.keyChanged ? "old" : "new";
+  const side = shape.byRow || shape.keyChanged ? "old" : "new";
   const differs = relation.columns.filter((column) => column.identityAlways)
     .map((column) => `t.${quote(column.name)} IS DISTINCT FROM ${sql.value("new", column)}`).join(" OR ");
-  const condition = `${where(relation, sql, side, shape.nulls)} AND (${differs})`;
+  const condition = `${where(relation, sql, side, shape)} AND (${differs})`;
   const came = relation.columns.filter((column) => column.written && !shape.omitted.has(column.index));
   const kept = [
     ...relation.extraColumns,
@@ -136,10 +143,10 @@ export function replaceStatement(relation: MappedRelation, shape: UpdateShape): 
   );
 }
 
-/** Deletes one row. `nulls`: see {@link UpdateShape}. */
-export function deleteStatement(relation: MappedRelation, nulls: ReadonlySet<number>): StatementShape {
+/** Deletes one row. */
+export function deleteStatement(relation: MappedRelation, match: MatchShape): StatementShape {
   const sql = new Parameters();
-  const condition = where(relation, sql, "old", nulls);
+  const condition = where(relation, sql, "old", match);
   return sql.shape(`DELETE FROM ${rows(relation)} WHERE ${condition}`, `delete from "${relation.label}"`, {
     type: "delete_missing",
     tag: "DELETE 0",
@@ -236,23 +243,30 @@ function updateOrLock(
   return `UPDATE ${rows(relation)} SET ${set.join(", ")} WHERE ${options.where}${returning}`;
 }
 
-/** Finds the row: by key, or, where only the whole row tells, exactly one of those that equal it. */
+/**
+ * Finds the row by its key. By row it is exactly one of those that equal the old row; or, if there is a key that
+ * several rows may have for a while, one of those that have it, the old row itself before others.
+ */
 function where(
   relation: MappedRelation,
   sql: Parameters,
   side: TupleSide,
-  nulls: ReadonlySet<number> = NO_COLUMNS,
+  { byRow, nulls }: MatchShape = BY_KEY,
 ): string {
-  if (relation.key !== null) return relation.key.columns.map((c) => equals(c, sql, side)).join(" AND ");
-  const conditions = relation.columns.map((column) =>
+  const keyed = relation.key?.columns.map((column) => equals(column, sql, side)) ?? [];
+  if (!byRow) return keyed.join(" AND ");
+  const rest = relation.columns.filter((column) => !relation.key?.columns.includes(column)).map((column) =>
     nulls.has(column.index) ? `t.${quote(column.name)} IS NULL` : equals(column, sql, side)
   );
-  const all = conditions.length === 0 ? "true" : conditions.join(" AND ");
+  const [wanted, order] = relation.key === null
+    ? [rest, ""]
+    : [keyed, rest.length === 0 ? "" : ` ORDER BY (${rest.join(" AND ")}) IS TRUE DESC`];
   // Row numbers repeat between partitions.
   const [place, places] = relation.partitioned
     ? ["(t.tableoid, t.ctid)", "t.tableoid, t.ctid"]
     : ["t.ctid", "t.ctid"];
-  return `${place} = (SELECT ${places} FROM ${rows(relation)} WHERE ${all} LIMIT 1 FOR UPDATE)`;
+  const condition = wanted.length === 0 ? "true" : wanted.join(" AND ");
+  return `${place} = (SELECT ${places} FROM ${rows(relation)} WHERE ${condition}${order} LIMIT 1 FOR UPDATE)`;
 }
 
 /** Equality by the type's own operator; without one both sides are compared as this server prints them. */
