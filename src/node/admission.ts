@@ -53,7 +53,10 @@ function requireMeant(hello: Hello, self: NodeIdentity): void {
   throw new MmliteError(
     "fenced",
     `Cannot receive from node "${hello.identity.node}": it means node "${hello.receiver}", and this is "${self.node}"`,
-    { hint: `Remove that peer on node "${hello.identity.node}" and add it with the right name or address` },
+    {
+      hint:
+        `Add this node on "${hello.identity.node}" under its own name, "${self.node}", or correct the address`,
+    },
   );
 }
 

@@ -25,7 +25,7 @@ export function requireKnown(other: NodeIdentity, { self, row, name }: Known): v
       "conflict",
       `Cannot replicate with peer "${name}": that address is this node itself`,
       {
-        hint: "Remove the peer and add it with the other node's address",
+        hint: "Give the address of the other node's peer port",
       },
     );
   }
@@ -47,7 +47,7 @@ export function requireKnown(other: NodeIdentity, { self, row, name }: Known): v
     throw fenced(
       name,
       `the node at that address is called "${other.node}"`,
-      `Remove the peer and add it as "${other.node}", or correct the address`,
+      `Add it as "${other.node}", or correct the address`,
     );
   }
   if (row !== undefined) requireSameLife(other, row);
