@@ -95,7 +95,7 @@ interface Writing {
 /** Each column alone, in a few rows or where all others travel along in one, then all of them in all rows. */
 async function updateRows(client: pg.Client, table: string, { columns, firstId }: Writing): Promise<void> {
   const mine = `id >= ${firstId} AND id < ${firstId + ROWS}`;
-  const rows = table === "by_key" ? `${mine} AND id % 4 = 0` : `id = ${firstId + 1}`;
+  const rows = table === "by_key" ? `${mine} AND id % 4 = 0` : `id = ${firstId}`;
   for (const column of columns) {
     await client.query(
       `UPDATE public.${table} SET ${column.name} = ${valueOf(column, "id + 1")} WHERE ${rows}`,
@@ -179,3 +179,29 @@ for (const major of [17, 13, 10] as const) {
     }
   });
 }
+
+Deno.test("a LATIN1 database and a UTF8 one hold the same characters under the same names", async () => {
+  const schema = 'SET client_encoding = "UTF8"; CREATE TABLE "Größe" ("Ä" text PRIMARY KEY, "ß" char(3))';
+  await using latin1 = await startPostgres({ major: 15, encoding: "LATIN1" });
+  await using utf8 = await startPostgres({ major: 18 });
+  await using cluster = await startCluster("encodings", [
+    { server: latin1, name: "latin1", schema },
+    { server: utf8, name: "utf8", schema },
+  ]);
+  const [west, east] = cluster.members;
+  for (const [from, to] of [[west, east], [east, west]]) {
+    const { name } = from.node;
+    await from.client.query(
+      `INSERT INTO "Größe" SELECT '${name}' || chr(c), 'é' FROM generate_series(160, 255) c`,
+    );
+    await from.client.query(`UPDATE "Größe" SET "ß" = 'üÿ', "Ä" = "Ä" || 'ö' WHERE "Ä" > '${name}ö'`);
+    await from.client.query(`DELETE FROM "Größe" WHERE "Ä" = '${name}ä'`);
+    await arrived(from, to);
+    const [left, right] = await Promise.all([from, to].map(async ({ client }) => {
+      await client.query("SET client_encoding = 'UTF8'");
+      return await copyOut(client, 'COPY (SELECT * FROM "Größe" ORDER BY "Ä" COLLATE "C") TO STDOUT');
+    }));
+    assert.equal(left.toString(), right.toString());
+    assert.match(left.toString(), new RegExp(`^${name}þö\tüÿ $`, "m"));
+  }
+});
