@@ -4,6 +4,7 @@ import assert from "node:assert/strict";
 import type pg from "pg";
 import { arrived, type ClusterMember, startCluster } from "./support/cluster.ts";
 import { copyOut } from "./support/copy_out.ts";
+import { eventually } from "./support/poll.ts";
 import { startPostgres } from "./support/postgres.ts";
 import { CORPUS, type CorpusColumn, corpusSchema } from "./support/type_corpus.ts";
 
@@ -204,4 +205,35 @@ Deno.test("a LATIN1 database and a UTF8 one hold the same characters under the s
     assert.equal(left.toString(), right.toString());
     assert.match(left.toString(), new RegExp(`^${name}þö\tüÿ $`, "m"));
   }
+});
+
+Deno.test("SQL_ASCII databases pass on any bytes, and a UTF8 one says that it cannot take them", async () => {
+  const schema = `CREATE TABLE t (id int PRIMARY KEY, v text, c "char")`;
+  await using first = await startPostgres({ major: 14, encoding: "SQL_ASCII" });
+  await using second = await startPostgres({ major: 18, encoding: "SQL_ASCII" });
+  await using third = await startPostgres({ major: 18 });
+  await using cluster = await startCluster("bytes", [
+    { server: first, name: "first", schema },
+    { server: second, name: "second", schema },
+    { server: third, name: "third", schema },
+  ]);
+  const [a, b, utf8] = cluster.members;
+  await a.client.query("INSERT INTO t VALUES (1, 'valid: é', 'x')");
+  await arrived(a, utf8);
+  await a.client.query(
+    `INSERT INTO t SELECT g + 1, convert_from(decode(lpad(to_hex(g), 2, '0') || '5cff', 'hex'), 'SQL_ASCII'), (g - 128)::"char"
+       FROM generate_series(1, 255) g`,
+  );
+  await arrived(a, b);
+  const hex =
+    `COPY (SELECT id, encode(convert_to(v, 'SQL_ASCII'), 'hex'), c::int FROM t ORDER BY id) TO STDOUT`;
+  const [left, right] = await Promise.all([a, b].map(({ client }) => copyOut(client, hex)));
+  assert.match(left.toString(), /^256\tff5cff\t127$/m);
+  assert.equal(right.toString(), left.toString());
+  const { last_error: error } = await eventually("the UTF8 node to refuse", async () => {
+    const { json } = await a.node.api("GET", `/v1/peers/${utf8.node.name}`);
+    return json.state === "blocked" && json;
+  });
+  assert.equal(error.kind, "apply_failed");
+  assert.match(error.message, /insert into "public\.t"/);
 });

@@ -6,7 +6,7 @@
  */
 import { delay } from "../backoff.ts";
 import { MmliteError } from "../errors.ts";
-import { type Client, closeClient, openClient } from "../pg/client.ts";
+import { type Client, closeClient, openClient, passAnyBytes } from "../pg/client.ts";
 import { mapPostgresError, sqlState } from "../pg/errors.ts";
 import { type Query, queryWith } from "../pg/query.ts";
 import type { PostgresTarget } from "../pg/target.ts";
@@ -81,6 +81,7 @@ export async function openApplySession(options: ApplySessionOptions): Promise<Ap
     signal,
   });
   try {
+    await passAnyBytes(client);
     const query = queryWith(client);
     const serverVersion = await setLaterSettings(query);
     await takeOrigin(query, options);

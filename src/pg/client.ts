@@ -62,6 +62,13 @@ export async function openClient(target: PostgresTarget, options: ClientOptions)
   }
 }
 
+/** Lets text of a SQL_ASCII database pass as the bytes it is: it may be no valid UTF-8, which would be refused. */
+export async function passAnyBytes(client: pg.Client): Promise<void> {
+  await client.query(
+    "SELECT set_config('client_encoding', 'SQL_ASCII', false) WHERE current_setting('server_encoding') = 'SQL_ASCII'",
+  );
+}
+
 /** Ends a connection politely, or by force after a second; never throws. */
 export async function closeClient(client: pg.Client): Promise<void> {
   let timer: ReturnType<typeof setTimeout> | undefined;

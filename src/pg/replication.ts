@@ -7,7 +7,7 @@
 import pg from "pg";
 import { MmliteError } from "../errors.ts";
 import { formatLsn, type Lsn } from "../lsn.ts";
-import { destroyClient, openClient } from "./client.ts";
+import { destroyClient, openClient, passAnyBytes } from "./client.ts";
 import { mapPostgresError } from "./errors.ts";
 import type { PostgresTarget } from "./target.ts";
 import { type ReplicationStream, WalsenderStream } from "./walsender_stream.ts";
@@ -60,6 +60,7 @@ export async function openReplicationStream(options: ReplicationOptions): Promis
   });
   const doing = `read replication slot "${slot}"`;
   try {
+    await passAnyBytes(client);
     const timeoutMs = await readSenderTimeout(client);
     const stream = new WalsenderStream(client, {
       doing,
