@@ -75,7 +75,10 @@ async function startMember(
 
 async function streams(node: Mmlite): Promise<boolean> {
   const { json } = await node.api("GET", "/v1/peers");
-  return json.items.every((peer: { state: string }) => peer.state === "streaming");
+  for (const { name, state, last_error: error } of json.items) {
+    if (state !== "streaming") throw new Error(`${name} is ${state}, last error ${JSON.stringify(error)}`);
+  }
+  return true;
 }
 
 /**
