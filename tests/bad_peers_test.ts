@@ -128,8 +128,16 @@ Deno.test("an address where no mmlite answers is named in the peer's state, and 
       return true;
     });
   }
+  const added = await a.cli("peers", "add", "b", "fra:7432");
+  assert.equal(added.code, 64);
+  assert.equal(added.stderr.match(/\/url/g)?.length, 1, added.stderr);
   await put(a, "b", b.peerUrl);
   await assertReplicates(server, "a", "b");
+  await eventually("the table to show no old error", async () => {
+    const { code, stdout } = await a.cli("status");
+    assert.deepEqual([code, /hint/.test(stdout.split("PEER")[1])], [0, false], stdout);
+    return true;
+  });
 });
 
 Deno.test("a request that is wrong is told where", async () => {
@@ -276,7 +284,15 @@ Deno.test("a server without room for origins or walsenders says so, and goes on 
     assert.match(text, /max_active_replication_origins/);
     return true;
   });
-  await server.restart({ max_active_replication_origins: "10", max_wal_senders: "10" });
+  await server.stop();
+  await eventually("the database to be away", async () => {
+    const { stdout } = await a.cli("status");
+    assert.equal(stdout.match(/^! Cannot connect/gm)?.length, 1, stdout);
+    return true;
+  });
+  const away = await put(a, "c", "http://127.0.0.1:1");
+  assertProblem(away, [503, "unreachable"], /Cannot add peer "c"/, /Check that the server runs/);
+  await server.start({ max_active_replication_origins: "10", max_wal_senders: "10" });
   for (const node of [a, b]) {
     await eventually(`${node.name} to go on`, async () => {
       for (const { name } of (await node.api("GET", "/v1/peers")).json.items) {

@@ -127,8 +127,9 @@ function isProblem(body: unknown): body is Problem {
   return typeof body === "object" && body !== null && "kind" in body && "detail" in body && "hint" in body;
 }
 
+/** The detail tells the first of several faults already. */
 function problemError({ kind, detail, hint, errors = [] }: Problem): MmliteError {
-  const fields = errors.map(({ pointer, message }) => `; ${pointer}: ${message}`).join("");
+  const fields = errors.slice(1).map(({ pointer, message }) => `; ${pointer}: ${message}`).join("");
   return new MmliteError(isErrorKind(kind) ? kind : "internal", `${detail}${fields}`, { hint });
 }
 

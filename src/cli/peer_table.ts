@@ -20,7 +20,7 @@ const STATE_COLOURS: Readonly<Record<State, Colour>> = {
 
 const BYTE_UNITS = ["B", "KiB", "MiB", "GiB", "TiB"];
 
-/** One line a peer below a heading, and the last error of each below the table. */
+/** One line a peer below a heading, and below the table the last error of each direction that does not flow. */
 export function formatPeers(peers: readonly PeerStatus[], colour: boolean): string {
   if (peers.length === 0) return "no peers";
   const title = heading("PEER", "STATE", "SENT", "ACKED", "BEHIND", "LAG", "INBOUND", "URL");
@@ -67,10 +67,15 @@ function stateCell(state: State, suffix = ""): Cell {
   return { text: `${state}${suffix}`, colour: STATE_COLOURS[state] };
 }
 
-function errorLines({ name, last_error, inbound }: PeerStatus): string[] {
+/** A link that was stopped has no trouble; one that flows has none any more, though its last error is on record. */
+const UNTROUBLED: readonly State[] = ["catchup", "streaming", "paused"];
+
+function errorLines({ name, state, last_error, inbound }: PeerStatus): string[] {
   return [
-    ...(last_error === null ? [] : [`to ${name}: ${last_error.message}`, `  hint: ${last_error.hint}`]),
-    ...(inbound.last_error === null
+    ...(last_error === null || UNTROUBLED.includes(state)
+      ? []
+      : [`to ${name}: ${last_error.message}`, `  hint: ${last_error.hint}`]),
+    ...(inbound.last_error === null || UNTROUBLED.includes(inbound.state)
       ? []
       : [`from ${name}: ${inbound.last_error.message}`, `  hint: ${inbound.last_error.hint}`]),
   ];

@@ -103,7 +103,9 @@ export function formatStatus(status: NodeStatus, colour: boolean): string {
     }, describePostgres(postgres)],
     ["tables", "published", `${tables.replicated} replicated, ${tables.insert_only} insert-only`],
   ];
-  const problems = [postgres.problem, ...status.problems].filter((problem) => problem !== null);
+  // An unreachable database is among the problems too.
+  const all = [postgres.problem, ...status.problems].filter((problem) => problem !== null);
+  const problems = [...new Map(all.map((problem) => [problem.message, problem])).values()];
   const lines = problems.flatMap(({ message, hint }) => [`! ${message}`, `  hint: ${hint}`]);
   return [formatTable(about, colour), ...lines, "", formatPeers(status.peers, colour)].join("\n");
 }
