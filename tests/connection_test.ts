@@ -69,6 +69,28 @@ Deno.test("a loopback address gives way to the socket of the same server", async
   assert.equal(await preferSocket(tcp), tcp);
 });
 
+Deno.test("functions that users made are never called in place of PostgreSQL's own", async () => {
+  await using server = await startPostgres({ major: 18 });
+  await server.sql(
+    "postgres",
+    `CREATE TABLE called (function text);
+     CREATE FUNCTION public.concat_ws(text, text, timestamptz, bigint) RETURNS text LANGUAGE sql
+       AS $$ INSERT INTO public.called VALUES ('concat_ws'); SELECT 'x'::text $$;
+     CREATE FUNCTION public.to_jsonb(pg_catalog.pg_replication_slots) RETURNS jsonb LANGUAGE sql
+       AS $$ INSERT INTO public.called VALUES ('to_jsonb'); SELECT '{}'::jsonb $$;
+     CREATE FUNCTION public.pg_create_logical_replication_slot(text, text) RETURNS TABLE (lsn pg_lsn)
+       LANGUAGE sql AS $$ INSERT INTO public.called VALUES ('slot'); SELECT '0/1'::pg_lsn $$`,
+  );
+  const tcp = await parsePostgresUrl(server.url("postgres", { tcp: true }), {});
+  assert.equal((await preferSocket(tcp)).host, server.host);
+  const client = await openClient(tcp, { applicationName: "mmlite test" });
+  const query = queryWith(client);
+  await ensureSlot(query, "mmlite_x");
+  await requireSlot(query, "mmlite_x");
+  await closeClient(client);
+  assert.deepEqual(await server.sql("postgres", "SELECT * FROM called"), []);
+});
+
 for (const major of [10, 13, 18] as const) {
   Deno.test(`slots of PostgreSQL ${major} are made once, looked at, and dropped while in use`, async () => {
     await using server = await startPostgres({ major, settings: { max_replication_slots: "2" } });

@@ -14,6 +14,11 @@ import { describeTarget, type PostgresTarget } from "./target.ts";
 export const CONNECT_TIMEOUT_MS = 10_000;
 /** Idle time before TCP keepalive probes, milliseconds: a silently dead server is noticed in minutes. */
 const KEEPALIVE_DELAY_MS = 10_000;
+/**
+ * Settings of every session. Without a search path no function that a user made is called in place of PostgreSQL's
+ * own (CVE-2018-1058): tables of ours are named with their schema.
+ */
+const SESSION_SETTINGS: Readonly<Record<string, string>> = { client_encoding: "UTF8", search_path: "" };
 /** How long a polite end may take before the socket is destroyed, milliseconds. */
 const CLOSE_TIMEOUT_MS = 1_000;
 
@@ -23,7 +28,7 @@ export interface ClientOptions {
   readonly applicationName: string;
   /** Opens a walsender session on the database. */
   readonly replication?: boolean;
-  /** Server settings of the session, sent at startup. */
+  /** Server settings of the session, sent at startup; without them it has UTF-8 and no search path. */
   readonly settings?: Readonly<Record<string, string>>;
   /** Ends connecting; the open connection is no longer bound to it. */
   readonly signal?: AbortSignal;
@@ -123,7 +128,7 @@ function passwordOf(target: PostgresTarget): string {
 
 /** Settings as the `options` of a startup packet: `-c name=value`, with blanks and backslashes escaped. */
 function startupOptions(settings: Readonly<Record<string, string>>): string {
-  return Object.entries({ client_encoding: "UTF8", ...settings })
+  return Object.entries({ ...SESSION_SETTINGS, ...settings })
     .map(([name, value]) => `-c ${name}=${value.replace(/[\s\\]/g, "\\$&")}`)
     .join(" ");
 }

@@ -40,7 +40,7 @@ export async function makeSlotBed(
 ): Promise<SlotBed> {
   await server.createDatabase(name);
   const target = await parsePostgresUrl(server.url(name), {});
-  const client = await openClient(target, { applicationName: "test" });
+  const client = await openClient(target, { applicationName: "test", settings: { search_path: "public" } });
   const query = queryWith(client);
   await query(schema);
   const [{ version }] = await query("SELECT current_setting('server_version_num') AS version");
