@@ -122,7 +122,7 @@ async function transactionCase(pair: Pair): Promise<Result[]> {
     );
   });
   await requireEqual(pair, "SELECT count(*), sum(id), sum(hashtext(body)) FROM item");
-  const [{ json }] = await Promise.all([pair.nodes[0].api("GET", "/v1/peers/b")]);
+  const { json } = await pair.nodes[0].api("GET", "/v1/peers/b");
   const what = `one transaction of ${TRANSACTION_ROWS} rows, ${inMb(Number(json.sent_bytes))} MB of pgoutput`;
   return residentResults(what, watches);
 }
@@ -217,12 +217,15 @@ const CASES: Readonly<Record<string, Case>> = {
 async function runCase(run: Case): Promise<Result[]> {
   await using pair = await openPair();
   const results = await run(pair);
-  for (const [index, server] of pair.servers.entries()) {
-    const timeouts = (await server.log()).match(/terminating walsender process due to replication timeout/g);
-    if (timeouts === null) continue;
-    const what = `walsender of node ${pair.nodes[index].name} with wal_sender_timeout = 10s`;
-    results.push({ what, measured: `timed out ${timeouts.length} times`, ok: false });
-  }
+  // The receiver's own walsender may time out while its mmlite is stopped: the sender's never may.
+  const timeouts = (await pair.servers[0].log()).match(
+    /terminating walsender process due to replication timeout/g,
+  );
+  results.push({
+    what: "the sender's walsender, with wal_sender_timeout = 10s",
+    measured: `timed out ${timeouts?.length ?? 0} times`,
+    ok: timeouts === null,
+  });
   return results;
 }
 
