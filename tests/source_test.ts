@@ -26,6 +26,15 @@ async function walLsn({ query }: SlotBed): Promise<Lsn> {
   return parseLsn((await query("SELECT pg_current_wal_flush_lsn()::text AS lsn"))[0].lsn!);
 }
 
+/** Gives every later session on the database short timeouts, as far as the server has them. */
+async function limitSessions({ query }: SlotBed): Promise<void> {
+  const timeouts = await query(
+    `SELECT format('ALTER DATABASE %I SET %I = ''1s''', current_database(), name) AS statement FROM pg_settings
+      WHERE name ~ '^(transaction|statement|idle_in_transaction_session|idle_session)_timeout$'`,
+  );
+  for (const { statement } of timeouts) await query(statement!);
+}
+
 /** Each on its own database of one server, in this order: the last one stops it. */
 const CASES: Readonly<Record<string, (bed: SlotBed) => Promise<void>>> = {
   "only local transactions pass": async (bed) => {
@@ -99,8 +108,9 @@ const CASES: Readonly<Record<string, (bed: SlotBed) => Promise<void>>> = {
     assert.equal((await ended as MmliteError).kind, "aborted");
   },
 
-  "a reader paused for longer than wal_sender_timeout loses nothing": async (bed) => {
+  "a reader paused for longer than every timeout loses nothing": async (bed) => {
     await bed.ensureSlot();
+    await limitSessions(bed);
     await bed.query("INSERT INTO t SELECT i, repeat('x', 1000) FROM generate_series(1, 10000) i");
     const source = await bed.source();
     const transactions = transactionsOf(source);

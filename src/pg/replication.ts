@@ -43,6 +43,9 @@ export interface ReplicationOptions {
   readonly signal?: AbortSignal;
 }
 
+/** From 17 on transaction_timeout ends a walsender inside a transaction that takes longer to decode or to be read. */
+const NO_TIMEOUTS = `SELECT set_config(name, '0', false) FROM pg_settings WHERE name IN
+  ('transaction_timeout', 'idle_in_transaction_session_timeout', 'idle_session_timeout', 'statement_timeout')`;
 /** Longest time between status updates, milliseconds; the stock subscription's default. */
 const STATUS_INTERVAL_MS = 10_000;
 
@@ -61,6 +64,7 @@ export async function openReplicationStream(options: ReplicationOptions): Promis
   const doing = `read replication slot "${slot}"`;
   try {
     await passAnyBytes(client);
+    await client.query(NO_TIMEOUTS);
     const timeoutMs = await readSenderTimeout(client);
     const stream = new WalsenderStream(client, {
       doing,
