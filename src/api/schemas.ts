@@ -7,16 +7,13 @@
  * not hold unknown ones.
  */
 import { z } from "@hono/zod-openapi";
-import { MAX_NODE_NAME_LENGTH } from "../config/schema.ts";
 import { ERROR_POLICY, type ErrorKind } from "../errors.ts";
+import { NODE_NAME, NODE_NAME_RULE } from "../node_name.ts";
 import { PEER_STATES } from "../peer_state.ts";
 
 /** The name of a node or peer, as it stands in paths. */
 export const PeerName = z.string()
-  .regex(
-    new RegExp(`^[a-z0-9][a-z0-9_-]{0,${MAX_NODE_NAME_LENGTH - 1}}$`),
-    `Expected 1 to ${MAX_NODE_NAME_LENGTH} lower-case letters, digits, _ and -, beginning with a letter or digit`,
-  )
+  .regex(NODE_NAME, `Expected ${NODE_NAME_RULE}`)
   .openapi({ example: "fra" });
 
 const LsnText = z.string().regex(/^[0-9A-F]{1,8}\/[0-9A-F]{1,8}$/).openapi({ example: "16/B374D848" });

@@ -7,15 +7,10 @@
  */
 import { z } from "zod";
 import { LOG_FORMATS, LOG_LEVELS } from "../log.ts";
+import { NODE_NAME, NODE_NAME_RULE } from "../node_name.ts";
 import { parseAddress } from "./address.ts";
 
-/** Longest name of a node: slots and origins are named after it, and PostgreSQL keeps 63 bytes of a name. */
-export const MAX_NODE_NAME_LENGTH = 40;
-
-const NodeName = z.string().regex(new RegExp(`^[a-z0-9][a-z0-9_-]{0,${MAX_NODE_NAME_LENGTH - 1}}$`), {
-  error:
-    `expected 1 to ${MAX_NODE_NAME_LENGTH} lower-case letters, digits, _ and -, beginning with a letter or digit`,
-});
+const NodeName = z.string().regex(NODE_NAME, { error: `expected ${NODE_NAME_RULE}` });
 
 const Text = z.string().min(1, { error: "expected text, not nothing" });
 

@@ -5,44 +5,32 @@
  * before the new one touches the database.
  */
 import type { Channel } from "../wire/channel.ts";
-import type { InboundState, InboxPorts } from "./ports.ts";
+import type { InboxPorts, RunningSession } from "./ports.ts";
 import { receive } from "./session.ts";
-
-interface Running {
-  readonly abort: () => void;
-  readonly ended: Promise<void>;
-}
 
 /** The receiving sessions of a node. */
 export class Inbox {
   readonly #ports: InboxPorts;
-  readonly #running = new Map<string, Running>();
+  readonly #running = new Map<string, RunningSession>();
   readonly #all = new Set<Promise<void>>();
   readonly #stop = new AbortController();
   #interrupt = new AbortController();
 
-  constructor(options: {
-    readonly admit: InboxPorts["admit"];
-    readonly observe: (sender: string, state: InboundState) => void;
-  }) {
-    this.#ports = {
-      ...options,
-      supersede: async (sender, session) => {
-        const older = this.#running.get(sender);
-        this.#running.set(sender, session);
-        older?.abort();
-        await older?.ended;
-      },
-    };
+  constructor(ports: InboxPorts) {
+    this.#ports = ports;
   }
 
   /** Serves one channel until it is over. */
   async accept(channel: Channel): Promise<void> {
-    const session = receive(
-      channel,
-      this.#ports,
-      AbortSignal.any([this.#stop.signal, this.#interrupt.signal]),
-    );
+    const session = receive(channel, {
+      ports: this.#ports,
+      register: (sender, session) => this.#register(sender, session),
+      refused: (sender, error) => {
+        // While the real one is being received from, an impostor's failure is not its.
+        if (!this.#running.has(sender)) this.#ports.observe(sender, { name: "failed", error });
+      },
+      signal: AbortSignal.any([this.#stop.signal, this.#interrupt.signal]),
+    });
     this.#all.add(session);
     await session;
     this.#all.delete(session);
@@ -65,5 +53,15 @@ export class Inbox {
   async close(): Promise<void> {
     this.#stop.abort();
     await Promise.all(this.#all);
+  }
+
+  async #register(sender: string, session: RunningSession): Promise<void> {
+    const older = this.#running.get(sender);
+    this.#running.set(sender, session);
+    void session.ended.then(() => {
+      if (this.#running.get(sender) === session) this.#running.delete(sender);
+    });
+    older?.abort();
+    await older?.ended;
   }
 }

@@ -28,12 +28,19 @@ export interface Admission {
 
 /** The rest of the node, as one receiving session sees it. */
 export interface InboxPorts {
-  /** Decides whether a sender may apply here; throws the error that the sender gets to see. */
-  readonly admit: (hello: Hello, remote: string) => Promise<Admission>;
-  /** An older session of the same sender is over when this resolves; `ended` must settle with the new one. */
-  readonly supersede: (sender: string, session: { abort: () => void; ended: Promise<void> }) => Promise<void>;
-  /** What a sender's session is doing, for status. */
+  /** Decides whether a sender may apply here, changing nothing of its; throws the error that it gets to see. */
+  readonly recognise: (hello: Hello) => Promise<void>;
+  /** Begins the session of a sender that was recognised. */
+  readonly admit: (hello: Hello) => Promise<Admission>;
+  /** What comes from a sender is doing, for status. */
   readonly observe: (sender: string, state: InboundState) => void;
+}
+
+/** A receiving session, as the newer one of its sender sees it. */
+export interface RunningSession {
+  readonly abort: () => void;
+  /** Settles when it has let go of the database. */
+  readonly ended: Promise<void>;
 }
 
 /** What arrives from a sender, at the moment. */

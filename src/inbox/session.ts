@@ -11,17 +11,20 @@ import { type Frame, type Hello, PROTOCOL_VERSION } from "../wire/frame.ts";
 import { FrameDecoder, MessageAssembler } from "../wire/frame_decoder.ts";
 import { HANDSHAKE_TIMEOUT_MS } from "../wire/frame_stream.ts";
 import { keepAlive, type Liveness } from "../wire/liveness.ts";
-import type { Admission, InboxPorts, TransactionSink } from "./ports.ts";
+import type { Admission, InboxPorts, RunningSession, TransactionSink } from "./ports.ts";
 
 /** Receives on one channel until the sender ends it, something fails, or `signal` aborts. Never throws. */
-export async function receive(channel: Channel, ports: InboxPorts, signal: AbortSignal): Promise<void> {
+export async function receive(
+  channel: Channel,
+  { signal, ...context }: Pick<Session, "ports" | "register" | "refused" | "signal">,
+): Promise<void> {
   const stop = new AbortController();
   const ended = AbortSignal.any([signal, stop.signal]);
   const breakOff = () => channel.destroy();
   ended.addEventListener("abort", breakOff, { once: true });
   const liveness = keepAlive(channel);
   try {
-    await session({ channel, ports, liveness, signal: ended, abort: () => stop.abort() });
+    await session({ ...context, channel, liveness, signal: ended, abort: () => stop.abort() });
     await channel.end();
   } catch (thrown) {
     if (!ended.aborted) await refuse(channel, toMmliteError(thrown));
@@ -35,33 +38,47 @@ export async function receive(channel: Channel, ports: InboxPorts, signal: Abort
 interface Session {
   readonly channel: Channel;
   readonly ports: InboxPorts;
+  /** Ends the sender's older session, if there is one, and resolves when that is over. */
+  readonly register: (sender: string, session: RunningSession) => Promise<void>;
+  /** A sender is not let in. */
+  readonly refused: (sender: string, error: MmliteError) => void;
   readonly liveness: Liveness;
   readonly signal: AbortSignal;
   readonly abort: () => void;
 }
 
 async function session(context: Session): Promise<void> {
-  const { channel, ports, signal } = context;
+  const { channel, ports, register } = context;
   const chunks = channel.incoming[Symbol.asyncIterator]();
   const decoder = new FrameDecoder();
   const { hello, rest } = await readHello(chunks, decoder, channel);
-  const sender = hello.identity.node;
+  // Before the older session is ended: a stranger that gives a known name must not end it.
+  await ports.recognise(hello).catch((thrown) => {
+    context.refused(hello.identity.node, toMmliteError(thrown));
+    throw thrown;
+  });
   const over = Promise.withResolvers<void>();
   try {
-    await ports.supersede(sender, { abort: context.abort, ended: over.promise });
-    const admission = await ports.admit(hello, channel.remote);
-    signal.throwIfAborted();
-    ports.observe(sender, { name: "streaming" });
-    await receiveFrom({ ...context, chunks, decoder, rest, admission });
-    ports.observe(sender, { name: "disconnected" });
-  } catch (thrown) {
-    ports.observe(
-      sender,
-      signal.aborted ? { name: "disconnected" } : { name: "failed", error: toMmliteError(thrown) },
-    );
-    throw thrown;
+    await register(hello.identity.node, { abort: context.abort, ended: over.promise });
+    await admitted({ ...context, chunks, decoder, rest }, hello);
   } finally {
     over.resolve();
+  }
+}
+
+async function admitted(context: Omit<Receiving, "admission">, hello: Hello): Promise<void> {
+  const { ports, signal } = context;
+  const sender = hello.identity.node;
+  try {
+    const admission = await ports.admit(hello);
+    signal.throwIfAborted();
+    ports.observe(sender, { name: "streaming" });
+    await receiveFrom({ ...context, admission });
+    ports.observe(sender, { name: "disconnected" });
+  } catch (thrown) {
+    const error = toMmliteError(thrown);
+    ports.observe(sender, signal.aborted ? { name: "disconnected" } : { name: "failed", error });
+    throw thrown;
   }
 }
 
@@ -133,7 +150,11 @@ async function readHello(
   decoder: FrameDecoder,
   channel: Channel,
 ): Promise<{ hello: Hello; rest: Frame[] }> {
-  const late = setTimeout(() => channel.destroy(), HANDSHAKE_TIMEOUT_MS);
+  const silent = new MmliteError(
+    "protocol",
+    `Cannot receive from ${channel.remote}: no Hello within ${HANDSHAKE_TIMEOUT_MS / 1000} s`,
+  );
+  const late = setTimeout(() => channel.destroy(silent), HANDSHAKE_TIMEOUT_MS);
   try {
     for (;;) {
       const { value: chunk, done } = await chunks.next();

@@ -3,6 +3,7 @@
  */
 import { type ApplyObserver, openApplier } from "../apply/applier.ts";
 import { MmliteError } from "../errors.ts";
+import { parsePeerUrl } from "../http/peer_url.ts";
 import type { Admission } from "../inbox/ports.ts";
 import { formatLsn } from "../lsn.ts";
 import { type PeerRow, readPeer, setPeerIdentity } from "../pg/peers.ts";
@@ -20,15 +21,21 @@ interface AdmissionOptions {
   readonly observer: (sender: string) => ApplyObserver;
 }
 
-/** Lets a sender in or throws why not; nothing of it is applied before. */
+/** Decides whether a sender may apply here, and makes a node that is new here a peer; throws why not. */
+export async function recognise(options: AdmissionOptions, hello: Hello): Promise<void> {
+  const { database, self } = options;
+  const sender = hello.identity.node;
+  const row = await readPeer(database.control.query(`receive from node "${sender}"`), sender);
+  requireKnown(hello.identity, { self, row, name: sender });
+  requireMeant(hello, self);
+  await requireRegistered(options, hello, row);
+}
+
+/** Begins the session of a sender that was recognised: from here on every earlier one can apply nothing. */
 export async function admit(options: AdmissionOptions, hello: Hello): Promise<Admission> {
   const { database, self } = options;
   const sender = hello.identity.node;
   const query = database.control.query(`receive from node "${sender}"`);
-  const row = await readPeer(query, sender);
-  requireKnown(hello.identity, { self, row, name: sender });
-  requireMeant(hello, self);
-  await requireRegistered(options, hello, row);
   await setPeerIdentity(query, sender, hello.identity);
   const { lsn, epoch } = await beginSession(query, hello);
   return {
@@ -86,7 +93,7 @@ async function requireRegistered(
       },
     );
   }
-  await options.register(sender, hello.url);
+  await options.register(sender, parsePeerUrl(hello.url).origin);
 }
 
 /** Origin and position exist and are committed before the apply session does; every earlier session is over. */

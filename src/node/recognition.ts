@@ -2,6 +2,7 @@
  * Who may exchange rows with this node: the same cluster, another node, and the same life of its database as before.
  */
 import { MmliteError } from "../errors.ts";
+import { NODE_NAME, NODE_NAME_RULE } from "../node_name.ts";
 import type { PeerRow } from "../pg/peers.ts";
 import type { NodeIdentity } from "../wire/frame.ts";
 
@@ -19,6 +20,9 @@ const REMEDY =
 
 /** Throws `fenced`, or `conflict` for the node itself, when `other` is not who it has to be. */
 export function requireKnown(other: NodeIdentity, { self, row, name }: Known): void {
+  if (!NODE_NAME.test(other.node)) {
+    throw new MmliteError("protocol", `Cannot replicate with a node whose name is not ${NODE_NAME_RULE}`);
+  }
   if (other.incarnation === self.incarnation) {
     if (other.node !== self.node) throw fenced(name, `it runs on a copy of this node's database`);
     throw new MmliteError(
