@@ -3,7 +3,7 @@
  *
  * Nothing here knows what a session does; nothing in a session knows that it is repeated.
  */
-import { backoffMs, delay } from "../backoff.ts";
+import { BACKOFF_LIMIT_MS, backoffMs, delay } from "../backoff.ts";
 import { MmliteError, toMmliteError } from "../errors.ts";
 import { log } from "../log.ts";
 
@@ -20,14 +20,19 @@ export type LinkState =
 /** How long a link that is blocked by a differing schema waits before it looks again, milliseconds. */
 export const SCHEMA_RETRY_MS = 5_000;
 
+/** What an attempt tells its link. */
+export interface AttemptReport {
+  /** Data flows. */
+  entered(state: "catchup" | "streaming"): void;
+  /** The peer holds more than at the attempt's start: what stood in the way before is over. */
+  progressed(): void;
+}
+
 interface LinkOptions {
   /** The peer's name, for log lines. */
   readonly peer: string;
-  /** One attempt: calls `connected` once data flows; returns when the signal aborts, throws when it breaks. */
-  readonly attempt: (
-    signal: AbortSignal,
-    connected: (state: "catchup" | "streaming") => void,
-  ) => Promise<void>;
+  /** One attempt: returns when the signal aborts, throws when it breaks. */
+  readonly attempt: (signal: AbortSignal, report: AttemptReport) => Promise<void>;
 }
 
 /** A link with its retry loop. Does nothing until {@link Link.start}. */
@@ -92,14 +97,18 @@ export class Link {
       this.#enter({ name: "connecting" });
       this.#attempt = new AbortController();
       const attempt = AbortSignal.any([signal, this.#attempt.signal]);
+      const startedAt = performance.now();
+      // Connecting alone is no success: a transaction that cannot be applied would be tried many times a second.
+      const report: AttemptReport = {
+        entered: (state) => this.#enter({ name: state }),
+        progressed: () => void (failures = 0),
+      };
       try {
-        await this.#options.attempt(attempt, (state) => {
-          failures = 0;
-          this.#enter({ name: state });
-        });
+        await this.#options.attempt(attempt, report);
         if (!signal.aborted) throw new MmliteError("aborted", "The local PostgreSQL is going down");
       } catch (thrown) {
         if (signal.aborted) return;
+        if (performance.now() - startedAt > BACKOFF_LIMIT_MS) failures = 0;
         await this.#rest(toMmliteError(thrown), failures++, signal);
       }
     }

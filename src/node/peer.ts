@@ -3,7 +3,7 @@
  */
 import type { MmliteError } from "../errors.ts";
 import type { InboundState } from "../inbox/ports.ts";
-import { Link } from "../link/link.ts";
+import { type AttemptReport, Link } from "../link/link.ts";
 import type { OutgoingBatch, SessionObserver, SessionPorts } from "../link/ports.ts";
 import { runSession } from "../link/session.ts";
 import type { Lsn } from "../lsn.ts";
@@ -32,8 +32,8 @@ export interface PeerObserver {
 
 /** How far the link to a peer has come in this server's WAL. */
 export class OutboundProgress implements SessionObserver {
-  /** Called when data flows, with the state that the link is in then. */
-  connected: (state: "catchup" | "streaming") => void = () => {};
+  /** The attempt that runs is reported to. */
+  report: AttemptReport = { entered: () => {}, progressed: () => {} };
   sentLsn: Lsn | null = null;
   ackedLsn: Lsn | null = null;
   sentTransactions = 0;
@@ -46,6 +46,7 @@ export class OutboundProgress implements SessionObserver {
   #sampledAt = 0;
   /** Where the WAL ended when the session began: beyond it the link streams. */
   #catchupLsn: Lsn | null = null;
+  #resumeLsn: Lsn | null = null;
   readonly #observer: PeerObserver;
 
   constructor(observer: PeerObserver) {
@@ -60,9 +61,10 @@ export class OutboundProgress implements SessionObserver {
 
   started({ resumeLsn, walLsn }: { resumeLsn: Lsn; walLsn: Lsn }): void {
     this.sentLsn = resumeLsn;
+    this.#resumeLsn = resumeLsn;
     this.#samples = [];
     this.#catchupLsn = resumeLsn < walLsn ? walLsn : null;
-    this.connected(this.#catchupLsn === null ? "streaming" : "catchup");
+    this.report.entered(this.#catchupLsn === null ? "streaming" : "catchup");
   }
 
   sent(batch: OutgoingBatch, bytes: number): void {
@@ -74,11 +76,12 @@ export class OutboundProgress implements SessionObserver {
     if (batch.endLsn !== null) this.sentLsn = batch.endLsn;
     if (this.#catchupLsn !== null && batch.walEnd >= this.#catchupLsn) {
       this.#catchupLsn = null;
-      this.connected("streaming");
+      this.report.entered("streaming");
     }
   }
 
   acked(endLsn: Lsn): void {
+    if (this.#resumeLsn !== null && endLsn > this.#resumeLsn) this.report.progressed();
     this.ackedLsn = endLsn;
     const kept = this.#samples.findIndex((sample) => sample.endLsn > endLsn);
     this.#samples = kept < 0 ? [] : this.#samples.slice(kept);
@@ -157,9 +160,9 @@ export class Peer {
     this.outbound = new OutboundProgress(observer);
     this.link = new Link({
       peer: name,
-      attempt: (signal, connected) => {
+      attempt: (signal, report) => {
         if (this.outbound.attempts++ > 0) observer.reconnected();
-        this.outbound.connected = connected;
+        this.outbound.report = report;
         return runSession(ports(), this.outbound, signal);
       },
     });
