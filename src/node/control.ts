@@ -70,9 +70,7 @@ export function createControl(options: ControlOptions): NodeControl {
     },
     removePeer: async (name, { force, precondition }) => {
       precondition?.(await show(peers.get(name)));
-      const outcome = await peers.remove(name, { force });
-      if (outcome === "removed") metrics.removePeer(name);
-      return outcome;
+      return await peers.remove(name, { force });
     },
     pausePeer: (name) => change(name, () => peers.pause(name)),
     resumePeer: (name) => change(name, () => peers.resume(name)),

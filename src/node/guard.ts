@@ -10,7 +10,7 @@ import { log } from "../log.ts";
 import { closeClient, openClient } from "../pg/client.ts";
 import { type NodeRow, readNode, requireSameNode } from "../pg/identity.ts";
 import { type DatabaseLock, openLock } from "../pg/lock.ts";
-import { readServerFacts, requireUsable } from "../pg/server.ts";
+import { readServerFacts, requireUsable, type ServerFacts } from "../pg/server.ts";
 import type { Database } from "./database.ts";
 
 /** How often the server is asked whether it still lets connections in, milliseconds: a smart shutdown shows only so. */
@@ -84,7 +84,8 @@ export class Guard {
         return await this.#tryHold(signal);
       } catch (thrown) {
         const error = toMmliteError(thrown);
-        if (error.disposition !== "retry") throw error;
+        // Anything else may pass: a server in recovery, a password that is being changed, a lock that lingers.
+        if (error.disposition === "fence") throw error;
         this.problem = error;
       }
     }
@@ -96,7 +97,9 @@ export class Guard {
     const lock = await openLock(database.target, signal);
     try {
       const query = database.control.query("check the database again");
-      requireUsable(await readServerFacts(query));
+      const facts = await readServerFacts(query);
+      requireUsable(facts);
+      requireSameServer(facts, database.facts);
       requireStillSame(await readNode(query), node);
       return lock;
     } catch (thrown) {
@@ -104,6 +107,19 @@ export class Guard {
       throw thrown;
     }
   }
+}
+
+/** What the handshake tells of the server is read once; a server that was replaced or promoted needs a new start. */
+function requireSameServer(now: ServerFacts, before: ServerFacts): void {
+  const same = now.systemIdentifier === before.systemIdentifier && now.timeline === before.timeline &&
+    now.versionNumber === before.versionNumber;
+  if (same) return;
+  throw new MmliteError(
+    "fenced",
+    `Cannot go on with PostgreSQL ${now.version} on timeline ${now.timeline}: it was ${before.version} ` +
+      `on timeline ${before.timeline} when this process started`,
+    { hint: "Start mmlite again: it checks then whether this is still the node's own database" },
+  );
 }
 
 function requireStillSame(found: NodeRow | undefined, node: NodeRow): void {

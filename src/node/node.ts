@@ -11,7 +11,7 @@ import { log } from "../log.ts";
 import { createMetrics } from "../metrics.ts";
 import { VERSION } from "../version.ts";
 import type { NodeIdentity } from "../wire/frame.ts";
-import { admit } from "./admission.ts";
+import { admit, recognise } from "./admission.ts";
 import { createControl } from "./control.ts";
 import { openDatabase, serverWarnings } from "./database.ts";
 import { Guard } from "./guard.ts";
@@ -94,15 +94,17 @@ export async function startNode(config: Config, { signal, apiAddress }: StartOpt
         reconnected: () => metrics.countReconnect(peer),
       }),
       dropInbound: (peer) => inbox.drop(peer),
+      removed: (peer) => metrics.removePeer(peer),
     });
+    const admission = {
+      database,
+      self,
+      register: (name: string, url: string) => peers.register(name, url),
+      observer: (sender: string) => applyObserver({ peer: peers.find(sender), sender, metrics, conflicts }),
+    };
     const inbox: Inbox = new Inbox({
-      admit: (hello) =>
-        admit({
-          database,
-          self,
-          register: async (name, url) => void await peers.put(name, url),
-          observer: (sender) => applyObserver({ peer: peers.find(sender), sender, metrics, conflicts }),
-        }, hello),
+      recognise: (hello) => recognise(admission, hello),
+      admit: (hello) => admit(admission, hello),
       observe: (sender, state) => peers.find(sender)?.inbound.enter(state),
     });
     await peers.load();

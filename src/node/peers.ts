@@ -5,19 +5,25 @@ import { delay } from "../backoff.ts";
 import { MmliteError, toMmliteError } from "../errors.ts";
 import type { SessionPorts } from "../link/ports.ts";
 import { log } from "../log.ts";
-import type { Lsn } from "../lsn.ts";
-import { forgetPeer, type PeerRow, readPeers, savePeer, setPeerIntent, setPeerRemoved } from "../pg/peers.ts";
-import { ensureOrigin, forgetProgress } from "../pg/progress.ts";
-import { readWalLsn } from "../pg/server.ts";
-import { dropSlot, readSlot, slotName } from "../pg/slots.ts";
+import {
+  forgetPeer,
+  type PeerRow,
+  readPeer,
+  readPeers,
+  savePeer,
+  setPeerIntent,
+  setPeerRemoved,
+} from "../pg/peers.ts";
+import { ensureOrigin } from "../pg/progress.ts";
+import { dropSlot, readSlots, SLOT_PREFIX, slotName } from "../pg/slots.ts";
+import { requireAddable } from "./addable.ts";
 import type { Database } from "./database.ts";
 import { ensurePeerSlot } from "./outbound.ts";
 import { Peer, type PeerObserver } from "./peer.ts";
+import { Removals } from "./removal.ts";
 
 /** How long adding a peer waits for the first answer, milliseconds, so that both directions are set up by then. */
 const FIRST_ANSWER_MS = 5_000;
-/** How often a peer that is being removed is looked at, milliseconds. */
-const DRAIN_POLL_MS = 500;
 /** How long a removal is waited for before it goes on by itself, milliseconds. */
 const DRAIN_WAIT_MS = 5_000;
 
@@ -31,6 +37,8 @@ interface PeersOptions {
   readonly observer: (peer: string) => PeerObserver;
   /** Ends what a peer is sending here. */
   readonly dropInbound: (peer: string) => Promise<void>;
+  /** Called when a peer is gone. */
+  readonly removed: (peer: string) => void;
 }
 
 /** The registry of peers. Changes to one peer happen one after the other. */
@@ -39,29 +47,46 @@ export class Peers {
   readonly #logger = log("peers");
   readonly #peers = new Map<string, Peer>();
   readonly #stop = new AbortController();
-  readonly #drains = new Map<string, Promise<void>>();
+  readonly #removals: Removals;
   #turn: Promise<unknown> = Promise.resolve();
 
   constructor(options: PeersOptions) {
     this.#options = options;
+    this.#removals = new Removals({
+      ...options,
+      inTurn: (change) => this.#inTurn(change),
+      isHeld: (peer) => this.#peers.get(peer.name) === peer,
+      removed: (peer) => {
+        this.#peers.delete(peer.name);
+        options.removed(peer.name);
+      },
+      signal: this.#stop.signal,
+    });
   }
 
   /** Takes up the peers that the database has. */
   async load(): Promise<void> {
-    for (const row of await readPeers(this.#query("read the peers"))) {
-      if (row.intent !== "removed") await this.#hold(row);
+    const query = this.#query("read the peers");
+    for (const row of await readPeers(query)) if (row.intent !== "removed") await this.#hold(row);
+    const owned = new Set(this.list().map(({ name }) => slotName(name)));
+    for (const { name } of await readSlots(query, SLOT_PREFIX)) {
+      if (owned.has(name)) continue;
+      this.#logger.warn("Replication slot {slot} belongs to no peer and keeps WAL; drop it with {sql}", {
+        slot: name,
+        sql: `SELECT pg_drop_replication_slot('${name}')`,
+      });
     }
   }
 
   /** Starts the links of all peers taken up, and adds those that the configuration names for the first time. */
   async start(configured: readonly { readonly name: string; readonly url: string }[]): Promise<void> {
     for (const peer of this.list()) {
-      if (peer.removing) void this.#drain(peer);
+      if (peer.removing) void this.#removals.drain(peer);
       if (peer.link.state.name !== "paused") peer.link.start();
     }
     // What was changed through the API is durable and wins, a removal too.
     const known = new Set((await readPeers(this.#query("read the peers"))).map(({ name }) => name));
-    for (const { name, url } of configured) if (!known.has(name)) await this.put(name, url);
+    for (const { name, url } of configured) if (!known.has(name)) await this.#adopt(name, url);
   }
 
   /** Every peer by name, in order. */
@@ -84,37 +109,7 @@ export class Peers {
 
   /** Throws if a peer of that name and address cannot be added; changes nothing. */
   check(name: string, url: string): void {
-    const { self, ownUrls } = this.#options;
-    if (name === self) {
-      throw new MmliteError("conflict", `Cannot add peer "${name}": that is this node itself`, {
-        hint: "Name the other node and give its address",
-      });
-    }
-    if (ownUrls.some((own) => sameAddress(own, url))) {
-      throw new MmliteError("conflict", `Cannot add peer "${name}": ${url} is this node's own address`, {
-        hint: "Give the address of the other node's peer port",
-      });
-    }
-    const taken =
-      this.list().find((other) => slotName(other.name) === slotName(name) && other.name !== name) ??
-        (slotName(self) === slotName(name) ? { name: self } : undefined);
-    if (taken !== undefined) {
-      throw new MmliteError(
-        "conflict",
-        `Cannot add peer "${name}": its slot name is taken by "${taken.name}"`,
-        {
-          hint: "Choose a name that differs in more than - and _",
-        },
-      );
-    }
-    const twice = this.list().find((other) =>
-      other.name !== name && other.url !== null && sameAddress(other.url, url)
-    );
-    if (twice !== undefined) {
-      throw new MmliteError("conflict", `Cannot add peer "${name}": ${url} is already peer "${twice.name}"`, {
-        hint: `Give the address of node "${name}", or remove peer "${twice.name}" first`,
-      });
-    }
+    requireAddable({ name, url }, { ...this.#options, peers: this.list() });
   }
 
   /** Adds a peer or gives it another address; returns once its slot holds every later transaction for it. */
@@ -128,12 +123,13 @@ export class Peers {
         });
       }
       const query = this.#query(`add peer "${name}"`);
+      const before = await readPeer(query, name);
       const row = await savePeer(query, { name, url });
       try {
         await ensureOrigin(query, name);
         await ensurePeerSlot(this.#options.database, row);
       } catch (thrown) {
-        await forgetPeer(query, name);
+        if (known === undefined) await this.#takeBack(row, before);
         throw thrown;
       }
       const peer = known ?? await this.#hold(row);
@@ -144,6 +140,12 @@ export class Peers {
       if (row.intent !== "paused") peer.link.start();
       return { peer, created: known === undefined };
     });
+  }
+
+  /** Adds a node of this cluster that dialled first; an address that the operator gave stays. */
+  async register(name: string, url: string): Promise<void> {
+    if (this.#peers.has(name)) return;
+    await this.put(name, url);
   }
 
   /** Waits a moment for the link's first answer, whatever it is. */
@@ -163,7 +165,7 @@ export class Peers {
     const isStranger = state.name === "fenced" ||
       (state.name === "blocked" && state.error.kind === "conflict");
     if (!isStranger) return;
-    await this.#forget(peer);
+    await this.#removals.forget(peer);
     await forgetPeer(this.#query(`take back peer "${peer.name}"`), peer.name);
     const { kind, message, hint } = state.error;
     throw new MmliteError(kind, `Cannot add peer "${peer.name}": ${message}`, { hint });
@@ -202,10 +204,10 @@ export class Peers {
       return peer;
     });
     if (force) {
-      await this.#forget(peer);
+      await this.#removals.force(peer);
       return "removed";
     }
-    const drained = this.#drain(peer);
+    const drained = this.#removals.drain(peer);
     const outcome = await Promise.race([drained.then(() => true), delay(DRAIN_WAIT_MS).then(() => false)]);
     return outcome ? "removed" : "draining";
   }
@@ -218,7 +220,7 @@ export class Peers {
   async close(): Promise<void> {
     this.#stop.abort();
     await Promise.all([...this.#peers.values()].map((peer) => peer.link.stop()));
-    await Promise.all(this.#drains.values());
+    await this.#removals.close();
   }
 
   #query(doing: string) {
@@ -236,51 +238,37 @@ export class Peers {
     return peer;
   }
 
+  /** A peer that the configuration names: its link makes the slot, so that one peer's trouble stops no start. */
+  #adopt(name: string, url: string): Promise<void> {
+    return this.#inTurn(async () => {
+      this.check(name, url);
+      const query = this.#query(`add peer "${name}"`);
+      const row = await savePeer(query, { name, url });
+      await ensureOrigin(query, name);
+      (await this.#hold(row)).link.start();
+    });
+  }
+
+  /**
+   * Undoes what a failed addition left. If that fails too, PostgreSQL is likely down: the peer is kept then, and
+   * its link goes on with what is missing.
+   */
+  async #takeBack(row: PeerRow, before: PeerRow | undefined): Promise<void> {
+    try {
+      const query = this.#query(`take back peer "${row.name}"`);
+      if (before?.slotLsn == null) await dropSlot(query, slotName(row.name));
+      if (before === undefined) await forgetPeer(query, row.name);
+      else if (before.intent === "removed") await setPeerRemoved(query, row.name);
+    } catch (thrown) {
+      this.#logger.warn("{error}", { error: toMmliteError(thrown).message });
+      (await this.#hold(row)).link.start();
+    }
+  }
+
   #refuseRemoving(peer: Peer, verb: string): void {
     if (!peer.removing) return;
     throw new MmliteError("conflict", `Cannot ${verb} peer "${peer.name}": it is being removed`, {
       hint: "Remove it with --force to end it at once",
-    });
-  }
-
-  #drain(peer: Peer): Promise<void> {
-    const running = this.#drains.get(peer.name);
-    if (running !== undefined) return running;
-    const drain = this.#runDrain(peer).finally(() => this.#drains.delete(peer.name));
-    this.#drains.set(peer.name, drain);
-    return drain;
-  }
-
-  async #runDrain(peer: Peer): Promise<void> {
-    let target: Lsn | undefined;
-    const query = this.#query(`drain peer "${peer.name}"`);
-    while (!this.#stop.signal.aborted && this.#peers.get(peer.name) === peer) {
-      try {
-        target ??= await readWalLsn(query);
-        const slot = await readSlot(query, slotName(peer.name));
-        if (slot === undefined || (slot.confirmedFlushLsn ?? 0n) >= target) return await this.#forget(peer);
-      } catch (thrown) {
-        this.#logger.warn("{error}", { error: toMmliteError(thrown).message });
-      }
-      await delay(DRAIN_POLL_MS, this.#stop.signal);
-    }
-  }
-
-  /**
-   * Drops the slot and keeps the name as removed, so that the other node's link does not bring it back. The origin
-   * stays: dropping it while WAL names it would make old transactions look local on 15 and older.
-   */
-  #forget(peer: Peer): Promise<void> {
-    return this.#inTurn(async () => {
-      if (this.#peers.get(peer.name) !== peer) return;
-      const query = this.#query(`remove peer "${peer.name}"`);
-      await peer.link.stop();
-      await this.#options.dropInbound(peer.name);
-      await dropSlot(query, slotName(peer.name));
-      await forgetProgress(query, peer.name);
-      await setPeerRemoved(query, peer.name);
-      this.#peers.delete(peer.name);
-      this.#logger.info("Peer {peer} is removed", { peer: peer.name });
     });
   }
 
@@ -289,9 +277,4 @@ export class Peers {
     this.#turn = turn.catch(() => {});
     return turn;
   }
-}
-
-function sameAddress(a: string, b: string): boolean {
-  const [left, right] = [URL.parse(a), URL.parse(b)];
-  return left !== null && right !== null && left.host === right.host;
 }

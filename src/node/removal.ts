@@ -1,0 +1,112 @@
+/**
+ * Removing a peer: everything committed before is delivered first, unless forced; then its slot goes.
+ *
+ * The name stays on record as removed, so that the other node's link does not bring it back. The origin stays:
+ * dropping it while WAL names it would make old transactions look local on 15 and older.
+ */
+import { delay } from "../backoff.ts";
+import { toMmliteError } from "../errors.ts";
+import { log } from "../log.ts";
+import { formatLsn, type Lsn } from "../lsn.ts";
+import { setPeerRemoved } from "../pg/peers.ts";
+import { forgetProgress } from "../pg/progress.ts";
+import type { Query } from "../pg/query.ts";
+import { readWalLsn } from "../pg/server.ts";
+import { dropSlot, readSlot, slotName } from "../pg/slots.ts";
+import type { Database } from "./database.ts";
+import type { Peer } from "./peer.ts";
+
+/** How often a peer that is being removed is looked at, milliseconds. */
+const DRAIN_POLL_MS = 500;
+
+interface RemovalOptions {
+  readonly database: Database;
+  /** Ends what a peer is sending here. */
+  readonly dropInbound: (peer: string) => Promise<void>;
+  /** Runs a change after those before it. */
+  readonly inTurn: <Result>(change: () => Promise<Result>) => Promise<Result>;
+  readonly isHeld: (peer: Peer) => boolean;
+  /** Called when the peer is gone. */
+  readonly removed: (peer: Peer) => void;
+  readonly signal: AbortSignal;
+}
+
+/** The removals of a node, each at most once at a time. */
+export class Removals {
+  readonly #options: RemovalOptions;
+  readonly #logger = log("peers");
+  readonly #drains = new Map<string, Promise<void>>();
+
+  constructor(options: RemovalOptions) {
+    this.#options = options;
+  }
+
+  /** Resolves when the peer holds everything committed here before the call and is gone, or at the signal. */
+  drain(peer: Peer): Promise<void> {
+    const running = this.#drains.get(peer.name);
+    if (running !== undefined) return running;
+    const drain = this.#run(peer).finally(() => this.#drains.delete(peer.name));
+    this.#drains.set(peer.name, drain);
+    return drain;
+  }
+
+  /** Removes a peer at once, and logs how much was not delivered. */
+  async force(peer: Peer): Promise<void> {
+    const query = this.#query(peer);
+    const slot = await readSlot(query, slotName(peer.name));
+    const walLsn = await readWalLsn(query);
+    const from = slot?.confirmedFlushLsn ?? null;
+    if (from !== null && from < walLsn) {
+      this.#logger.warn(
+        "Peer {peer} is removed by force: {bytes} bytes of WAL after {lsn} were not delivered",
+        {
+          peer: peer.name,
+          bytes: String(walLsn - from),
+          lsn: formatLsn(from),
+        },
+      );
+    }
+    await this.forget(peer);
+  }
+
+  /** Drops what there is of a peer, whatever it holds. */
+  forget(peer: Peer): Promise<void> {
+    const { dropInbound, inTurn, isHeld, removed } = this.#options;
+    return inTurn(async () => {
+      if (!isHeld(peer)) return;
+      const query = this.#query(peer);
+      await peer.link.stop();
+      await dropInbound(peer.name);
+      await dropSlot(query, slotName(peer.name));
+      await forgetProgress(query, peer.name);
+      await setPeerRemoved(query, peer.name);
+      removed(peer);
+      this.#logger.info("Peer {peer} is removed", { peer: peer.name });
+    });
+  }
+
+  /** Resolves when every drain has ended, after the signal. */
+  async close(): Promise<void> {
+    await Promise.all(this.#drains.values());
+  }
+
+  async #run(peer: Peer): Promise<void> {
+    const { isHeld, signal } = this.#options;
+    const query = this.#query(peer);
+    let target: Lsn | undefined;
+    while (!signal.aborted && isHeld(peer)) {
+      try {
+        target ??= await readWalLsn(query);
+        const slot = await readSlot(query, slotName(peer.name));
+        if (slot === undefined || (slot.confirmedFlushLsn ?? 0n) >= target) return await this.forget(peer);
+      } catch (thrown) {
+        this.#logger.warn("{error}", { error: toMmliteError(thrown).message });
+      }
+      await delay(DRAIN_POLL_MS, signal);
+    }
+  }
+
+  #query(peer: Peer): Query {
+    return this.#options.database.control.query(`remove peer "${peer.name}"`);
+  }
+}
