@@ -196,7 +196,8 @@ export class Pipeline {
       const chunk = this.#outgoing[0];
       if (chunk.length > SLICE_BYTES) this.#outgoing[0] = chunk.subarray(SLICE_BYTES);
       else this.#outgoing.shift();
-      this.#blocked = !this.#stream.write(chunk.subarray(0, SLICE_BYTES));
+      const slice = chunk.subarray(0, SLICE_BYTES);
+      this.#blocked = !this.#stream.write(slice, () => this.#bytes.reclaim(slice));
     }
   }
 

@@ -10,6 +10,8 @@ import { Buffer } from "node:buffer";
 const CHUNK_BYTES = 64 * 1024;
 /** Values from this size on are handed to the socket as they are, bytes. */
 const LARGE_VALUE_BYTES = 16 * 1024;
+/** Chunks kept for the next use: new ones would be tens of megabytes of garbage before a collection. */
+const MAX_SPARE_CHUNKS = 4;
 
 const PARSE = 0x50; // P
 const BIND = 0x42; // B
@@ -43,6 +45,9 @@ export class QueryBytes {
   #chunk = Buffer.allocUnsafeSlow(CHUNK_BYTES);
   #start = 0;
   #end = 0;
+  /** Chunks that the socket may still hold, in order, and where their last byte ends. */
+  readonly #full: { readonly chunk: Buffer; readonly end: number }[] = [];
+  readonly #spare: Buffer[] = [];
 
   constructor(send: (chunk: Uint8Array) => void) {
     this.#send = send;
@@ -114,6 +119,15 @@ export class QueryBytes {
     this.#start = this.#end;
   }
 
+  /** Takes back what was handed over up to the end of `bytes`: the socket holds it no longer. */
+  reclaim(bytes: Uint8Array): void {
+    const at = this.#full.findIndex(({ chunk }) => chunk.buffer === bytes.buffer);
+    if (at < 0 || this.#full[at].end !== bytes.byteOffset + bytes.length) return;
+    for (const { chunk } of this.#full.splice(0, at + 1)) {
+      if (this.#spare.length < MAX_SPARE_CHUNKS) this.#spare.push(chunk);
+    }
+  }
+
   #header(type: number, payloadLength: number): void {
     this.#byte(type);
     this.#int32(payloadLength + 4);
@@ -160,8 +174,9 @@ export class QueryBytes {
   #room(length: number): void {
     if (this.#end + length <= this.#chunk.length) return;
     this.finish();
-    // A new chunk, because the socket still holds the old one.
-    this.#chunk = Buffer.allocUnsafeSlow(CHUNK_BYTES);
+    // Another chunk, because the socket may still hold this one.
+    this.#full.push({ chunk: this.#chunk, end: this.#end });
+    this.#chunk = this.#spare.pop() ?? Buffer.allocUnsafeSlow(CHUNK_BYTES);
     this.#start = 0;
     this.#end = 0;
   }

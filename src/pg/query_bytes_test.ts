@@ -56,3 +56,22 @@ Deno.test("a long value is passed on without being copied", () => {
   const chunks = written((bytes) => bytes.bind("s", TEXT_FORMAT, [value, text("after")]));
   assert.ok(chunks.some((chunk) => chunk.buffer === value.buffer && chunk.length === value.length));
 });
+
+Deno.test("a chunk is used again once the socket has let go of it, and not before", () => {
+  const sent: Uint8Array[] = [];
+  const bytes = new QueryBytes((chunk) => sent.push(chunk));
+  const fill = () => {
+    for (let i = 0; i < 10; i++) bytes.bind("s", TEXT_FORMAT, [new Uint8Array(10_000)]);
+  };
+  const memories = (chunks: readonly Uint8Array[]) => new Set(chunks.map((chunk) => chunk.buffer));
+  fill();
+  const [first] = sent;
+  fill();
+  assert.equal(memories(sent).size, sent.length, "each chunk in memory of its own");
+  bytes.reclaim(first);
+  sent.length = 0;
+  fill();
+  fill();
+  assert.ok(memories(sent).has(first.buffer));
+  assert.equal(memories(sent).size, sent.length);
+});
