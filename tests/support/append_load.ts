@@ -34,10 +34,10 @@ export const APPEND_SCHEMA = `
 /** One transaction in this many is a large one. */
 const LARGE_EVERY = 40;
 /** Rows of a large transaction: more than a receiver holds back before it begins to apply. */
-const LARGE_ROWS = 5_000;
+const LARGE_ROWS = 2_000;
 const SMALL_ROWS = 50;
 /** Pause between two transactions, milliseconds. */
-const PAUSE_MS = 4;
+const PAUSE_MS = 25;
 /** Pause before a writer connects again, milliseconds. */
 const RECONNECT_MS = 50;
 

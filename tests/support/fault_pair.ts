@@ -8,7 +8,7 @@ import { eventually } from "./poll.ts";
 import { type PostgresMajor, type PostgresServer, type ServerSettings, startPostgres } from "./postgres.ts";
 
 /** Time allowed for both nodes to hold the same after the last fault, milliseconds. */
-const CATCH_UP_TIMEOUT_MS = 180_000;
+const CATCH_UP_TIMEOUT_MS = 600_000;
 
 /** A node with its server. */
 export interface FaultNode {
