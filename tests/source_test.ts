@@ -13,6 +13,13 @@ const MAJORS = [10, 12, 13, 15, 16, 18] as const;
 const SCHEMA =
   "CREATE TABLE t (id text PRIMARY KEY, filler text); CREATE TABLE foreign_first (id text PRIMARY KEY)";
 
+const TIMEOUTS = [
+  "transaction_timeout",
+  "statement_timeout",
+  "idle_in_transaction_session_timeout",
+  "idle_session_timeout",
+];
+
 const asForeign = (origin: string, statements: string) => `
   SELECT pg_replication_origin_session_setup('${origin}');
   BEGIN; ${statements}; COMMIT;
@@ -26,13 +33,14 @@ async function walLsn({ query }: SlotBed): Promise<Lsn> {
   return parseLsn((await query("SELECT pg_current_wal_flush_lsn()::text AS lsn"))[0].lsn!);
 }
 
-/** Gives every later session on the database short timeouts, as far as the server has them. */
-async function limitSessions({ query }: SlotBed): Promise<void> {
-  const timeouts = await query(
-    `SELECT format('ALTER DATABASE %I SET %I = ''1s''', current_database(), name) AS statement FROM pg_settings
-      WHERE name ~ '^(transaction|statement|idle_in_transaction_session|idle_session)_timeout$'`,
+/** Settings of every later session on the database, as far as the server has them. */
+async function setForDatabase({ query }: SlotBed, names: readonly string[], value: string): Promise<void> {
+  const statements = await query(
+    `SELECT format('ALTER DATABASE %I SET %I = %L', current_database(), name, $2::text) AS statement
+       FROM pg_settings WHERE name = ANY ($1)`,
+    [names, value],
   );
-  for (const { statement } of timeouts) await query(statement!);
+  for (const { statement } of statements) await query(statement!);
 }
 
 /** Each on its own database of one server, in this order: the last one stops it. */
@@ -110,7 +118,7 @@ const CASES: Readonly<Record<string, (bed: SlotBed) => Promise<void>>> = {
 
   "a reader paused for longer than every timeout loses nothing": async (bed) => {
     await bed.ensureSlot();
-    await limitSessions(bed);
+    await setForDatabase(bed, TIMEOUTS, "1s");
     await bed.query("INSERT INTO t SELECT i, repeat('x', 1000) FROM generate_series(1, 10000) i");
     const source = await bed.source();
     const transactions = transactionsOf(source);
@@ -172,6 +180,7 @@ const CASES: Readonly<Record<string, (bed: SlotBed) => Promise<void>>> = {
     await bed.query("SELECT pg_terminate_backend($1)", [pid]);
     assert.equal((await within("the source to end", 10_000, ended) as MmliteError).kind, "unreachable");
 
+    await setForDatabase(bed, ["client_min_messages"], "error");
     await bed.query("DROP PUBLICATION mmlite_inserts");
     await bed.query("INSERT INTO t VALUES ('a')");
     // The server may say so before the source counts as open.

@@ -58,7 +58,8 @@ export async function openReplicationStream(options: ReplicationOptions): Promis
   const client = await openClient(target, {
     applicationName: `mmlite ${slot}`,
     replication: true,
-    settings: VALUE_SETTINGS,
+    // A publication that is missing is told of by a warning.
+    settings: { ...VALUE_SETTINGS, client_min_messages: "warning" },
     signal,
   });
   const doing = `read replication slot "${slot}"`;

@@ -194,10 +194,13 @@ export class WalsenderStream implements ReplicationStream {
     }
   }
 
-  /** From 18 on a missing publication is only a warning, and its changes would be skipped in silence. */
+  /**
+   * From 18 on a missing publication is only a warning, and its changes would be skipped in silence. Text may be
+   * translated. The other warnings of this SQLSTATE name the setting by which a failover slot awaits its standbys.
+   */
   #takeNotice(body: Uint8Array): void {
     const report = decodeServerReport(body);
-    if (report.code !== "55000" || !report.message.includes("publication")) return;
+    if (report.code !== "55000" || report.message.includes("synchronized_standby_slots")) return;
     this.#fail(new MmliteError("slot_lost", `Cannot ${this.#doing}: ${report.message}`));
   }
 
