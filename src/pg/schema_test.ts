@@ -1,0 +1,59 @@
+import assert from "node:assert/strict";
+import { type PostgresServer, startPostgres } from "../../tests/support/postgres.ts";
+import { POSITION_MOVED_SQLSTATE, schemaStatements } from "./schema.ts";
+
+/** A session on a database of its own with origins `a` and `b` at position 0. */
+async function openSession(server: PostgresServer) {
+  const client = await server.connect("postgres");
+  for (const step of schemaStatements(0)) await client.query(step);
+  await client.query("INSERT INTO mmlite.progress VALUES ('b', '0/0', NULL, 1), ('a', '0/0', NULL, 1)");
+  const value = async (text: string) =>
+    (await client.query({ text, rowMode: "array" })).rows[0]?.[0] as unknown;
+  return {
+    value,
+    move: (from: number, to: number) =>
+      value(`SELECT mmlite.begin_apply('a', '0/${from}', '0/${to}', 1, now())`),
+    position: () => value("SELECT lsn::text FROM mmlite.progress WHERE origin = 'a'"),
+    [Symbol.asyncDispose]: () => client.end(),
+  };
+}
+
+for (const major of [10, 18] as const) {
+  Deno.test(`the position moves without a search by key, and exactly, on PostgreSQL ${major}`, async () => {
+    await using server = await startPostgres({ major });
+    await using session = await openSession(server);
+    const { value, move, position } = session;
+    const moved = { code: POSITION_MOVED_SQLSTATE };
+
+    await value("BEGIN");
+    await value(
+      `SELECT count(mmlite.begin_apply('a', '0/0'::pg_lsn, '0/0'::pg_lsn, 1, now()))
+         FROM generate_series(1, 3000)`,
+    );
+    const scans = Number(
+      await value("SELECT idx_scan FROM pg_stat_xact_all_tables WHERE relid = 'mmlite.progress'::regclass"),
+    );
+    assert.ok(scans >= 1 && scans < 100, `${scans} searches`);
+    await value("ROLLBACK");
+
+    await move(0, 1);
+    const place = () => value("SELECT current_setting('mmlite.place')");
+    assert.equal(await place(), await value("SELECT ctid::text FROM mmlite.progress WHERE origin = 'a'"));
+    await value("BEGIN");
+    await move(1, 2);
+    await value("ROLLBACK");
+    await assert.rejects(move(2, 3), moved);
+    await move(1, 2);
+    // The row moves, and the other origin's takes its place.
+    await value("UPDATE mmlite.progress SET lsn = lsn WHERE origin = 'b'");
+    await value("VACUUM FULL mmlite.progress");
+    await value(
+      "SELECT set_config('mmlite.place', ctid::text, false) FROM mmlite.progress WHERE origin = 'b'",
+    );
+    await move(2, 3);
+    assert.equal(await position(), "0/3");
+    assert.equal(await value("SELECT lsn::text FROM mmlite.progress WHERE origin = 'b'"), "0/0");
+    await server.sql("postgres", "UPDATE mmlite.progress SET epoch = 2 WHERE origin = 'a'");
+    await assert.rejects(move(3, 4), moved);
+  });
+}
