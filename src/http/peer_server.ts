@@ -17,9 +17,6 @@ export const MAX_CONNECTIONS = 256;
 /** A connection without an open stream is closed after this time, milliseconds. */
 export const IDLE_SESSION_MS = 10_000;
 
-/** What each path is for; the role that `accept` is told. */
-const ROLES: ReadonlyMap<string, string> = new Map([[PUSH_PATH, "push"]]);
-
 const logger = log("http");
 
 /** The port that peers dial. */
@@ -33,7 +30,7 @@ export interface PeerServer {
 interface ListenOptions {
   readonly address: { readonly host: string; readonly port: number };
   /** Owns the channel until its promise settles; then the channel is ended, or broken off if it rejected. */
-  readonly accept: (channel: Channel, role: string) => Promise<void>;
+  readonly accept: (channel: Channel) => Promise<void>;
   /** Closes the server when it aborts. */
   readonly signal: AbortSignal;
 }
@@ -41,7 +38,7 @@ interface ListenOptions {
 /** Listens for peers; throws `config` if the address cannot be bound. */
 export async function listenForPeers({ address, accept, signal }: ListenOptions): Promise<PeerServer> {
   const serving = new Set<Promise<void>>();
-  const http = serveStreams((channel, role) => track(serving, accept(channel, role)));
+  const http = serveStreams((channel) => track(serving, accept(channel)));
   const sockets = new Set<Socket>();
   const tcp = createTcpServer((socket) => void takeConnection(socket, { http, sockets }));
   await listen(tcp, address);
@@ -135,12 +132,11 @@ function serveStreams(accept: ListenOptions["accept"]): Http2Server {
   http.on("sessionError", (error) => logger.debug("A peer's session broke: {error}", { error }));
   http.on("stream", (stream: ServerHttp2Stream, headers) => {
     stream.on("error", (error) => logger.debug("A peer's stream broke: {error}", { error }));
-    const role = ROLES.get(String(headers[":path"]));
-    if (role === undefined) return answer(stream, 404, "No such path on mmlite's peer port");
+    if (headers[":path"] !== PUSH_PATH) return answer(stream, 404, "No such path on mmlite's peer port");
     if (headers[":method"] !== "POST") {
       return answer(stream, 405, "Only POST is taken here");
     }
-    void serveChannel(stream, (channel) => accept(channel, role));
+    void serveChannel(stream, accept);
   });
   return http;
 }

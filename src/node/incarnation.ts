@@ -1,8 +1,8 @@
 /**
  * The incarnation: which life of this node's database is running, told by the database and by a file beside mmlite.
  *
- * A clone or a restored backup brings the database's half along and not the file, or an older half than the file's;
- * either way the two differ and nothing may start, because peers have moved on (invariant G7).
+ * A clone, or a backup restored elsewhere, brings the database's half along and not the file; then nothing may start,
+ * because peers know the original. A database set back in place keeps both halves: the positions in the handshake tell.
  */
 import { randomUUID } from "node:crypto";
 import { mkdir, open, readFile, rename } from "node:fs/promises";

@@ -31,7 +31,7 @@ export interface Hello {
   readonly receiver: string;
   /** Where the receiver can dial the pusher's node; null if nowhere. */
   readonly url: string | null;
-  /** `confirmed_flush_lsn` of the pusher's slot for this receiver: where a receiver without progress begins. */
+  /** Where the pusher's slot for this receiver began: a receiver without progress begins there too. */
   readonly slotLsn: Lsn;
   /** End of the last transaction that this receiver acked, as the pusher stored it; null before the first. */
   readonly ackedLsn: Lsn | null;

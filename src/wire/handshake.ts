@@ -28,10 +28,14 @@ const identity = z.object({
   timeline: uint32,
   server_version: uint32,
   program: name,
-}).transform(({ system_identifier, server_version, ...rest }): NodeIdentity => ({
-  ...rest,
-  systemIdentifier: system_identifier,
-  serverVersion: server_version,
+}).transform((identity): NodeIdentity => ({
+  cluster: identity.cluster,
+  node: identity.node,
+  incarnation: identity.incarnation,
+  systemIdentifier: identity.system_identifier,
+  timeline: identity.timeline,
+  serverVersion: identity.server_version,
+  program: identity.program,
 }));
 
 const hello = z.object({
@@ -110,8 +114,16 @@ function toJson(frame: HandshakeFrame): unknown {
   }
 }
 
-function identityToJson({ systemIdentifier, serverVersion, ...rest }: NodeIdentity): unknown {
-  return { ...rest, system_identifier: systemIdentifier, server_version: serverVersion };
+function identityToJson(identity: NodeIdentity): unknown {
+  return {
+    cluster: identity.cluster,
+    node: identity.node,
+    incarnation: identity.incarnation,
+    system_identifier: identity.systemIdentifier,
+    timeline: identity.timeline,
+    server_version: identity.serverVersion,
+    program: identity.program,
+  };
 }
 
 function formatNullable(lsn: Lsn | null): string | null {
