@@ -6,6 +6,7 @@ import { queryWith } from "../src/pg/query.ts";
 import { dropSlot, ensureSlot, readSlots, requireSlot } from "../src/pg/slots.ts";
 import { preferSocket } from "../src/pg/socket.ts";
 import { parsePostgresUrl } from "../src/pg/target.ts";
+import { eventually } from "./support/poll.ts";
 import { freePort } from "./support/scratch.ts";
 import { startPostgres } from "./support/postgres.ts";
 import { drain, makeSlotBed } from "./support/slot_bed.ts";
@@ -138,6 +139,26 @@ Deno.test("a slot that lost its WAL is named so, before and while it is read", a
   assert.equal((await readSlots(bed.query, bed.slot))[0].lost, true);
   await assert.rejects(requireSlot(bed.query, bed.slot), { kind: "slot_lost", message: /removed the WAL/ });
   await assert.rejects(bed.source(), { kind: "slot_lost" });
+});
+
+Deno.test("a slot that is still being created is not taken for a lost one", async () => {
+  await using server = await startPostgres({ major: 18 });
+  await using bed = await makeSlotBed(server, { name: "app", schema: "CREATE TABLE t (id int PRIMARY KEY)" });
+  const writer = await server.connect("app");
+  await writer.query("BEGIN; INSERT INTO t VALUES (1)");
+  const maker = await openClient(bed.target, { applicationName: "mmlite test" });
+  const made = ensureSlot(queryWith(maker), bed.slot);
+  await eventually("the slot to show", async () => (await readSlots(bed.query, bed.slot)).length === 1);
+  for (const look of [requireSlot, ensureSlot]) {
+    await assert.rejects(look(bed.query, bed.slot), {
+      kind: "transient",
+      message: /process \d+ is creating it/,
+    });
+  }
+  await writer.query("ROLLBACK");
+  assert.equal((await made).lsn, await requireSlot(bed.query, bed.slot));
+  await writer.end();
+  await closeClient(maker);
 });
 
 Deno.test("a server without logical decoding says which setting to change", async () => {

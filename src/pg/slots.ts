@@ -98,7 +98,10 @@ export async function readSlot(query: Query, name: string): Promise<SlotState | 
   return row === undefined ? undefined : toSlotState(row);
 }
 
-/** The slot's confirmed position; throws `slot_lost` if there is no such slot or its WAL is gone. */
+/**
+ * The slot's confirmed position; throws `slot_lost` if there is no such slot or its WAL is gone, `transient` while
+ * it is being created.
+ */
 export async function requireSlot(query: Query, name: string): Promise<Lsn> {
   const [row] = await query(`${SLOTS} WHERE slot_name = $1`, [name]);
   if (row !== undefined) return usableSlot(toSlotState(row));
@@ -107,10 +110,19 @@ export async function requireSlot(query: Query, name: string): Promise<Lsn> {
 
 function usableSlot(slot: SlotState): Lsn {
   if (!slot.lost && slot.confirmedFlushLsn !== null) return slot.confirmedFlushLsn;
+  if (slot.confirmedFlushLsn === null && slot.activePid !== null) throw beingCreated(slot);
   const at = slot.confirmedFlushLsn === null ? "" : ` after ${formatLsn(slot.confirmedFlushLsn)}`;
   throw new MmliteError(
     "slot_lost",
     `Cannot read replication slot "${slot.name}": PostgreSQL removed the WAL${at} that it needs`,
+  );
+}
+
+function beingCreated({ name, activePid }: SlotState): MmliteError {
+  return new MmliteError(
+    "transient",
+    `Cannot read replication slot "${name}": process ${activePid} is creating it`,
+    { hint: "It waits for running transactions to end; pg_stat_activity shows them by xact_start" },
   );
 }
 
