@@ -3,7 +3,7 @@ import assert from "node:assert/strict";
 import type { ErrorKind, MmliteError } from "../src/errors.ts";
 import { closeClient, openClient } from "../src/pg/client.ts";
 import { queryWith } from "../src/pg/query.ts";
-import { dropSlot, ensureSlot, readSlots, requireSlot } from "../src/pg/slots.ts";
+import { createSlot, dropSlot, readSlots, requireSlot } from "../src/pg/slots.ts";
 import { preferSocket } from "../src/pg/socket.ts";
 import { parsePostgresUrl } from "../src/pg/target.ts";
 import { eventually } from "./support/poll.ts";
@@ -86,14 +86,14 @@ Deno.test("functions that users made are never called in place of PostgreSQL's o
   assert.equal((await preferSocket(tcp)).host, server.host);
   const client = await openClient(tcp, { applicationName: "mmlite test" });
   const query = queryWith(client);
-  await ensureSlot(query, "mmlite_x");
+  await createSlot(query, "mmlite_x");
   await requireSlot(query, "mmlite_x");
   await closeClient(client);
   assert.deepEqual(await server.sql("postgres", "SELECT * FROM called"), []);
 });
 
 for (const major of [10, 13, 18] as const) {
-  Deno.test(`slots of PostgreSQL ${major} are made once, looked at, and dropped while in use`, async () => {
+  Deno.test(`slots of PostgreSQL ${major} are made, made anew, looked at, and dropped while in use`, async () => {
     await using server = await startPostgres({ major, settings: { max_replication_slots: "2" } });
     await using bed = await makeSlotBed(server, {
       name: "app",
@@ -102,15 +102,20 @@ for (const major of [10, 13, 18] as const) {
     const { query, slot } = bed;
     await assert.rejects(requireSlot(query, slot), { kind: "slot_lost" });
     await bed.publish();
-    const made = await ensureSlot(query, slot);
-    assert.equal(made.created, true);
-    assert.deepEqual(await ensureSlot(query, slot), { created: false, lsn: made.lsn });
-    assert.equal(await requireSlot(query, slot), made.lsn);
+    const made = await createSlot(query, slot);
+    assert.equal(await requireSlot(query, slot), made);
+    // One that is left over holds transactions that are in the tables already.
+    await query("INSERT INTO t VALUES (1)");
+    const madeAnew = await createSlot(query, slot);
+    assert.ok(madeAnew > made);
+    assert.equal(await requireSlot(query, slot), madeAnew);
 
     const ended = drain(await bed.source());
     const [state] = await readSlots(query, "mmlite_");
     assert.equal(state.lost, false);
     assert.ok(state.activePid !== null && state.retainedBytes >= 0n);
+    const inUse = { kind: "transient", message: new RegExp(`PID ${state.activePid}`) } as const;
+    await assert.rejects(createSlot(query, slot), inUse);
     assert.equal(state.walStatus, major >= 13 ? "reserved" : null);
     await dropSlot(query, slot);
     await dropSlot(query, slot);
@@ -118,9 +123,9 @@ for (const major of [10, 13, 18] as const) {
     assert.deepEqual(await readSlots(query, "mmlite_"), []);
 
     await query("SELECT pg_create_physical_replication_slot('mmlite_x')");
-    await assert.rejects(ensureSlot(query, "mmlite_x"), { kind: "conflict", message: /physical/ });
-    await ensureSlot(query, slot);
-    await assert.rejects(ensureSlot(query, "mmlite_y"), { kind: "transient", hint: /max_replication_slots/ });
+    await assert.rejects(createSlot(query, "mmlite_x"), { kind: "conflict", message: /physical/ });
+    await createSlot(query, slot);
+    await assert.rejects(createSlot(query, "mmlite_y"), { kind: "transient", hint: /max_replication_slots/ });
   });
 }
 
@@ -147,16 +152,16 @@ Deno.test("a slot that is still being created is not taken for a lost one", asyn
   const writer = await server.connect("app");
   await writer.query("BEGIN; INSERT INTO t VALUES (1)");
   const maker = await openClient(bed.target, { applicationName: "mmlite test" });
-  const made = ensureSlot(queryWith(maker), bed.slot);
+  const made = createSlot(queryWith(maker), bed.slot);
   await eventually("the slot to show", async () => (await readSlots(bed.query, bed.slot)).length === 1);
-  for (const look of [requireSlot, ensureSlot]) {
+  for (const look of [requireSlot, createSlot]) {
     await assert.rejects(look(bed.query, bed.slot), {
       kind: "transient",
       message: /process \d+ is creating it/,
     });
   }
   await writer.query("ROLLBACK");
-  assert.equal((await made).lsn, await requireSlot(bed.query, bed.slot));
+  assert.equal(await made, await requireSlot(bed.query, bed.slot));
   await writer.end();
   await closeClient(maker);
 });

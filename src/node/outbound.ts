@@ -11,7 +11,7 @@ import { type PeerRow, readPeer, setPeerIdentity, setPeerSlot, storeAck } from "
 import { PUBLICATIONS } from "../pg/publication.ts";
 import { type Query, queryWith } from "../pg/query.ts";
 import { readWalLsn } from "../pg/server.ts";
-import { ensureSlot, requireSlot, slotName } from "../pg/slots.ts";
+import { createSlot, requireSlot, slotName } from "../pg/slots.ts";
 import type { PostgresTarget } from "../pg/target.ts";
 import { openSource, type SourceObserver } from "../source/source.ts";
 import { type NodeIdentity, PROTOCOL_VERSION } from "../wire/frame.ts";
@@ -103,7 +103,7 @@ async function makeSlot(target: PostgresTarget, slot: string): Promise<Lsn> {
     settings: { statement_timeout: String(SLOT_TIMEOUT_MS) },
   });
   try {
-    return (await ensureSlot(queryWith(client), slot)).lsn;
+    return await createSlot(queryWith(client), slot);
   } catch (thrown) {
     const error = toMmliteError(thrown);
     if (sqlState(error.cause) !== QUERY_CANCELED) throw error;

@@ -43,13 +43,6 @@ export interface SlotState {
   readonly lost: boolean;
 }
 
-/** A slot that exists now, and where it began or stands. */
-export interface EnsuredSlot {
-  readonly created: boolean;
-  /** The consistent point of a new slot, `confirmed_flush_lsn` of one that was there. */
-  readonly lsn: Lsn;
-}
-
 const SLOTS =
   `SELECT slot_name, plugin, database, active_pid::text, confirmed_flush_lsn::text, restart_lsn::text,
     COALESCE(pg_wal_lsn_diff(pg_current_wal_lsn(), restart_lsn), 0)::bigint::text AS retained,
@@ -58,38 +51,42 @@ const SLOTS =
   FROM pg_replication_slots s`;
 
 /**
- * Creates the slot unless it is there. Its publication must exist already: up to 17 a change decoded before the
- * publication existed is an error for good. Waits for transactions that are running. Throws `conflict` if the
- * name is taken by a slot of another kind, `slot_lost` if the slot that is there is lost.
+ * Creates the slot and returns its consistent point. Its publication must exist already: up to 17 a change decoded
+ * before the publication existed is an error for good. Waits for transactions that are running.
+ *
+ * A slot of ours that is there and that nobody reads is made anew: it is left from a former life of this node, and
+ * what it held back is in the tables already. Throws `transient` if it is in use or being created, `conflict` if the
+ * name is taken by a slot of another kind.
  */
-export async function ensureSlot(query: Query, name: string): Promise<EnsuredSlot> {
+export async function createSlot(query: Query, name: string): Promise<Lsn> {
   const [row] = await query(`${SLOTS} WHERE slot_name = $1`, [name]);
-  if (row === undefined) return { created: true, lsn: await createSlot(query, name) };
-  if (row.plugin !== PLUGIN || row.here !== "true") {
-    const owner = row.plugin === null
-      ? "is a physical one"
-      : `is of ${row.plugin} on database "${row.database}"`;
-    throw new MmliteError(
-      "conflict",
-      `Cannot create replication slot "${name}": the one that is there ${owner}`,
-      {
-        hint: `Drop it with SELECT pg_drop_replication_slot('${name}') if nothing uses it`,
-      },
-    );
-  }
-  return { created: false, lsn: usableSlot(toSlotState(row)) };
-}
-
-async function createSlot(query: Query, name: string): Promise<Lsn> {
+  if (row !== undefined) requireOurs(row);
   try {
-    const [row] = await query(`SELECT lsn::text FROM pg_create_logical_replication_slot($1, $2)`, [
+    if (row !== undefined) await query("SELECT pg_drop_replication_slot($1)", [name]);
+    const [made] = await query("SELECT lsn::text FROM pg_create_logical_replication_slot($1, $2)", [
       name,
       PLUGIN,
     ]);
-    return parseLsn(row!.lsn!);
+    return parseLsn(made!.lsn!);
   } catch (error) {
     throw mapPostgresError(error, `create replication slot "${name}"`);
   }
+}
+
+function requireOurs(row: Row): void {
+  const slot = toSlotState(row);
+  if (row.plugin === PLUGIN && row.here === "true") {
+    if (isBeingCreated(slot)) throw beingCreated(slot);
+    return;
+  }
+  const owner = row.plugin === null
+    ? "is a physical one"
+    : `is of ${row.plugin} on database "${row.database}"`;
+  throw new MmliteError(
+    "conflict",
+    `Cannot create replication slot "${slot.name}": the one that is there ${owner}`,
+    { hint: `Drop it with SELECT pg_drop_replication_slot('${slot.name}') if nothing uses it` },
+  );
 }
 
 /** The slot as it is, or undefined if there is none of that name. */
@@ -110,12 +107,16 @@ export async function requireSlot(query: Query, name: string): Promise<Lsn> {
 
 function usableSlot(slot: SlotState): Lsn {
   if (!slot.lost && slot.confirmedFlushLsn !== null) return slot.confirmedFlushLsn;
-  if (slot.confirmedFlushLsn === null && slot.activePid !== null) throw beingCreated(slot);
+  if (isBeingCreated(slot)) throw beingCreated(slot);
   const at = slot.confirmedFlushLsn === null ? "" : ` after ${formatLsn(slot.confirmedFlushLsn)}`;
   throw new MmliteError(
     "slot_lost",
     `Cannot read replication slot "${slot.name}": PostgreSQL removed the WAL${at} that it needs`,
   );
+}
+
+function isBeingCreated({ confirmedFlushLsn, activePid }: SlotState): boolean {
+  return confirmedFlushLsn === null && activePid !== null;
 }
 
 function beingCreated({ name, activePid }: SlotState): MmliteError {

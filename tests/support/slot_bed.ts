@@ -10,7 +10,7 @@ import {
   publishedTables,
 } from "../../src/pg/publication.ts";
 import { type Query, queryWith } from "../../src/pg/query.ts";
-import { ensureSlot } from "../../src/pg/slots.ts";
+import { createSlot } from "../../src/pg/slots.ts";
 import { tableMatcher } from "../../src/pg/table_pattern.ts";
 import { readTables } from "../../src/pg/tables.ts";
 import { parsePostgresUrl, type PostgresTarget } from "../../src/pg/target.ts";
@@ -28,7 +28,7 @@ export interface SlotBed extends AsyncDisposable {
   readonly query: Query;
   /** Makes the publications fit the tables; returns the statements that were run. */
   publish(include?: string[], exclude?: string[]): Promise<string[]>;
-  /** Publishes, and creates the slot unless it is there; where it begins. */
+  /** Publishes, and creates the slot (anew, if it is there); where it begins. */
   ensureSlot(): Promise<Lsn>;
   source(options?: { startLsn?: Lsn; observer?: SourceObserver; signal?: AbortSignal }): Promise<Source>;
 }
@@ -63,7 +63,7 @@ export async function makeSlotBed(
     publish,
     ensureSlot: async () => {
       await publish();
-      return (await ensureSlot(query, slot)).lsn;
+      return await createSlot(query, slot);
     },
     source: ({ startLsn = ZERO_LSN, observer, signal } = {}) =>
       openSource({
