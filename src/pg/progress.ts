@@ -5,6 +5,7 @@
  * its own position is never read (it advances on ABORT from PostgreSQL 16 on, and before the data is visible).
  */
 import { type Lsn, parseLsn } from "../lsn.ts";
+import { sqlState } from "./errors.ts";
 import type { Query, Row } from "./query.ts";
 
 /** A row of `mmlite.progress`. */
@@ -17,6 +18,9 @@ export interface Progress {
   /** Counts receiving sessions; only the latest may apply. */
   readonly epoch: string;
 }
+
+/** SQLSTATEs of an origin that another session has created meanwhile: the unique index says so, or a check. */
+const EXISTS_NOW = ["23505", "42710"];
 
 const COLUMNS = `origin, lsn::text, epoch::text,
   to_char(commit_timestamp AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"') AS commit_timestamp`;
@@ -66,11 +70,15 @@ export async function forgetProgress(query: Query, origin: string): Promise<void
  * was visible is decoded as a local one and would bounce.
  */
 export async function ensureOrigin(query: Query, node: string): Promise<void> {
-  await query(
-    `SELECT pg_replication_origin_create($1)
-      WHERE NOT EXISTS (SELECT 1 FROM pg_replication_origin WHERE roname = $1)`,
-    [originName(node)],
-  );
+  try {
+    await query(
+      `SELECT pg_replication_origin_create($1)
+        WHERE NOT EXISTS (SELECT 1 FROM pg_replication_origin WHERE roname = $1)`,
+      [originName(node)],
+    );
+  } catch (error) {
+    if (!EXISTS_NOW.includes(sqlState(error) ?? "")) throw error;
+  }
 }
 
 function toProgress(row: Row): Progress {
