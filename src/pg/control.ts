@@ -15,7 +15,8 @@ const POOL_SIZE = 3;
 const IDLE_TIMEOUT_S = 30;
 /** Seconds that a control connection may take to come up. */
 const CONNECT_TIMEOUT_S = 10;
-
+/** How long a statement may wait for a lock, milliseconds: one that is held for long must not hold every other. */
+const LOCK_TIMEOUT_MS = 5_000;
 /** Seconds that running statements may take when connections are let go of. */
 const CLOSE_TIMEOUT_S = 1;
 
@@ -82,6 +83,9 @@ function openPool(target: PostgresTarget, applicationName: string): postgres.Sql
       DateStyle: "ISO",
       TimeZone: "UTC",
       statement_timeout: 0,
+      lock_timeout: LOCK_TIMEOUT_MS,
+      // What is recorded is on this server's disk when it is acted upon; no standby is waited for.
+      synchronous_commit: "local",
       default_transaction_read_only: false,
       // Two nodes may add each other at once: an update that meets another waits, and does not fail.
       default_transaction_isolation: "read committed",

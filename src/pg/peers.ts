@@ -92,15 +92,15 @@ export async function setPeerIdentity(query: Query, name: string, identity: Peer
 }
 
 /**
- * Stores a peer's ack; on disk when this returns, because the slot is confirmed right after.
+ * Stores a peer's ack; on disk when this returns, because the slot is confirmed right after: `query` must commit
+ * synchronously, as the control connections do.
  *
  * Only forward: a lower position than the stored one changes nothing.
  */
 export async function storeAck(query: Query, name: string, endLsn: string): Promise<void> {
   await query(
     `UPDATE mmlite.peer SET acked_lsn = $2::pg_lsn
-      WHERE name = $1 AND (acked_lsn IS NULL OR acked_lsn < $2::pg_lsn)
-        AND set_config('synchronous_commit', 'local', true) IS NOT NULL`,
+      WHERE name = $1 AND (acked_lsn IS NULL OR acked_lsn < $2::pg_lsn)`,
     [name, endLsn],
   );
 }
