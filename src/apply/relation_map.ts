@@ -26,6 +26,8 @@ export interface MatchKey {
   readonly arbiter: boolean;
   /** Whether a deferrable constraint covers them: within a transaction several rows may have the same key. */
   readonly deferrable: boolean;
+  /** Whether rows that exist together at the peer surely have different keys here too. */
+  readonly distinct: boolean;
 }
 
 /** A peer's relation on a local table. */
@@ -56,6 +58,12 @@ const OTHER_KINDS: Readonly<Record<string, string>> = {
   c: "a composite type",
   i: "an index",
 };
+
+/**
+ * Types whose equality is the same on every server: int8, int2, int4, oid, date, timestamp, timestamptz, numeric
+ * and uuid. Of text it depends on the collation.
+ */
+const PLAIN_TYPES = new Set([20, 21, 23, 26, 1082, 1114, 1184, 1700, 2950]);
 
 /** Throws a `refused` error for a relation of a schema that belongs to PostgreSQL or to mmlite. */
 export function checkSchema(remote: Relation): void {
@@ -110,7 +118,11 @@ function chooseKey(remote: Relation, local: LocalTable, columns: readonly Mapped
   const covering = coveringIndexes(local, chosen);
   const deferrable = covering.some((index) => !index.immediate);
   // ON CONFLICT takes every unique index over its columns and refuses if one of them is deferrable.
-  return { columns: chosen, arbiter: covering.length > 0 && !deferrable, deferrable };
+  const arbiter = covering.length > 0 && !deferrable;
+  const sameType = chosen.every(({ index, typeOid }) =>
+    typeOid === remote.columns[index].typeOid && PLAIN_TYPES.has(typeOid)
+  );
+  return { columns: chosen, arbiter, deferrable, distinct: chosen === flagged && sameType };
 }
 
 function localKey(local: LocalTable, columns: readonly MappedColumn[]): MappedColumn[] | null {

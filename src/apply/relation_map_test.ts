@@ -73,6 +73,17 @@ Deno.test("a deferrable index cannot decide ON CONFLICT, even beside one that ca
   assert.deepEqual(keyOf(theirs, local([column("id")], [deferrable, index(["id"])])), [["id"], false]);
 });
 
+Deno.test("keys are surely distinct here only if they are the sender's own and compared alike", () => {
+  const distinct = (theirs: Relation, ours: LocalTable) => mapRelation(theirs, ours).key!.distinct;
+  const theirs = remote(["id", "u"], ["id"]);
+  assert.equal(distinct(theirs, local([column("id"), column("u")], [PRIMARY])), true);
+  assert.equal(distinct(theirs, local([column("id", { typeOid: 20 }), column("u")], [PRIMARY])), false);
+  assert.equal(distinct(remote(["id"], [], "full"), local([column("id")], [PRIMARY])), false);
+  const text = { ...theirs, columns: theirs.columns.map((one) => ({ ...one, typeOid: 25 })) };
+  const ours = local([column("id", { typeOid: 25 }), column("u", { typeOid: 25 })], [PRIMARY]);
+  assert.equal(distinct(text, ours), false);
+});
+
 Deno.test("what does not fit is named", () => {
   const theirs = remote(["id", "v"], ["id"]);
   const errors: [LocalTable | undefined, RegExp][] = [

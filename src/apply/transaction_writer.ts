@@ -174,6 +174,7 @@ export class TransactionWriter {
   /** Writes the end of the transaction. */
   commit(endLsn: Lsn): void {
     const open = this.#open!;
+    this.#changes.flush();
     if (this.#position !== endLsn) this.#move(endLsn, open.timestampBytes);
     this.pipeline.execute(TAG.name, this.#tagSink, [this.#positionBytes, open.timestampBytes]);
     this.pipeline.execute(COMMIT.name, {
@@ -186,6 +187,7 @@ export class TransactionWriter {
 
   /** Forgets the statements of a target that is no longer used. */
   forget(target: TargetRelation): void {
+    this.#changes.flush();
     this.#cache.forgetAll(target.statements);
   }
 
