@@ -42,7 +42,7 @@ export interface StatementText {
 /** Builds messages and hands full chunks to `send`; {@link QueryBytes.finish} hands over what is left. */
 export class QueryBytes {
   readonly #send: (chunk: Uint8Array) => void;
-  #chunk = Buffer.allocUnsafeSlow(CHUNK_BYTES);
+  #chunk: Buffer = Buffer.allocUnsafeSlow(CHUNK_BYTES);
   #start = 0;
   #end = 0;
   /** Chunks that the socket may still hold, in order, and where their last byte ends. */
