@@ -2,6 +2,7 @@
 import assert from "node:assert/strict";
 import type { ErrorKind, MmliteError } from "../src/errors.ts";
 import { closeClient, openClient } from "../src/pg/client.ts";
+import { openControl } from "../src/pg/control.ts";
 import { queryWith } from "../src/pg/query.ts";
 import { createSlot, dropSlot, readSlots, requireSlot } from "../src/pg/slots.ts";
 import { preferSocket } from "../src/pg/socket.ts";
@@ -69,6 +70,25 @@ Deno.test("a loopback address gives way to the socket of the same server", async
   await server.restart({ unix_socket_directories: "" });
   assert.equal(await preferSocket(tcp), tcp);
 });
+
+for (const major of [10, 18] as const) {
+  Deno.test(`PostgreSQL ${major} asks whether the other end of a connection lives`, async () => {
+    await using server = await startPostgres({ major });
+    const asks = async (tcp: boolean) => {
+      const target = await parsePostgresUrl(server.url("postgres", { tcp }), {});
+      const client = await openClient(target, { applicationName: "mmlite test" });
+      const control = openControl(target, "mmlite test");
+      const sql = `SELECT concat_ws(' ', current_setting('tcp_keepalives_idle'),
+        current_setting('tcp_keepalives_interval'), current_setting('tcp_keepalives_count')) AS seconds`;
+      const rows = [...await queryWith(client)(sql), ...await control.run("look", sql)];
+      await closeClient(client);
+      await control.close();
+      return rows.map(({ seconds }) => seconds);
+    };
+    assert.deepEqual(await asks(true), ["10 5 3", "10 5 3"]);
+    assert.deepEqual(await asks(false), ["0 0 0", "0 0 0"]);
+  });
+}
 
 Deno.test("functions that users made are never called in place of PostgreSQL's own", async () => {
   await using server = await startPostgres({ major: 18 });

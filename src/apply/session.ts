@@ -18,6 +18,9 @@ const ORIGIN_PATIENCE_MS = 1_000;
 /** Between two attempts to take the origin, milliseconds. */
 const ORIGIN_RETRY_MS = 100;
 const ORIGIN_IN_USE = "55006";
+const INVALID_VALUE = "22023";
+/** The first `server_version_num` with client_connection_check_interval. */
+const CONNECTION_CHECK_SINCE = 140000;
 
 /**
  * Text in and out means the same on both ends of a link with these, whatever the server's own settings. A row
@@ -98,7 +101,17 @@ async function setLaterSettings(query: Query): Promise<number> {
   for (const { since, name, value } of LATER_SETTINGS) {
     if (version >= since) await query("SELECT set_config($1, $2, false)", [name, value]);
   }
+  if (version >= CONNECTION_CHECK_SINCE) await checkConnection(query);
   return version;
+}
+
+/** Lets a statement that waits or works notice that mmlite is gone, so that the origin is free for its successor. */
+async function checkConnection(query: Query): Promise<void> {
+  try {
+    await query("SELECT set_config('client_connection_check_interval', '1s', false)");
+  } catch (thrown) {
+    if (sqlState(thrown) !== INVALID_VALUE) throw thrown; // The server's platform cannot.
+  }
 }
 
 /** Waits for an older session of ours to let go of the origin, and ends it if it does not. */

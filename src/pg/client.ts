@@ -15,10 +15,23 @@ export const CONNECT_TIMEOUT_MS = 10_000;
 /** Idle time before TCP keepalive probes, milliseconds: a silently dead server is noticed in minutes. */
 const KEEPALIVE_DELAY_MS = 10_000;
 /**
+ * By these the server notices within half a minute that the machine of a session is gone, and lets go of what the
+ * session holds; seconds, and a count. They mean nothing on a unix socket.
+ */
+export const KEEPALIVE_SETTINGS = {
+  tcp_keepalives_idle: "10",
+  tcp_keepalives_interval: "5",
+  tcp_keepalives_count: "3",
+} as const;
+/**
  * Settings of every session. Without a search path no function that a user made is called in place of PostgreSQL's
  * own (CVE-2018-1058): tables of ours are named with their schema.
  */
-const SESSION_SETTINGS: Readonly<Record<string, string>> = { client_encoding: "UTF8", search_path: "" };
+const SESSION_SETTINGS: Readonly<Record<string, string>> = {
+  client_encoding: "UTF8",
+  search_path: "",
+  ...KEEPALIVE_SETTINGS,
+};
 /** How long a polite end may take before the socket is destroyed, milliseconds. */
 const CLOSE_TIMEOUT_MS = 1_000;
 

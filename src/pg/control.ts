@@ -5,6 +5,7 @@
  */
 import { connect, type Socket } from "node:net";
 import postgres from "postgres";
+import { KEEPALIVE_SETTINGS } from "./client.ts";
 import { mapPostgresError } from "./errors.ts";
 import type { Query, Row } from "./query.ts";
 import type { PostgresTarget } from "./target.ts";
@@ -77,6 +78,7 @@ function openPool(target: PostgresTarget, applicationName: string): postgres.Sql
     fetch_types: false,
     onnotice: () => {},
     connection: {
+      ...KEEPALIVE_SETTINGS,
       application_name: applicationName,
       search_path: "pg_catalog",
       client_encoding: "UTF8",
