@@ -77,6 +77,7 @@ export class AppendWriter {
     this.#place = place;
     this.#random = random;
     this.#done = this.#run();
+    this.#done.catch(() => {}); // Whoever stops the writer is told.
   }
 
   /** Waits for the last transaction; throws what ended the writer before. */
@@ -132,7 +133,8 @@ export class AppendWriter {
 /** The server is down, going down, or not up yet. */
 function isOutage(thrown: unknown): boolean {
   const { code = "", message = "" } = thrown as { code?: string; message?: string };
-  return /^(57P0[123]|08...|ECONN\w+|ENOENT|EPIPE)$/.test(code) || /Connection terminated/.test(message);
+  return /^(57P0[123]|08...|ECONN\w+|ENOENT|EPIPE)$/.test(code) ||
+    /Connection terminated|connection error/.test(message);
 }
 
 /**
