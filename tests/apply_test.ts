@@ -145,6 +145,21 @@ const CASES: readonly Case[] = [
     conflicts: ["insert_exists"],
   },
   {
+    name: "a primary key without overlaps cannot decide ON CONFLICT",
+    since: 18,
+    schema: `CREATE EXTENSION btree_gist;
+      CREATE TABLE t (id int, valid daterange, v int, PRIMARY KEY (id, valid WITHOUT OVERLAPS))`,
+    before: "INSERT INTO t VALUES (1, '[2020-01-01,2021-01-01)', 0)",
+    changes: [
+      "INSERT INTO t VALUES (1, '[2020-01-01,2021-01-01)', 1), (1, '[2021-01-01,2022-01-01)', 2)",
+      "UPDATE t SET v = 3 WHERE v = 1",
+      "UPDATE t SET valid = '[2022-01-01,2023-01-01)' WHERE v = 2",
+      "DELETE FROM t WHERE v = 3",
+    ],
+    same: "SELECT * FROM t",
+    conflicts: ["insert_exists"],
+  },
+  {
     name: "rows that pass a deferrable key on to each other stay apart",
     schema: `CREATE TABLE t (id int PRIMARY KEY DEFERRABLE INITIALLY DEFERRED, v text); ${FULL("t")}
       INSERT INTO t VALUES (1, 'a'), (2, 'b'), (3, NULL)`,

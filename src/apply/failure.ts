@@ -29,7 +29,7 @@ const CHANGED_MEANWHILE: Meaning = {
 const SCHEMAS_DIFFER: Meaning = { kind: "schema_mismatch" };
 
 const MEANINGS: Readonly<Record<string, Meaning>> = {
-  "42P10": CHANGED_MEANWHILE,
+  "42P10": SCHEMAS_DIFFER,
   "42P01": SCHEMAS_DIFFER,
   "42703": SCHEMAS_DIFFER,
   "42704": SCHEMAS_DIFFER,

@@ -39,7 +39,7 @@ Deno.test("every error gets the kind that says what to do", () => {
     ["57P01", "unreachable"],
     ["08006", "unreachable"],
     ["MM001", "transient"],
-    ["42P10", "transient"],
+    ["42P10", "schema_mismatch"],
     ["0A000", "transient", { routine: "RevalidateCachedQuery" }],
     ["0A000", "apply_failed", { routine: "heap_truncate_check_FKs" }],
     ["42703", "schema_mismatch"],

@@ -117,8 +117,9 @@ function chooseKey(remote: Relation, local: LocalTable, columns: readonly Mapped
   if (chosen === null) return null;
   const covering = coveringIndexes(local, chosen);
   const deferrable = covering.some((index) => !index.immediate);
-  // ON CONFLICT takes every unique index over its columns and refuses if one of them is deferrable.
-  const arbiter = covering.length > 0 && !deferrable;
+  // ON CONFLICT takes every unique index over its columns and refuses if one of them is deferrable. Constraints
+  // without overlaps it passes over.
+  const arbiter = covering.some((index) => !index.exclusion) && !deferrable;
   const sameType = chosen.every(({ index, typeOid }) =>
     typeOid === remote.columns[index].typeOid && PLAIN_TYPES.has(typeOid)
   );

@@ -21,7 +21,7 @@ function column(name: string, more: Partial<LocalColumn> = {}): LocalColumn {
 }
 
 function index(columns: string[], more: Partial<LocalUniqueIndex> = {}): LocalUniqueIndex {
-  return { columns, primary: false, replicaIdentity: false, immediate: true, ...more };
+  return { columns, primary: false, replicaIdentity: false, immediate: true, exclusion: false, ...more };
 }
 
 function local(columns: LocalColumn[], uniqueIndexes: LocalUniqueIndex[], kind = "r"): LocalTable {
@@ -71,6 +71,13 @@ Deno.test("a deferrable index cannot decide ON CONFLICT, even beside one that ca
   const theirs = remote(["id"], ["id"]);
   assert.deepEqual(keyOf(theirs, local([column("id")], [deferrable])), [["id"], false]);
   assert.deepEqual(keyOf(theirs, local([column("id")], [deferrable, index(["id"])])), [["id"], false]);
+});
+
+Deno.test("a key without overlaps cannot decide ON CONFLICT, a plain index beside it can", () => {
+  const temporal = index(["id"], { primary: true, exclusion: true });
+  const theirs = remote(["id"], ["id"]);
+  assert.deepEqual(keyOf(theirs, local([column("id")], [temporal])), [["id"], false]);
+  assert.deepEqual(keyOf(theirs, local([column("id")], [temporal, index(["id"])])), [["id"], true]);
 });
 
 Deno.test("keys are surely distinct here only if they are the sender's own and compared alike", () => {

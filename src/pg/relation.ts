@@ -24,6 +24,8 @@ export interface LocalUniqueIndex {
   readonly replicaIdentity: boolean;
   /** Whether it is checked at once; a deferrable one cannot decide ON CONFLICT and is not enforced on apply. */
   readonly immediate: boolean;
+  /** A key WITHOUT OVERLAPS (18 and later): enforced as an exclusion constraint, which cannot decide ON CONFLICT. */
+  readonly exclusion: boolean;
 }
 
 /** A local table. */
@@ -115,7 +117,8 @@ SELECT target.oid::text AS oid, target.relkind::text AS kind,
                     FROM unnest(i.indkey::int2[]) WITH ORDINALITY AS k(attnum, position)
                     JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = k.attnum
                    WHERE k.position <= ${keyColumns}),
-      'primary', i.indisprimary, 'replicaIdentity', i.indisreplident, 'immediate', i.indimmediate)
+      'primary', i.indisprimary, 'replicaIdentity', i.indisreplident, 'immediate', i.indimmediate,
+      'exclusion', i.indisexclusion)
       ORDER BY i.indexrelid)
      FROM pg_index i
     WHERE i.indrelid = target.oid AND i.indisunique AND i.indisvalid AND i.indpred IS NULL
