@@ -1,6 +1,7 @@
 /**
  * The table `mmlite.peer`: which nodes this one replicates with, and what each has acked.
  */
+import { MmliteError } from "../errors.ts";
 import { type Lsn, parseLsn } from "../lsn.ts";
 import type { Query, Row } from "./query.ts";
 
@@ -83,11 +84,24 @@ export interface PeerIdentity {
   readonly timeline: number;
 }
 
-/** Records who a peer is, at the first meeting and when its timeline moves on. */
+/**
+ * Records who a peer is, at the first meeting and when its timeline moves on. Throws `fenced` if another life of
+ * its database was met meanwhile: of two that come at once only one is the peer.
+ */
 export async function setPeerIdentity(query: Query, name: string, identity: PeerIdentity): Promise<void> {
-  await query(
-    "UPDATE mmlite.peer SET incarnation = $2::uuid, system_identifier = $3, timeline = $4::integer WHERE name = $1",
+  const written = await query(
+    `UPDATE mmlite.peer SET incarnation = $2::uuid, system_identifier = $3, timeline = $4::integer
+      WHERE name = $1 AND (incarnation IS NULL OR incarnation = $2::uuid) RETURNING name`,
     [name, identity.incarnation, identity.systemIdentifier, String(identity.timeline)],
+  );
+  if (written.length > 0) return;
+  if (await readPeer(query, name) === undefined) {
+    throw new MmliteError("not_found", `Cannot replicate with peer "${name}": it is not registered`);
+  }
+  throw new MmliteError(
+    "fenced",
+    `Cannot replicate with peer "${name}": another life of its database was met at the same time`,
+    { hint: "Find out which of the two is the peer and stop the other one, then run `mmlite peers retry`" },
   );
 }
 
