@@ -66,7 +66,8 @@ function lagHead(): string[] {
   const percentiles = ["p50", "p99", "p99.9"];
   return [
     "commit to applied, ms",
-    "tx/s",
+    "tx/s built-in",
+    "mmlite",
     ...percentiles.map((name) => `built-in ${name}`),
     ...percentiles.map((name) => `mmlite ${name}`),
     "ratio of p99",
@@ -80,6 +81,7 @@ function lagRow(result: WorkloadResult): string[] {
   const cells = ({ p50, p99, p999 }: RivalResult) => [p50!, p99!, p999!].map((lag) => lag.toFixed(2));
   return [
     result.workload,
+    builtin.achieved_rate!.toFixed(0),
     mmlite.achieved_rate!.toFixed(0),
     ...cells(builtin),
     ...cells(mmlite),
