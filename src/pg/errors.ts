@@ -64,7 +64,6 @@ const RULES: Readonly<Record<string, Rule>> = {
     kind: "transient",
     hint: "Connect to the primary: this server is a standby or read-only",
   },
-  "58P01": { kind: "slot_lost" },
 };
 
 /** Patterns over a server's message where one SQLSTATE means several things; the names in it stay untranslated. */

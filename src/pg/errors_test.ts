@@ -39,7 +39,7 @@ Deno.test("each kind of trouble is told apart", () => {
       /wal_level = logical/,
     ],
     [server("55000", 'cannot read from logical replication slot "s"'), "slot_lost"],
-    [server("58P01", "requested WAL segment 01 has already been removed"), "slot_lost"],
+    [server("58P01", 'could not access file "x": No such file or directory'), "internal"],
     [server("42704", 'publication "p" does not exist'), "slot_lost"],
     [server("40P01", "deadlock detected"), "transient"],
     [server("08006", "connection failure"), "unreachable"],

@@ -240,10 +240,12 @@ export class WalsenderStream implements ReplicationStream {
   }
 }
 
-/** Once a slot is being read, both codes mean that it or its publication is gone, whatever the message's language. */
+/** Once a slot is being read, these mean that it, its publication or its WAL is gone, whatever the language. */
+const LOST_SLOT = ["42704", "55000", "58P01"];
+
 function mapStreamError(report: ServerReport, doing: string): MmliteError {
   const error = mapPostgresError(report, doing);
-  const lost = error.kind === "internal" && (report.code === "42704" || report.code === "55000");
+  const lost = error.kind === "internal" && LOST_SLOT.includes(report.code);
   return lost ? new MmliteError("slot_lost", error.message, { cause: report }) : error;
 }
 
