@@ -13,14 +13,17 @@ Deno.test("a violated constraint is named with its SQLSTATE and the transaction,
   const error = applyError(
     serverError("23505", 'duplicate key value violates unique constraint "user_email_key"', {
       detail: "Key (email)=(private@example.com) already exists.",
+      schema: "public",
+      table: "user",
+      constraint: "user_email_key",
     }),
     CONTEXT,
   );
   assert.equal(error.kind, "apply_failed");
   assert.equal(
     error.message,
-    'Cannot insert into "public.user" in the transaction of "ams" at 0/15D6F88: duplicate key value violates ' +
-      'unique constraint "user_email_key" (SQLSTATE 23505)',
+    'Cannot insert into "public.user" in the transaction of "ams" at 0/15D6F88: a duplicate key of "public.user" ' +
+      'was refused by "user_email_key" (SQLSTATE 23505)',
   );
 });
 

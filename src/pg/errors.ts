@@ -2,7 +2,7 @@
  * The one place where the errors of PostgreSQL and of its sockets become errors of ours.
  *
  * SQLSTATEs: https://www.postgresql.org/docs/current/errcodes-appendix.html. A server's DETAIL, HINT and
- * CONTEXT may hold row values and are never used; neither is the message of a class that quotes values.
+ * CONTEXT may hold row values and are never used; neither is a message that may quote values.
  */
 import { MmliteError } from "../errors.ts";
 import type { ErrorKind } from "../errors.ts";
@@ -17,6 +17,8 @@ interface ForeignError {
   readonly table?: unknown;
   readonly column?: unknown;
   readonly constraint?: unknown;
+  /** The function in the server that raised it. */
+  readonly routine?: unknown;
   readonly cause?: unknown;
 }
 
@@ -136,6 +138,23 @@ const SOCKET_REASONS: Readonly<Record<string, string>> = {
   EACCES: "no access to the socket",
 };
 
+/**
+ * Classes of PostgreSQL's own whose messages quote no values. Not among them: data exceptions (22), violated
+ * constraints (23), errors of functions (2F, 38, 39, P0) and of other servers (HV).
+ */
+const VALUE_FREE_CLASSES = new Set(
+  ("01 02 03 08 09 0A 0B 0F 0L 0P 0Z 20 21 24 25 26 27 28 2B 2D 34 3B 3D 3F 40 42 44 53 54 55 57 58 72 F0 XX")
+    .split(" "),
+);
+
+/** What a constraint refuses, in words of ours. */
+const REFUSED: Readonly<Record<string, string>> = {
+  "23502": "a null value",
+  "23503": "a row without its counterpart",
+  "23505": "a duplicate key",
+  "23P01": "an overlapping row",
+};
+
 const SQLSTATE = /^[0-9A-Z]{5}$/;
 const LOST_CONNECTION =
   /Connection terminated|timeout expired|not queryable|Client was closed|socket|closed/i;
@@ -170,20 +189,21 @@ export function isShutdown(thrown: unknown): boolean {
   return RULES[sqlState(thrown) ?? ""] === SHUTDOWN;
 }
 
-/** What the server said, without row values: its message, or the SQLSTATE and the names where it quotes values. */
+/** What the server said, without row values: its message, or what was refused where the message may quote values. */
 export function describeServerError(thrown: unknown): string {
   const error = asForeign(thrown);
   const state = sqlState(error);
-  if (state === undefined || !quotesValues(state)) return lowerFirst(String(error.message ?? thrown));
+  if (state === undefined || isFreeOfValues(state, error)) return lowerFirst(String(error.message ?? thrown));
+  const what = REFUSED[state] ?? (/^2[23]/.test(state) ? "a value" : "a change");
   const column = typeof error.column === "string" ? ` in column "${error.column}"` : "";
   const table = typeof error.table === "string" ? ` of "${error.schema}.${error.table}"` : "";
   const constraint = typeof error.constraint === "string" ? ` by "${error.constraint}"` : "";
-  return `the server refused a value${column}${table}${constraint} (SQLSTATE ${state})`;
+  return `${what}${column}${table} was refused${constraint} (SQLSTATE ${state})`;
 }
 
-/** Data exceptions, and errors raised by functions, carry values in the message itself. */
-function quotesValues(state: string): boolean {
-  return /^(22|38|39|P0)/.test(state);
+/** What functions of users raise may say anything, under any SQLSTATE: PL/pgSQL's RAISE is known by its routine. */
+function isFreeOfValues(state: string, { routine }: ForeignError): boolean {
+  return VALUE_FREE_CLASSES.has(state.slice(0, 2)) && routine !== "exec_stmt_raise";
 }
 
 function asForeign(thrown: unknown): ForeignError {

@@ -57,10 +57,27 @@ Deno.test("each kind of trouble is told apart", () => {
 
 Deno.test("a message that quotes values gives way to the names it is about", () => {
   const error = server("22P02", 'invalid input syntax for type integer: "secret"', { column: "age" });
-  assert.equal(describeServerError(error), 'the server refused a value in column "age" (SQLSTATE 22P02)');
+  assert.equal(describeServerError(error), 'a value in column "age" was refused (SQLSTATE 22P02)');
   assert.match(mapPostgresError(server("P0001", "secret"), "do it").message, /SQLSTATE P0001/);
-  const unique = server("23505", 'duplicate key value violates unique constraint "t_pkey"');
-  assert.equal(describeServerError(unique), unique.message);
+  const unique = server("23505", 'duplicate key value violates unique constraint "t_pkey"', {
+    schema: "public",
+    table: "t",
+    constraint: "t_pkey",
+  });
+  assert.equal(
+    describeServerError(unique),
+    'a duplicate key of "public.t" was refused by "t_pkey" (SQLSTATE 23505)',
+  );
+});
+
+Deno.test("what users raise is not repeated, whatever SQLSTATE they give it", () => {
+  for (const state of ["23505", "MY001", "HV000"]) {
+    assert.doesNotMatch(describeServerError(server(state, "secret")), /secret/);
+  }
+  assert.doesNotMatch(
+    describeServerError(server("55000", "secret", { routine: "exec_stmt_raise" })),
+    /secret/,
+  );
 });
 
 Deno.test("a shutdown is seen through our own error, and an error of ours is not mapped again", () => {
