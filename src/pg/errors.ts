@@ -62,6 +62,7 @@ const RULES: Readonly<Record<string, Rule>> = {
   "40001": { kind: "transient" },
   "40P01": { kind: "transient" },
   "25P03": { kind: "transient" },
+  "25P04": { kind: "transient" },
   "25006": {
     kind: "transient",
     hint: "Connect to the primary: this server is a standby or read-only",
@@ -123,7 +124,7 @@ const GRANTS: readonly { pattern: RegExp; hint: string }[] = [
   },
 ];
 
-/** Socket and driver errors by the system's name. */
+/** Socket errors by the system's name, and those of the `postgres` package by its own. */
 const SOCKET_REASONS: Readonly<Record<string, string>> = {
   ECONNREFUSED: "connection refused",
   ENOENT: "no such socket",
@@ -136,6 +137,10 @@ const SOCKET_REASONS: Readonly<Record<string, string>> = {
   ECONNABORTED: "connection reset",
   EPIPE: "connection broken",
   EACCES: "no access to the socket",
+  CONNECT_TIMEOUT: "timed out",
+  CONNECTION_CLOSED: "the connection was lost",
+  CONNECTION_ENDED: "the connection was lost",
+  CONNECTION_DESTROYED: "the connection was lost",
 };
 
 /**
