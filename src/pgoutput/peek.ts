@@ -27,19 +27,6 @@ export function messageType(bytes: Uint8Array): number {
   return bytes.length === 0 ? MESSAGE_TYPE.unnamedOrigin : bytes[0];
 }
 
-/** The relation that an insert, update, delete or relation message is about; throws `protocol` for others. */
-export function relationIdOf(bytes: Uint8Array): number {
-  switch (messageType(bytes)) {
-    case MESSAGE_TYPE.insert:
-    case MESSAGE_TYPE.update:
-    case MESSAGE_TYPE.delete:
-    case MESSAGE_TYPE.relation:
-      return new Reader(bytes).uint32("relation id");
-    default:
-      throw decodeError(bytes, 0, "it has no relation id");
-  }
-}
-
 /** Decodes a whole begin message; throws `protocol` for anything else. */
 export function decodeBegin(bytes: Uint8Array): Begin {
   const reader = readerOf(bytes, MESSAGE_TYPE.begin);
