@@ -5,7 +5,7 @@ import { MmliteError } from "../errors.ts";
 import { type Lsn, parseLsn } from "../lsn.ts";
 import type { Query } from "./query.ts";
 
-/** Oldest and newest major version that mmlite is tested with. */
+/** The oldest major version with logical replication, and the oldest that mmlite is tested with. */
 export const OLDEST_MAJOR = 10;
 
 /** A server's identity and the settings that replication depends on. */
