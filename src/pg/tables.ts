@@ -25,19 +25,28 @@ export interface LocalTable extends TableName {
   readonly estimatedRows: number | null;
 }
 
-/** The rules of `RelationGetReplicaIndex`: the key must be valid, unique and not deferrable. */
+/**
+ * The rules of `RelationGetReplicaIndex`: the key must be valid, unique and not deferrable. Generated columns are not
+ * replicated, so they identify nothing; from 18 on PostgreSQL refuses an UPDATE that would need them to.
+ */
 const TABLES = `SELECT c.oid::text, n.nspname AS schema, c.relname AS name, c.relkind, c.relreplident,
     pn.nspname AS parent_schema, p.relname AS parent_name, c.reltuples::bigint::text AS estimated_rows,
     EXISTS (SELECT 1 FROM pg_index i WHERE i.indrelid = c.oid AND i.indisprimary)::text AS has_primary_key,
-    (SELECT json_agg(a.attname ORDER BY k.position)::text
-       FROM pg_index i, unnest(i.indkey::int2[]) WITH ORDINALITY AS k(attnum, position), pg_attribute a
-      WHERE i.indrelid = c.oid AND i.indisvalid AND i.indimmediate
-        AND CASE c.relreplident WHEN 'd' THEN i.indisprimary WHEN 'i' THEN i.indisreplident END
-        AND k.position <= COALESCE((to_jsonb(i) ->> 'indnkeyatts')::int, i.indnatts)
-        AND a.attrelid = c.oid AND a.attnum = k.attnum) AS key_columns
+    key.columns AS key_columns, COALESCE(key.generated,
+      c.relreplident = 'f' AND current_setting('server_version_num')::int >= 180000 AND EXISTS (
+        SELECT 1 FROM pg_attribute a WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
+          AND to_jsonb(a) ->> 'attgenerated' <> ''))::text AS generated
   FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
   LEFT JOIN pg_inherits h ON h.inhrelid = c.oid AND c.relispartition
   LEFT JOIN pg_class p ON p.oid = h.inhparent LEFT JOIN pg_namespace pn ON pn.oid = p.relnamespace
+  CROSS JOIN LATERAL (
+    SELECT json_agg(a.attname ORDER BY k.position)::text AS columns,
+           bool_or(COALESCE(to_jsonb(a) ->> 'attgenerated', '') <> '') AS generated
+      FROM pg_index i, unnest(i.indkey::int2[]) WITH ORDINALITY AS k(attnum, position), pg_attribute a
+     WHERE i.indrelid = c.oid AND i.indisvalid AND i.indimmediate
+       AND CASE c.relreplident WHEN 'd' THEN i.indisprimary WHEN 'i' THEN i.indisreplident END
+       AND k.position <= COALESCE((to_jsonb(i) ->> 'indnkeyatts')::int, i.indnatts)
+       AND a.attrelid = c.oid AND a.attnum = k.attnum) key
   WHERE c.relkind IN ('r', 'p') AND c.relpersistence = 'p'
     AND n.nspname NOT LIKE 'pg\\_%' AND n.nspname NOT IN ('information_schema', 'mmlite')
   ORDER BY n.nspname, c.relname`;
@@ -57,8 +66,9 @@ export async function readTables(query: Query): Promise<LocalTable[]> {
 
 function toTable(row: Row): LocalTable {
   const replicaIdentity = IDENTITIES[row.relreplident!];
-  const keyColumns: string[] = row.key_columns === null ? [] : JSON.parse(row.key_columns);
-  const usable = replicaIdentity === "full" || keyColumns.length > 0;
+  const generated = row.generated === "true";
+  const keyColumns: string[] = row.key_columns === null || generated ? [] : JSON.parse(row.key_columns);
+  const usable = keyColumns.length > 0 || (replicaIdentity === "full" && !generated);
   const name = { schema: row.schema!, name: row.name! };
   const estimatedRows = Number(row.estimated_rows);
   return {
@@ -70,9 +80,19 @@ function toTable(row: Row): LocalTable {
     hasPrimaryKey: row.has_primary_key === "true",
     keyColumns,
     state: usable ? "replicated" : "insert_only",
-    hint: usable ? null : keyHint(row.has_primary_key === "true", replicaIdentity),
+    hint: usable
+      ? null
+      : generated
+      ? generatedHint(replicaIdentity)
+      : keyHint(row.has_primary_key === "true", replicaIdentity),
     estimatedRows: estimatedRows < 0 ? null : estimatedRows,
   };
+}
+
+function generatedHint(identity: ReplicaIdentity): string {
+  return identity === "full"
+    ? "PostgreSQL 18 publishes no whole rows with generated columns: set REPLICA IDENTITY to a key without them"
+    : "Its key contains a generated column: set REPLICA IDENTITY to a key without, or to FULL below PostgreSQL 18";
 }
 
 function keyHint(hasPrimaryKey: boolean, identity: ReplicaIdentity): string {
