@@ -212,6 +212,14 @@ const CASES: readonly Case[] = [
     rows: ["(1,5,15)", "(2,2,6)"],
   },
   {
+    name: "rows whose keys differ in a generated column alone stay apart",
+    since: 13,
+    schema: `CREATE TABLE t (id int, a int, b int GENERATED ALWAYS AS (a * 2) STORED, PRIMARY KEY (id, b))`,
+    publish: "publish = 'insert'",
+    changes: ["INSERT INTO t VALUES (1, 1)", "INSERT INTO t VALUES (1, 2)"],
+    same: "SELECT * FROM t ORDER BY id, a",
+  },
+  {
     name: "a plain column of the sender may be generated here",
     since: 13,
     schema: "CREATE TABLE t (id int PRIMARY KEY, a int, b int)",

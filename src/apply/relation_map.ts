@@ -113,7 +113,8 @@ function mapColumns(remote: Relation, local: LocalTable, label: string): MappedC
 function chooseKey(remote: Relation, local: LocalTable, columns: readonly MappedColumn[]): MatchKey | null {
   const flagged = columns.filter((column) => remote.columns[column.index].key);
   const byIdentity = remote.replicaIdentity === "default" || remote.replicaIdentity === "index";
-  const chosen = byIdentity && flagged.length > 0 ? flagged : localKey(local, columns);
+  const whole = flagged.length > 0 && !isPartOfKey(flagged, local);
+  const chosen = byIdentity && whole ? flagged : localKey(local, columns);
   if (chosen === null) return null;
   const covering = coveringIndexes(local, chosen);
   const deferrable = covering.some((index) => !index.immediate);
@@ -124,6 +125,17 @@ function chooseKey(remote: Relation, local: LocalTable, columns: readonly Mapped
     typeOid === remote.columns[index].typeOid && PLAIN_TYPES.has(typeOid)
   );
   return { columns: chosen, arbiter, deferrable, distinct: chosen === flagged && sameType };
+}
+
+/** Whether the rest of the key are generated columns, which the sender does not announce: part of it tells nothing. */
+function isPartOfKey(flagged: readonly MappedColumn[], local: LocalTable): boolean {
+  const names = new Set(flagged.map(({ name }) => name));
+  const generated = new Set(local.columns.filter((column) => column.generated).map(({ name }) => name));
+  return local.uniqueIndexes.some(({ primary, replicaIdentity, columns }) =>
+    (primary || replicaIdentity) && columns.length > names.size &&
+    columns.filter((name) => names.has(name)).length === names.size &&
+    columns.every((name) => names.has(name) || generated.has(name))
+  );
 }
 
 function localKey(local: LocalTable, columns: readonly MappedColumn[]): MappedColumn[] | null {

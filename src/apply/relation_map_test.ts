@@ -80,6 +80,15 @@ Deno.test("a key without overlaps cannot decide ON CONFLICT, a plain index besid
   assert.deepEqual(keyOf(theirs, local([column("id")], [temporal, index(["id"])])), [["id"], true]);
 });
 
+Deno.test("what a sender announces of a key with generated columns is not taken for the key", () => {
+  const columns = [column("id"), column("sum", { generated: true }), column("v")];
+  const key = index(["id", "sum"], { primary: true });
+  assert.equal(keyOf(remote(["id", "v"], ["id"]), local(columns, [key])), null);
+  assert.deepEqual(keyOf(remote(["id", "v"], ["id"]), local(columns, [PRIMARY, index(["id", "sum"])])), [[
+    "id",
+  ], true]);
+});
+
 Deno.test("keys are surely distinct here only if they are the sender's own and compared alike", () => {
   const distinct = (theirs: Relation, ours: LocalTable) => mapRelation(theirs, ours).key!.distinct;
   const theirs = remote(["id", "u"], ["id"]);
