@@ -164,7 +164,7 @@ Deno.test("apply sessions", async (t) => {
     // The recording announces the relation again, which would be reason enough to look.
     const error = await errorOf(pushAll(applier, second.filter((bytes) => bytes[0] !== "R".charCodeAt(0))));
     await applier.close();
-    assert.equal(error.kind, "transient");
+    assert.equal(error.kind, "schema_mismatch");
     await pair.apply(second);
     assert.deepEqual(await pair.rows("SELECT * FROM t ORDER BY id"), ["(1,a,7)", "(2,b,7)"]);
   });
