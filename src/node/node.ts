@@ -18,6 +18,7 @@ import { Guard } from "./guard.ts";
 import { ensureIncarnation } from "./incarnation.ts";
 import { applyObserver, ConflictCounts, sourceObserver } from "./observers.ts";
 import { outboundPorts } from "./outbound.ts";
+import { PeerSlots } from "./peer_slots.ts";
 import { Peers } from "./peers.ts";
 import { PublicationKeeper } from "./publication_keeper.ts";
 
@@ -78,8 +79,10 @@ export async function startNode(config: Config, { signal, apiAddress }: StartOpt
     let url = "";
     const ownUrls: string[] = [];
     const conflicts = new ConflictCounts();
+    const slots = new PeerSlots(database);
     const peers: Peers = new Peers({
       database,
+      slots,
       self: self.node,
       ownUrls,
       ports: (peer) =>
@@ -87,6 +90,7 @@ export async function startNode(config: Config, { signal, apiAddress }: StartOpt
           database,
           self,
           url: () => url,
+          slots,
           sourceObserver: sourceObserver(metrics),
         }, peer),
       observer: (peer) => ({

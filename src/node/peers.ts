@@ -18,8 +18,8 @@ import { ensureOrigin } from "../pg/progress.ts";
 import { dropSlot, readSlots, SLOT_PREFIX, slotName } from "../pg/slots.ts";
 import { requireAddable } from "./addable.ts";
 import type { Database } from "./database.ts";
-import { ensurePeerSlot } from "./outbound.ts";
 import { Peer, type PeerObserver } from "./peer.ts";
+import type { PeerSlots } from "./peer_slots.ts";
 import { Removals } from "./removal.ts";
 
 /** How long adding a peer waits for the first answer, milliseconds, so that both directions are set up by then. */
@@ -33,6 +33,7 @@ interface PeersOptions {
   readonly self: string;
   /** Addresses at which this node itself listens or is advertised. */
   readonly ownUrls: readonly string[];
+  readonly slots: PeerSlots;
   readonly ports: (peer: string) => SessionPorts;
   readonly observer: (peer: string) => PeerObserver;
   /** Ends what a peer is sending here. */
@@ -127,7 +128,7 @@ export class Peers {
       const row = await savePeer(query, { name, url });
       try {
         await ensureOrigin(query, name);
-        await ensurePeerSlot(this.#options.database, row);
+        await this.#options.slots.ensure(name);
       } catch (thrown) {
         if (known === undefined) await this.#takeBack(row, before);
         throw thrown;

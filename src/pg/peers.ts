@@ -38,6 +38,13 @@ export async function readPeer(query: Query, name: string): Promise<PeerRow | un
   return row === undefined ? undefined : toPeerRow(row);
 }
 
+/** One peer; throws `not_found` if there is none of that name. */
+export async function requirePeer(query: Query, name: string): Promise<PeerRow> {
+  const row = await readPeer(query, name);
+  if (row !== undefined) return row;
+  throw new MmliteError("not_found", `Cannot replicate to peer "${name}": it is not registered`);
+}
+
 /** Adds a peer, or gives it a new address and makes it active again. */
 export async function savePeer(query: Query, peer: { name: string; url: string | null }): Promise<PeerRow> {
   const [row] = await query(

@@ -1,0 +1,76 @@
+/**
+ * The slot of each peer: made when the peer is added or, if that was cut short, by the first attempt of its link.
+ */
+import { MmliteError, toMmliteError } from "../errors.ts";
+import { formatLsn, type Lsn } from "../lsn.ts";
+import { closeClient, openClient } from "../pg/client.ts";
+import { sqlState } from "../pg/errors.ts";
+import { requirePeer, setPeerSlot } from "../pg/peers.ts";
+import { queryWith } from "../pg/query.ts";
+import { createSlot, requireSlot, slotName } from "../pg/slots.ts";
+import type { PostgresTarget } from "../pg/target.ts";
+import type { Database } from "./database.ts";
+
+/** How long making a slot may wait for transactions that run, milliseconds. */
+const SLOT_TIMEOUT_MS = 30_000;
+/** SQLSTATE of a statement that its timeout ended. */
+const QUERY_CANCELED = "57014";
+
+/** The slots of a node's peers. Those who ask for one peer's slot at once get the same one. */
+export class PeerSlots {
+  readonly #database: Database;
+  readonly #underWay = new Map<string, Promise<Lsn>>();
+
+  constructor(database: Database) {
+    this.#database = database;
+  }
+
+  /**
+   * The slot of a peer, made if it never was; returns where it began.
+   *
+   * A slot that was made before and is gone is `slot_lost`, never made anew in silence: what it held is missing.
+   */
+  ensure(peer: string): Promise<Lsn> {
+    const underWay = this.#underWay.get(peer);
+    if (underWay !== undefined) return underWay;
+    const made = this.#ensure(peer).finally(() => this.#underWay.delete(peer));
+    this.#underWay.set(peer, made);
+    return made;
+  }
+
+  async #ensure(peer: string): Promise<Lsn> {
+    const { control, target } = this.#database;
+    const query = control.query(`set up the slot for peer "${peer}"`);
+    const { slotLsn } = await requirePeer(query, peer);
+    if (slotLsn !== null) {
+      await requireSlot(query, slotName(peer));
+      return slotLsn;
+    }
+    const madeAt = await makeSlot(target, slotName(peer));
+    await setPeerSlot(query, peer, formatLsn(madeAt));
+    return madeAt;
+  }
+}
+
+/** On a connection of its own: making a slot waits for every transaction that runs, and nobody should wait for ever. */
+async function makeSlot(target: PostgresTarget, slot: string): Promise<Lsn> {
+  const client = await openClient(target, {
+    applicationName: "mmlite slot",
+    settings: { statement_timeout: String(SLOT_TIMEOUT_MS) },
+  });
+  try {
+    return await createSlot(queryWith(client), slot);
+  } catch (thrown) {
+    const error = toMmliteError(thrown);
+    if (sqlState(error.cause) !== QUERY_CANCELED) throw error;
+    throw new MmliteError(
+      "transient",
+      `Cannot create replication slot "${slot}": running transactions did not end within ${
+        SLOT_TIMEOUT_MS / 1000
+      } s`,
+      { hint: "End the oldest one (pg_stat_activity shows them by xact_start), then try again" },
+    );
+  } finally {
+    await closeClient(client);
+  }
+}
