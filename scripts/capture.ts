@@ -28,11 +28,13 @@ function settingsOf(major: PostgresMajor): ServerSettings {
   };
 }
 
-for (const major of chosenMajors(Deno.args)) {
+const majors = chosenMajors(Deno.args);
+for (const major of majors) {
   const golden = await capture(major);
   await writeGolden(major, golden);
   console.log(`PostgreSQL ${golden.serverVersion}: ${golden.messages.length} messages`);
 }
+console.log(`Captured what ${majors.length} releases of PostgreSQL send into tests/golden.`);
 
 function chosenMajors(names: readonly string[]): readonly PostgresMajor[] {
   const unknown = names.find((name) => !POSTGRES_MAJORS.some((major) => String(major) === name));

@@ -25,6 +25,10 @@ const NODE = {
   entry: "/package.json",
 };
 
+if (Deno.args.length > 0) {
+  console.error(`Cannot compile with ${Deno.args.join(" ")}: there are no options`);
+  Deno.exit(64);
+}
 await mkdir(DIST, { recursive: true });
 await bundle();
 await makeExecutable(await nodeRuntime());

@@ -19,7 +19,9 @@ const LSN_TEXT = /^([0-9A-Fa-f]{1,8})\/([0-9A-Fa-f]{1,8})$/;
 
 /** Takes an unsigned 64-bit integer as a position; throws `RangeError` outside 0 to 2^64 - 1. */
 export function toLsn(value: bigint): Lsn {
-  if (value < 0n || value > MAX_LSN) throw new RangeError(`LSN out of range: ${value}`);
+  if (value < 0n || value > MAX_LSN) {
+    throw new RangeError(`Cannot take ${value} as an LSN: it is out of range`);
+  }
   return value as Lsn;
 }
 

@@ -61,7 +61,7 @@ export interface Metrics {
   setPeer(peer: string, gauges: PeerGauges): void;
   /** Drops every series of a peer that was removed. */
   removePeer(peer: string): void;
-  /** Counts transactions read from a slot: `local` ones go on, `filtered` ones came from elsewhere. */
+  /** Counts transactions read from a slot: `local` ones go on, `filtered` ones came from elsewhere or change nothing published. */
   countDecoded(kind: "local" | "filtered", transactions?: number): void;
   countSentBytes(peer: string, bytes: number): void;
   countReconnect(peer: string): void;
@@ -129,8 +129,10 @@ function createSeries(registry: Registry) {
     decodedTransactions: counter("mmlite_decoded_transactions_total", "Transactions read from slots", [
       "kind",
     ]),
-    sentBytes: counter("mmlite_sent_bytes_total", "Bytes of frames sent to the peer", ["peer"]),
-    reconnects: counter("mmlite_reconnects_total", "Sessions with the peer after the first", ["peer"]),
+    sentBytes: counter("mmlite_sent_bytes_total", "Bytes of pgoutput messages sent to the peer", ["peer"]),
+    reconnects: counter("mmlite_reconnects_total", "Attempts to connect to the peer after the first", [
+      "peer",
+    ]),
     appliedTransactions: counter(
       "mmlite_applied_transactions_total",
       "Transactions of other nodes applied here",

@@ -160,7 +160,7 @@ Deno.test("a request that is wrong is told where", async () => {
   }
   for (const path of ["/v1/peers/zzz", "/v1/peers/zzz/pause", "/v1/peers/zzz/retry"]) {
     const answer = await node.api(path.endsWith("zzz") ? "DELETE" : "POST", path);
-    assertProblem(answer, [404, "not_found"], /No peer is called "zzz"/, /mmlite peers list/);
+    assertProblem(answer, [404, "not_found"], /Cannot find peer "zzz"/, /mmlite peers list/);
   }
   const skip = await node.api("POST", "/v1/peers/zzz/skip", { lsn: "0/1" });
   assertProblem(skip, [404, "not_found"], /no such path/, /openapi\.json/);
@@ -234,12 +234,15 @@ Deno.test("tables that cannot be replicated whole are named, the application goe
 
   const { json: status } = await a.api("GET", "/v1/status");
   const problems = status.problems.map(({ message }: { message: string }) => message).join("\n");
-  assert.match(problems, /^track_commit_timestamp is off/m);
-  assert.match(problems, /^Table public\.keyless has no key: only its inserts/m);
+  assert.match(problems, /^Cannot tell versions of rows apart: track_commit_timestamp is off/m);
+  assert.match(problems, /^Table public\.keyless has no usable key: only its inserts/m);
   const tables = await a.cli("tables", "list");
   assert.match(tables.stdout, /^public\.keyless +insert_only +- .*Add a primary key/m);
   assert.match(tables.stdout, /^public\.o'd "d +replicated +id/m);
-  assert.match((await none.cli("status")).stdout, /! No table matches sales\.\*, public\.nothing/);
+  assert.match(
+    (await none.cli("status")).stdout,
+    /! Cannot replicate anything: no table matches sales\.\*, public\.nothing/,
+  );
 
   await server.sql("b", `ALTER TABLE t ADD CHECK (v <> '${ROW_VALUE}')`);
   await server.sql("a", `INSERT INTO t VALUES (1, '${ROW_VALUE}')`);

@@ -140,7 +140,7 @@ export type NodeStatus = z.infer<typeof NodeStatus>;
 export const PeerInput = z.strictObject({
   url: z.string({ error: explainMissingUrl }).max(2048)
     .refine(isPeerUrl, "Expected scheme, host and port alone, such as http://fra.example:7432")
-    .openapi({ description: "where the peer's peer port is", example: "https://fra.example:7432" }),
+    .openapi({ description: "where the peer's peer port is", example: "http://fra.example:7432" }),
 }).openapi("PeerInput");
 export type PeerInput = z.infer<typeof PeerInput>;
 

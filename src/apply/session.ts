@@ -9,6 +9,7 @@ import { MmliteError } from "../errors.ts";
 import { type Client, closeClient, openClient, passAnyBytes } from "../pg/client.ts";
 import { mapPostgresError, sqlState } from "../pg/errors.ts";
 import { type Query, queryWith } from "../pg/query.ts";
+import { VALUE_SETTINGS } from "../pg/replication.ts";
 import type { PostgresTarget } from "../pg/target.ts";
 
 /** How long another session may hold the origin before this one gives up, milliseconds. */
@@ -28,8 +29,8 @@ const CONNECTION_CHECK_SINCE = 140000;
  * end an application's transaction.
  */
 const SETTINGS: Readonly<Record<string, string>> = {
+  ...VALUE_SETTINGS,
   session_replication_role: "replica",
-  search_path: "",
   row_security: "off",
   statement_timeout: "0",
   lock_timeout: "10s",
@@ -38,14 +39,7 @@ const SETTINGS: Readonly<Record<string, string>> = {
   synchronous_commit: "off",
   default_transaction_isolation: "read committed",
   default_transaction_read_only: "off",
-  datestyle: "ISO",
-  intervalstyle: "postgres",
-  extra_float_digits: "3",
-  bytea_output: "hex",
-  xmloption: "content",
   array_nulls: "on",
-  lc_monetary: "C",
-  timezone: "UTC",
   client_min_messages: "notice",
 };
 

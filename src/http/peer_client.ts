@@ -123,5 +123,5 @@ function unreachable(
 }
 
 function aborted(remote: string): MmliteError {
-  return new MmliteError("aborted", `Stopped while connecting to ${remote}`);
+  return new MmliteError("aborted", `Cannot reach the peer at ${remote}: stopped`);
 }

@@ -105,7 +105,9 @@ export class Link {
       };
       try {
         await this.#options.attempt(attempt, report);
-        if (!signal.aborted) throw new MmliteError("aborted", "The local PostgreSQL is going down");
+        if (!signal.aborted) {
+          throw new MmliteError("aborted", "Cannot go on: the local PostgreSQL is going down");
+        }
       } catch (thrown) {
         if (signal.aborted) return;
         if (performance.now() - startedAt > BACKOFF_LIMIT_MS) failures = 0;

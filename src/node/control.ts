@@ -1,7 +1,7 @@
 /**
  * The node as the control API sees it: the port that the API declares, over the running parts.
  */
-import type { Health, NodeControl } from "../api/control.ts";
+import type { Health, NodeControl, PutPeerOptions } from "../api/control.ts";
 import type { NodeStatus, PeerInput, PeerStatus } from "../api/schemas.ts";
 import { MmliteError, toMmliteError } from "../errors.ts";
 import { parsePeerUrl } from "../http/peer_url.ts";
@@ -52,26 +52,9 @@ export function createControl(options: ControlOptions): NodeControl {
       return peers.list().map((peer) => peerStatus(peer, positions));
     },
     getPeer: (name) => show(peers.get(name)),
-    putPeer: async (name, input, { dryRun, precondition }) => {
-      const known = peers.find(name);
-      precondition?.(known === undefined ? null : await show(known));
-      const url = requireUrl(name, input);
-      if (dryRun) {
-        peers.check(name, url);
-        return {
-          created: known === undefined,
-          peer: known === undefined ? imagined(name, url) : await show(known),
-        };
-      }
-      const { peer, created } = await peers.put(name, url);
-      await peers.firstAnswer(peer);
-      if (created) await peers.refuseStranger(peer);
-      return { created, peer: await show(peer) };
-    },
-    removePeer: async (name, { force, precondition }) => {
-      precondition?.(await show(peers.get(name)));
-      return await peers.remove(name, { force });
-    },
+    putPeer: (name, input, putOptions) => putPeer(options, { ...putOptions, name, input }),
+    removePeer: (name, { force, precondition }) =>
+      peers.remove(name, { force, precondition: (peer) => precondition?.(peerStatus(peer, null)) }),
     pausePeer: (name) => change(name, () => peers.pause(name)),
     resumePeer: (name) => change(name, () => peers.resume(name)),
     retryPeer: (name) => change(name, () => Promise.resolve(peers.get(name).link.retry())),
@@ -80,11 +63,24 @@ export function createControl(options: ControlOptions): NodeControl {
   };
 }
 
-function requireUrl(name: string, { url }: PeerInput): string {
-  if (url != null) return parsePeerUrl(url).origin;
-  throw new MmliteError("config", `Cannot add peer "${name}": it has no url`, {
-    hint: `Give the address of its peer port, such as {"url":"http://${name}.example:7432"}`,
-  });
+async function putPeer(
+  { peers, ...options }: ControlOptions,
+  { name, input, dryRun, precondition }: PutPeerOptions & { name: string; input: PeerInput },
+): Promise<{ created: boolean; peer: PeerStatus }> {
+  const url = parsePeerUrl(input.url).origin;
+  const require = (known: Peer | undefined) =>
+    precondition?.(known === undefined ? null : peerStatus(known, null));
+  const { positions } = await positionsOf({ peers, ...options });
+  if (dryRun) {
+    const known = peers.find(name);
+    require(known);
+    peers.check(name, url);
+    return { created: known === undefined, peer: known ? peerStatus(known, positions) : imagined(name, url) };
+  }
+  const { peer, created } = await peers.put(name, url, require);
+  await peers.firstAnswer(peer);
+  if (created) await peers.refuseStranger(peer);
+  return { created, peer: peerStatus(peer, positions) };
 }
 
 /** What a dry run shows of a peer that is not there yet. */
@@ -95,7 +91,7 @@ function imagined(name: string, url: string): PeerStatus {
 
 /** A peer that is only shown never attempts anything. */
 function unused(): never {
-  throw new MmliteError("internal", "A peer of a dry run was started");
+  throw new MmliteError("internal", "Cannot start a peer of a dry run");
 }
 
 /** The database's view, or why there is none. */

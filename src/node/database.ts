@@ -66,7 +66,7 @@ export function serverWarnings(facts: ServerFacts): MmliteError[] {
   return [
     new MmliteError(
       "server_setting",
-      "track_commit_timestamp is off: rows have no version by which a conflict could be settled",
+      "Cannot tell versions of rows apart: track_commit_timestamp is off",
       { hint: "Run ALTER SYSTEM SET track_commit_timestamp = on, then restart PostgreSQL" },
     ),
   ];

@@ -128,6 +128,6 @@ function requireStillSame(found: NodeRow | undefined, node: NodeRow): void {
   throw new MmliteError(
     "fenced",
     `Cannot go on as node "${node.name}": its database was replaced while it was away`,
-    { hint: "Drop schema mmlite and its slots in that database, then start again and join anew" },
+    { hint: "Drop schema mmlite and its slots in that database, then start again and add its peers again" },
   );
 }

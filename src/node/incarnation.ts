@@ -88,7 +88,7 @@ function missingFile(file: string, name: string, incarnation: string): MmliteErr
     {
       hint: `If this is that node's own database, at its latest state, and only the file was lost: write ` +
         `${incarnation} into it. If the database is a copy or a restored backup: drop schema mmlite and its ` +
-        `slots here, and join anew`,
+        `slots here, and add its peers again`,
     },
   );
 }
@@ -98,6 +98,6 @@ function differentLife(file: string, name: string): MmliteError {
     "fenced",
     `Cannot run as node "${name}": its database and state file "${file}" tell of different lives, ` +
       `so the database was restored from a backup or is another node's copy`,
-    { hint: "Drop schema mmlite and its slots here, remove the file, and join anew" },
+    { hint: "Drop schema mmlite and its slots here, remove the file, and add its peers again" },
   );
 }

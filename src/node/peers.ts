@@ -99,11 +99,12 @@ export class Peers {
   get(name: string): Peer {
     const peer = this.#peers.get(name);
     if (peer !== undefined) return peer;
-    throw new MmliteError("not_found", `No peer is called "${name}"`, {
+    throw new MmliteError("not_found", `Cannot find peer "${name}": there is none of that name`, {
       hint: "`mmlite peers list` shows them all",
     });
   }
 
+  /** The peer of that name, if there is one. */
   find(name: string): Peer | undefined {
     return this.#peers.get(name);
   }
@@ -113,11 +114,19 @@ export class Peers {
     requireAddable({ name, url }, { ...this.#options, peers: this.list() });
   }
 
-  /** Adds a peer or gives it another address; returns once its slot holds every later transaction for it. */
-  put(name: string, url: string): Promise<{ peer: Peer; created: boolean }> {
+  /**
+   * Adds a peer or gives it another address; returns once its slot holds every later transaction for it.
+   * `precondition` is called with the peer as it is before anything changes, and throws to keep it so.
+   */
+  put(
+    name: string,
+    url: string,
+    precondition?: (known: Peer | undefined) => void,
+  ): Promise<{ peer: Peer; created: boolean }> {
     return this.#inTurn(async () => {
-      this.check(name, url);
       const known = this.#peers.get(name);
+      precondition?.(known);
+      this.check(name, url);
       if (known?.removing) {
         throw new MmliteError("conflict", `Cannot add peer "${name}": it is being removed`, {
           hint: "Wait until it is gone, or remove it with --force",
@@ -168,8 +177,7 @@ export class Peers {
     if (!isStranger) return;
     await this.#removals.forget(peer);
     await forgetPeer(this.#query(`take back peer "${peer.name}"`), peer.name);
-    const { kind, message, hint } = state.error;
-    throw new MmliteError(kind, `Cannot add peer "${peer.name}": ${message}`, { hint });
+    throw state.error;
   }
 
   /** Stops the link until {@link resume}, also across restarts. */
@@ -182,6 +190,7 @@ export class Peers {
     });
   }
 
+  /** Starts the link of a paused peer again. */
   resume(name: string): Promise<void> {
     return this.#inTurn(async () => {
       const peer = this.get(name);
@@ -196,9 +205,13 @@ export class Peers {
    *
    * Resolves to whether it is gone; a drain that takes longer goes on by itself, across restarts too.
    */
-  async remove(name: string, { force }: { force: boolean }): Promise<"removed" | "draining"> {
+  async remove(
+    name: string,
+    { force, precondition }: { force: boolean; precondition?: (known: Peer) => void },
+  ): Promise<"removed" | "draining"> {
     const peer = await this.#inTurn(async () => {
       const peer = this.get(name);
+      precondition?.(peer);
       await setPeerIntent(this.#query(`remove peer "${name}"`), name, "removing");
       peer.removing = true;
       peer.link.start();
@@ -218,6 +231,7 @@ export class Peers {
     for (const peer of this.#peers.values()) peer.link.interrupt();
   }
 
+  /** Stops every link; drains go on with the next start. */
   async close(): Promise<void> {
     this.#stop.abort();
     await Promise.all([...this.#peers.values()].map((peer) => peer.link.stop()));

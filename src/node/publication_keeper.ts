@@ -80,9 +80,13 @@ export class PublicationKeeper {
   get(schema: string, name: string): TableStatus {
     const table = this.#tables.find((table) => table.schema === schema && table.name === name);
     if (table !== undefined) return toTableStatus(table);
-    throw new MmliteError("not_found", `Table ${formatTableName({ schema, name })} is not replicated`, {
-      hint: "`mmlite tables list` shows those that are; the patterns are set with --tables",
-    });
+    throw new MmliteError(
+      "not_found",
+      `Cannot find table ${formatTableName({ schema, name })}: it is not replicated`,
+      {
+        hint: "`mmlite tables list` shows those that are; the patterns are set with --tables",
+      },
+    );
   }
 
   counts(): { replicated: number; insert_only: number } {
@@ -128,13 +132,13 @@ function keyless(table: LocalTable): MmliteError {
     "server_setting",
     `Table ${
       formatTableName(table)
-    } has no key: only its inserts are replicated, updates and deletes stay here`,
+    } has no usable key: only its inserts are replicated, updates and deletes stay here`,
     { hint: table.hint ?? undefined },
   );
 }
 
 function noTables({ include }: Patterns): MmliteError {
-  return new MmliteError("config", `No table matches ${include.join(", ")}: nothing is replicated`, {
+  return new MmliteError("config", `Cannot replicate anything: no table matches ${include.join(", ")}`, {
     hint: "Create the tables, or correct --tables; a new table is picked up within seconds",
   });
 }

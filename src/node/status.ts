@@ -17,6 +17,9 @@ import type { Query } from "../pg/query.ts";
 import type { MmliteError } from "../errors.ts";
 import type { Peer } from "./peer.ts";
 
+/** States in which transactions get through, so that the age of the oldest un-acked one is the lag. */
+const FLOWING: ReadonlySet<PeerState> = new Set<PeerState>(["catchup", "streaming"]);
+
 /** What the database says of all peers, read in one go. */
 export interface Positions {
   readonly walLsn: Lsn;
@@ -52,7 +55,7 @@ export function peerStatus(peer: Peer, positions: Positions | null): PeerStatus 
     sent_lsn: lsnText(outbound.sentLsn),
     acked_lsn: lsnText(outbound.ackedLsn),
     lag_bytes: lagBytes === null ? null : String(lagBytes),
-    lag_seconds: outbound.lagSeconds,
+    lag_seconds: FLOWING.has(link.state.name) ? outbound.lagSeconds : null,
     slot: slot === null ? null : slotStatus(slot),
     inbound: inboundStatus(peer, positions?.progress.get(peer.name)),
     sent_transactions: outbound.sentTransactions,

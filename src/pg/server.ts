@@ -26,8 +26,6 @@ export interface ServerFacts {
   readonly superuser: boolean;
   /** What the role lacks to apply changes, as GRANT statements without the role; empty where no GRANT can help. */
   readonly missingGrants: readonly string[];
-  readonly maxReplicationSlots: number;
-  readonly maxWalSenders: number;
 }
 
 /** The first major version in which setting session_replication_role can be granted. */
@@ -51,8 +49,7 @@ export async function readServerFacts(query: Query): Promise<ServerFacts> {
     current_database()::text AS database, current_user::text AS "user",
     current_setting('wal_level') AS wal_level, pg_is_in_recovery()::text AS in_recovery,
     current_setting('track_commit_timestamp') AS track_commit_timestamp,
-    rolreplication::text AS replication, rolsuper::text AS superuser,
-    current_setting('max_replication_slots') AS slots, current_setting('max_wal_senders') AS senders
+    rolreplication::text AS replication, rolsuper::text AS superuser
     FROM pg_roles WHERE rolname = current_user`);
   const text = (column: string) => row?.[column] ?? "";
   const versionNumber = Number(text("version_number"));
@@ -71,8 +68,6 @@ export async function readServerFacts(query: Query): Promise<ServerFacts> {
     canReplicate: text("replication") === "true" || superuser,
     superuser,
     missingGrants: grantable ? await readMissingGrants(query) : [],
-    maxReplicationSlots: Number(text("slots")),
-    maxWalSenders: Number(text("senders")),
   };
 }
 

@@ -68,7 +68,8 @@ function startDeadline(kind: string, timeoutMs: number, signal?: AbortSignal): D
   const { promise: expired, reject } = Promise.withResolvers<never>();
   // Nobody may be waiting when it expires.
   expired.catch(() => {});
-  const abort = () => reject(new MmliteError("aborted", `Stopped while waiting for a ${kind}`));
+  const abort = () =>
+    reject(new MmliteError("aborted", `Cannot shake hands: stopped while waiting for a ${kind}`));
   const timer = setTimeout(() => {
     reject(new MmliteError("unreachable", `Cannot shake hands: no ${kind} within ${timeoutMs} ms`));
   }, timeoutMs);
