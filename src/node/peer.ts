@@ -94,9 +94,10 @@ export class OutboundProgress implements SessionObserver {
   #committed(message: Uint8Array): void {
     this.sentTransactions++;
     const now = performance.now();
-    if (this.#samples.length > 0 && now - this.#sampledAt < SAMPLE_INTERVAL_MS) return;
-    this.#sampledAt = now;
     const { endLsn, commitTimestamp } = decodeCommit(message);
+    // The last sample is always the last transaction: while any is un-acked, one stands for it.
+    if (this.#samples.length > 1 && now - this.#sampledAt < SAMPLE_INTERVAL_MS) this.#samples.pop();
+    else this.#sampledAt = now;
     this.#samples.push({ endLsn, committedAt: unixMs(commitTimestamp) });
     if (this.#samples.length > MAX_SAMPLES) {
       this.#samples = this.#samples.filter((_, index) => index % 2 === 0);

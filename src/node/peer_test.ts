@@ -1,0 +1,136 @@
+import assert from "node:assert/strict";
+import { encodeMessage } from "../../tests/support/pgoutput_encode.ts";
+import { MmliteError } from "../errors.ts";
+import type { OutgoingBatch } from "../link/ports.ts";
+import { toLsn } from "../lsn.ts";
+import { InboundProgress, OutboundProgress } from "./peer.ts";
+
+/** Now, less `seconds`, as PostgreSQL's timestamp. */
+function ago(seconds: number): bigint {
+  return BigInt(Math.round(Date.now() - seconds * 1000) - Date.UTC(2000, 0, 1)) * 1000n;
+}
+
+/** Whole transactions that end at these positions. */
+function batch(...commits: { endLsn: bigint; secondsAgo: number }[]): OutgoingBatch {
+  const messages = commits.map(({ endLsn, secondsAgo }) =>
+    encodeMessage({
+      kind: "commit",
+      commitLsn: toLsn(endLsn - 1n),
+      endLsn: toLsn(endLsn),
+      commitTimestamp: ago(secondsAgo),
+    })
+  );
+  const end = commits.at(-1);
+  return { messages, endLsn: end ? toLsn(end.endLsn) : null, walEnd: toLsn(end?.endLsn ?? 0n) };
+}
+
+function startProgress(resumeLsn: bigint, walLsn: bigint) {
+  const reported: string[] = [];
+  const bytes: number[] = [];
+  const progress = new OutboundProgress({ sent: (count) => void bytes.push(count), reconnected: () => {} });
+  progress.report = {
+    entered: (state) => void reported.push(state),
+    progressed: () => void reported.push("progressed"),
+  };
+  progress.started({ resumeLsn: toLsn(resumeLsn), walLsn: toLsn(walLsn) });
+  return { progress, reported, bytes };
+}
+
+/** Whether a lag is `seconds`, or a little more for the time that the test takes. */
+function isAbout(lag: number | null, seconds: number): void {
+  assert(lag !== null && lag >= seconds - 0.1 && lag < seconds + 5, `${lag} is not about ${seconds}`);
+}
+
+Deno.test("a session that begins behind the WAL's end catches up first, and streams from there on", () => {
+  const { progress, reported } = startProgress(10n, 30n);
+  progress.sent(batch({ endLsn: 20n, secondsAgo: 0 }), 1);
+  assert.deepEqual(reported, ["catchup"]);
+  progress.sent({ messages: [], endLsn: null, walEnd: toLsn(30n) }, 0);
+  progress.sent(batch({ endLsn: 40n, secondsAgo: 0 }), 1);
+  assert.deepEqual(reported, ["catchup", "streaming"]);
+});
+
+Deno.test("a session that begins at the WAL's end streams at once", () => {
+  assert.deepEqual(startProgress(30n, 30n).reported, ["streaming"]);
+});
+
+Deno.test("only an ack beyond where the session began is progress", () => {
+  const { progress, reported } = startProgress(30n, 30n);
+  progress.acked(toLsn(30n));
+  assert.deepEqual(reported, ["streaming"]);
+  progress.acked(toLsn(31n));
+  assert.deepEqual(reported, ["streaming", "progressed"]);
+  assert.equal(progress.ackedLsn, 31n);
+});
+
+Deno.test("sent transactions and bytes are counted across sessions", () => {
+  const { progress, bytes } = startProgress(10n, 10n);
+  progress.sent(batch({ endLsn: 20n, secondsAgo: 0 }, { endLsn: 30n, secondsAgo: 0 }), 500);
+  assert.equal(progress.sentLsn, 30n);
+  progress.started({ resumeLsn: toLsn(20n), walLsn: toLsn(30n) });
+  assert.equal(progress.sentLsn, 20n);
+  progress.sent(batch({ endLsn: 30n, secondsAgo: 0 }), 250);
+  assert.deepEqual([progress.sentTransactions, progress.sentBytes], [3, 750]);
+  assert.deepEqual(bytes, [500, 250]);
+});
+
+Deno.test("outbound lag is the age of the oldest transaction that is not acked", () => {
+  const { progress } = startProgress(10n, 10n);
+  assert.equal(progress.lagSeconds, 0);
+  progress.sent(batch({ endLsn: 20n, secondsAgo: 60 }, { endLsn: 30n, secondsAgo: 30 }), 1);
+  isAbout(progress.lagSeconds, 60);
+  progress.acked(toLsn(19n));
+  isAbout(progress.lagSeconds, 60);
+  progress.acked(toLsn(30n));
+  assert.equal(progress.lagSeconds, 0);
+});
+
+Deno.test("outbound lag counts what was sent at once with a transaction that is acked", () => {
+  const { progress } = startProgress(10n, 10n);
+  const burst = [20n, 30n, 40n].map((endLsn) => ({ endLsn, secondsAgo: 60 }));
+  progress.sent(batch(...burst), 1);
+  progress.acked(toLsn(20n));
+  isAbout(progress.lagSeconds, 60);
+  progress.acked(toLsn(40n));
+  assert.equal(progress.lagSeconds, 0);
+});
+
+Deno.test("outbound lag begins anew with each session", () => {
+  const { progress } = startProgress(10n, 10n);
+  progress.sent(batch({ endLsn: 20n, secondsAgo: 60 }), 1);
+  progress.started({ resumeLsn: toLsn(10n), walLsn: toLsn(20n) });
+  assert.equal(progress.lagSeconds, 0);
+});
+
+Deno.test("a commit in the future, by another clock, is no negative lag", () => {
+  const { progress } = startProgress(10n, 10n);
+  progress.sent(batch({ endLsn: 20n, secondsAgo: -60 }), 1);
+  assert.equal(progress.lagSeconds, 0);
+});
+
+Deno.test("clock skew is the peer's clock minus ours", () => {
+  const { progress } = startProgress(10n, 10n);
+  assert.equal(progress.clockSkewSeconds, null);
+  progress.heartbeat(BigInt(Date.now() + 60_000) * 1000n);
+  assert(Math.abs(progress.clockSkewSeconds! - 60) < 5, String(progress.clockSkewSeconds));
+});
+
+Deno.test("inbound lag is the last transaction's while one streams, and unknown while none can come", () => {
+  const progress = new InboundProgress();
+  assert.equal(progress.lagSeconds, null);
+  progress.enter({ name: "streaming" });
+  assert.equal(progress.lagSeconds, 0);
+  progress.applied(ago(30), 3);
+  isAbout(progress.lagSeconds, 30);
+  assert.deepEqual([progress.transactions, progress.changes], [1, 3]);
+  progress.enter({ name: "disconnected" });
+  assert.equal(progress.lagSeconds, null);
+});
+
+Deno.test("the last error of what comes in stays after it has healed", () => {
+  const progress = new InboundProgress();
+  const error = new MmliteError("apply_failed", "Cannot apply");
+  progress.enter({ name: "failed", error });
+  progress.enter({ name: "streaming" });
+  assert.equal(progress.lastError?.error, error);
+});
