@@ -1,0 +1,222 @@
+/** One attempt of a link against a receiver that the test plays. */
+import assert from "node:assert/strict";
+import { Buffer } from "node:buffer";
+import { memoryPair, takeEnd } from "../../tests/support/channel_pair.ts";
+import { eventually, within } from "../../tests/support/poll.ts";
+import { hello, SENDER, TestSource, welcome } from "../../tests/support/session_parts.ts";
+import { type ErrorKind, MmliteError } from "../errors.ts";
+import { toLsn } from "../lsn.ts";
+import type { Frame, Hello } from "../wire/frame.ts";
+import { FRAGMENT_BYTES } from "../wire/layout.ts";
+import type { SessionPorts } from "./ports.ts";
+import { runSession } from "./session.ts";
+
+/** A running session; `log` is what it did to the rest of the node. */
+function startSession({ hello: parts = {}, ...ports }:
+  & { hello?: Partial<Hello> }
+  & Partial<
+    Pick<SessionPorts, "recognise" | "storeAck">
+  > = {}) {
+  const pair = memoryPair();
+  const source = new TestSource();
+  const stop = new AbortController();
+  const log: string[] = [];
+  const running = runSession(
+    {
+      hello: () => Promise.resolve(hello(parts)),
+      dial: () => Promise.resolve(pair.dialling),
+      recognise: () => Promise.resolve(),
+      openSource: (startLsn) => {
+        log.push(`open ${startLsn}`);
+        return Promise.resolve(source);
+      },
+      storeAck: (endLsn) => {
+        log.push(`store ${endLsn}`);
+        return Promise.resolve();
+      },
+      ...ports,
+    },
+    {
+      started: ({ resumeLsn, walLsn }) => void log.push(`started ${resumeLsn} ${walLsn}`),
+      sent: ({ endLsn }, bytes) => void log.push(`sent ${endLsn} ${bytes}`),
+      acked: (endLsn) => void log.push(`acked ${endLsn}`),
+      heartbeat: (sentAt) => void log.push(`heartbeat ${sentAt}`),
+    },
+    stop.signal,
+  );
+  running.catch(() => {});
+  return { peer: takeEnd(pair.accepting), source, log, running, stop: () => stop.abort() };
+}
+
+type Run = ReturnType<typeof startSession>;
+
+async function startStreaming(ports: Parameters<typeof startSession>[0] = {}): Promise<Run> {
+  const run = startSession(ports);
+  await run.peer.hear("hello");
+  await run.peer.say(welcome());
+  await eventually("the source to be open", () => run.log.includes("open 100"), { intervalMs: 2 });
+  return run;
+}
+
+async function breaks({ running, source, log }: Run, kind: ErrorKind, message: RegExp): Promise<void> {
+  await within(
+    "the session to break",
+    5_000,
+    assert.rejects(running, (error) => {
+      assert(error instanceof MmliteError, String(error));
+      assert.equal(error.kind, kind);
+      assert.match(error.message, message);
+      return true;
+    }),
+  );
+  assert.equal(source.closed, log.some((entry) => entry.startsWith("open")));
+}
+
+Deno.test("what the slot yields goes out verbatim, from where the receiver stands", async () => {
+  const run = startSession();
+  assert.deepEqual(await run.peer.hear("hello"), hello());
+  await run.peer.say(welcome({ resumeLsn: toLsn(120n) }));
+  const messages = [Buffer.from("begin"), Buffer.from("commit")];
+  run.source.put(200n, ...messages);
+  const data = await run.peer.hear("data");
+  assert.deepEqual(data.messages.map((message) => Buffer.from(message)), messages);
+  await eventually("the batch to be counted", () => run.log.includes("sent 200 11"), { intervalMs: 2 });
+  assert.deepEqual(run.log, ["started 120 500", "open 120", "sent 200 11"]);
+  run.stop();
+  await run.running;
+});
+
+Deno.test("a message too long for one frame goes out in fragments", async () => {
+  const run = await startStreaming();
+  run.source.put(200n, new Uint8Array(FRAGMENT_BYTES + 1));
+  assert.equal((await run.peer.hear("fragment_start")).totalLength, FRAGMENT_BYTES + 1);
+  assert.equal((await run.peer.hear("fragment")).bytes.length, 1);
+  run.stop();
+  await run.running;
+});
+
+Deno.test("an ack is stored, and then confirmed to the slot", async () => {
+  const run = await startStreaming();
+  run.source.put(200n, Buffer.from("x"));
+  await run.peer.hear("data");
+  await run.peer.say({ kind: "ack", endLsn: toLsn(200n) });
+  await eventually("the ack to be confirmed", () => run.log.includes("acked 200"), { intervalMs: 2 });
+  assert.deepEqual(run.log.slice(-2), ["store 200", "acked 200"]);
+  assert.deepEqual(run.source.confirmed, [200n]);
+  run.stop();
+  await run.running;
+});
+
+Deno.test("an ack that cannot be stored breaks the session and is not confirmed", async () => {
+  const failure = new MmliteError("transient", "Cannot store the ack");
+  const run = await startStreaming({ storeAck: () => Promise.reject(failure) });
+  await run.peer.say({ kind: "ack", endLsn: toLsn(100n) });
+  await breaks(run, "transient", /Cannot store the ack/);
+  assert.deepEqual(run.source.confirmed, []);
+});
+
+Deno.test("an ack beyond what was sent breaks the session and is not stored", async () => {
+  const run = await startStreaming();
+  await run.peer.say({ kind: "ack", endLsn: toLsn(101n) });
+  await breaks(run, "protocol", /it acked 0\/65, and 0\/64 was sent/);
+  assert(!run.log.some((entry) => entry.startsWith("store")));
+});
+
+const PASTS: [what: string, hello: Partial<Hello>, resumeLsn: bigint, why: RegExp][] = [
+  ["behind its own ack", {}, 99n, /stands at 0\/63, behind its own ack 0\/64/],
+  ["before the slot that was made for it", { ackedLsn: null }, 49n, /the slot for it begins at 0\/32/],
+  ["beyond this server's WAL", {}, 501n, /up to 0\/1F5, and this server's WAL ends at 0\/1F4/],
+];
+for (const [what, parts, resumeLsn, why] of PASTS) {
+  Deno.test(`a receiver that stands ${what} is fenced before the slot is read`, async () => {
+    const run = startSession({ hello: parts });
+    await run.peer.hear("hello");
+    await run.peer.say(welcome({ resumeLsn: toLsn(resumeLsn) }));
+    await breaks(run, "fenced", why);
+    assert.deepEqual(run.log, []);
+  });
+}
+
+Deno.test("a receiver may stand anywhere between its ack, or the slot's beginning, and the WAL's end", async () => {
+  for (const [parts, resumeLsn] of [[{}, 100n], [{}, 500n], [{ ackedLsn: null }, 50n]] as const) {
+    const run = startSession({ hello: parts });
+    await run.peer.hear("hello");
+    await run.peer.say(welcome({ resumeLsn: toLsn(resumeLsn) }));
+    await eventually("the slot to be read", () => run.log.includes(`open ${resumeLsn}`), { intervalMs: 2 });
+    run.stop();
+    await run.running;
+  }
+});
+
+Deno.test("a receiver of another protocol is refused", async () => {
+  const run = startSession();
+  await run.peer.say(welcome({ protocol: 2 }));
+  await breaks(run, "refused", /speaks protocol 2, this node 1/);
+});
+
+Deno.test("a receiver that is not recognised gets nothing", async () => {
+  const stranger = new MmliteError("fenced", "Cannot replicate with a stranger");
+  const run = startSession({ recognise: () => Promise.reject(stranger) });
+  await run.peer.say(welcome());
+  await breaks(run, "fenced", /stranger/);
+  assert.deepEqual(run.log, []);
+});
+
+Deno.test("a refusal breaks the session as the error that it carries, at any time", async () => {
+  const refusal: Frame = {
+    kind: "refusal",
+    errorKind: "schema_mismatch",
+    message: "No table",
+    hint: "Make it",
+  };
+  const early = startSession();
+  await early.peer.say(refusal);
+  await breaks(early, "schema_mismatch", /No table/);
+  const late = await startStreaming();
+  await late.peer.say(refusal);
+  await breaks(late, "schema_mismatch", /No table/);
+});
+
+Deno.test("frames that only senders send break the session", async () => {
+  for (const frame of [hello(), { kind: "data", messages: [Buffer.from("x")] } satisfies Frame]) {
+    const run = await startStreaming();
+    await run.peer.say(frame);
+    await breaks(run, "protocol", new RegExp(`sent a ${frame.kind} frame`));
+  }
+});
+
+Deno.test("a receiver that ends or breaks the stream is unreachable", async () => {
+  const ended = await startStreaming();
+  await ended.peer.channel.end();
+  await breaks(ended, "unreachable", /ended the stream/);
+  const broken = await startStreaming();
+  broken.peer.channel.destroy();
+  await breaks(broken, "unreachable", /broken/);
+});
+
+Deno.test("a slot that fails breaks the session with its error, and the stream with it", async () => {
+  const run = await startStreaming();
+  run.source.fail(new MmliteError("slot_lost", "Cannot read the slot"));
+  await breaks(run, "slot_lost", /Cannot read the slot/);
+  await assert.rejects(run.peer.hear("data"), { kind: "unreachable" });
+});
+
+Deno.test("a heartbeat tells the receiver's clock", async () => {
+  const run = await startStreaming();
+  await run.peer.say({ kind: "heartbeat", sentAt: 7n });
+  await eventually("the heartbeat", () => run.log.includes("heartbeat 7"), { intervalMs: 2 });
+  run.stop();
+  await run.running;
+});
+
+Deno.test("an abort ends the session without an error, in the handshake and in the stream", async () => {
+  const early = startSession();
+  assert.equal((await early.peer.hear("hello")).identity.node, SENDER.node);
+  early.stop();
+  await within("the handshake to end", 5_000, early.running);
+  const late = await startStreaming();
+  late.stop();
+  await within("the stream to end", 5_000, late.running);
+  assert(late.source.closed);
+  await assert.rejects(late.peer.hear("data"), { kind: "unreachable" });
+});
