@@ -1,0 +1,209 @@
+/** Receiving sessions against senders that the test plays. */
+import assert from "node:assert/strict";
+import { Buffer } from "node:buffer";
+import { memoryPair, takeEnd, type TestEnd } from "../../tests/support/channel_pair.ts";
+import { eventually, within } from "../../tests/support/poll.ts";
+import { hello, RECEIVER, SENDER, welcome } from "../../tests/support/session_parts.ts";
+import { type ErrorKind, MmliteError } from "../errors.ts";
+import { type Lsn, toLsn } from "../lsn.ts";
+import type { Hello } from "../wire/frame.ts";
+import { FRAGMENT_BYTES } from "../wire/layout.ts";
+import { Inbox } from "./inbox.ts";
+
+/** A database that a test drives: one per session. */
+interface TestSink {
+  readonly pushed: string[];
+  readonly durable: (endLsn: Lsn) => void;
+  readonly fail: (failure: Error) => void;
+}
+
+/** An inbox that lets in who gives the sender's own incarnation; `log` is what happens to its node, in order. */
+function startInbox() {
+  const log: string[] = [];
+  const sinks: TestSink[] = [];
+  const inbox = new Inbox({
+    recognise: ({ identity }) => {
+      if (identity.incarnation === SENDER.incarnation) return Promise.resolve();
+      return Promise.reject(new MmliteError("fenced", "Cannot replicate with a stranger"));
+    },
+    admit: () =>
+      Promise.resolve({
+        identity: RECEIVER,
+        resumeLsn: toLsn(100n),
+        openSink: (durable) => {
+          const pushed: string[] = [];
+          const { promise: failed, reject: fail } = Promise.withResolvers<never>();
+          failed.catch(() => {});
+          const number = sinks.push({ pushed, durable, fail });
+          log.push(`open ${number}`);
+          return Promise.resolve({
+            push: (message) => void pushed.push(Buffer.from(message).toString()),
+            flush: () => {},
+            failed,
+            close: () => {
+              log.push(`close ${number}`);
+              return Promise.resolve();
+            },
+          });
+        },
+      }),
+    observe: (sender, state) =>
+      void log.push(`${sender} ${state.name}${"error" in state ? ` ${state.error.kind}` : ""}`),
+  });
+  return {
+    inbox,
+    log,
+    sinks,
+    /** Gives the inbox a channel whose other end is the test's. */
+    connect() {
+      const pair = memoryPair();
+      return { sender: takeEnd(pair.dialling), over: inbox.accept(pair.accepting) };
+    },
+    /** A sender that was let in. */
+    async stream() {
+      const connection = this.connect();
+      await connection.sender.say(hello());
+      await connection.sender.hear("welcome");
+      return { ...connection, sink: sinks.at(-1)! };
+    },
+    [Symbol.asyncDispose]: () => within("the inbox to close", 5_000, inbox.close()),
+  };
+}
+
+/** Fails unless the next that the sender hears is a refusal of this kind. */
+async function isRefused(sender: TestEnd, kind: ErrorKind, message: RegExp): Promise<void> {
+  await assert.rejects(sender.hear("welcome"), (error) => {
+    assert(error instanceof MmliteError, String(error));
+    assert.equal(error.kind, kind);
+    assert.match(error.message, message);
+    return true;
+  });
+}
+
+Deno.test("what a sender pushes reaches the database verbatim, and what is durable is acked", async () => {
+  await using run = startInbox();
+  const { sender, over } = run.connect();
+  await sender.say(hello());
+  assert.deepEqual(await sender.hear("welcome"), welcome());
+  const [sink] = run.sinks;
+  await sender.say({ kind: "data", messages: [Buffer.from("begin"), Buffer.from("commit")] });
+  await eventually("both messages", () => sink.pushed.length === 2, { intervalMs: 2 });
+  assert.deepEqual(sink.pushed, ["begin", "commit"]);
+  sink.durable(toLsn(200n));
+  assert.equal((await sender.hear("ack")).endLsn, 200n);
+  await sender.channel.end();
+  await within("the session to end", 5_000, over);
+  assert.deepEqual(run.log, ["fra streaming", "open 1", "close 1", "fra disconnected"]);
+});
+
+Deno.test("fragments reach the database as one message", async () => {
+  await using run = startInbox();
+  const { sender, sink } = await run.stream();
+  const [first, second] = ["a".repeat(FRAGMENT_BYTES), "bc"];
+  await sender.say({
+    kind: "fragment_start",
+    totalLength: first.length + second.length,
+    bytes: Buffer.from(first),
+  });
+  await sender.say({ kind: "fragment", bytes: Buffer.from(second) });
+  await eventually("the message", () => sink.pushed.length === 1, { intervalMs: 2 });
+  assert(sink.pushed[0] === first + second);
+});
+
+Deno.test("who does not begin with a hello is refused", async () => {
+  await using run = startInbox();
+  const { sender, over } = run.connect();
+  await sender.say({ kind: "ack", endLsn: toLsn(1n) });
+  await isRefused(sender, "protocol", /began with a ack frame/);
+  await within("the session to end", 5_000, over);
+  const silent = run.connect();
+  await silent.sender.channel.end();
+  await isRefused(silent.sender, "protocol", /sent no Hello/);
+  const noise = run.connect();
+  await noise.sender.channel.write(Buffer.from("GET / HTTP/1.1\r\n\r\n"));
+  await isRefused(noise.sender, "protocol", /Cannot read/);
+  assert.deepEqual(run.log, []);
+});
+
+Deno.test("a sender of another protocol is refused", async () => {
+  await using run = startInbox();
+  const { sender } = run.connect();
+  await sender.say(hello({ protocol: 2 }));
+  await isRefused(sender, "refused", /speaks protocol 2, this node 1/);
+});
+
+const STRANGER: Partial<Hello> = { identity: { ...SENDER, incarnation: RECEIVER.incarnation } };
+
+Deno.test("a sender that is not recognised is refused, and shown", async () => {
+  await using run = startInbox();
+  const { sender } = run.connect();
+  await sender.say(hello(STRANGER));
+  await isRefused(sender, "fenced", /stranger/);
+  assert.deepEqual(run.log, ["fra failed fenced"]);
+});
+
+Deno.test("a stranger that gives a sender's name neither ends nor marks that sender's session", async () => {
+  await using run = startInbox();
+  const { sender, sink } = await run.stream();
+  const stranger = run.connect();
+  await stranger.sender.say(hello(STRANGER));
+  await isRefused(stranger.sender, "fenced", /stranger/);
+  await within("the stranger's session to end", 5_000, stranger.over);
+  sink.durable(toLsn(200n));
+  assert.equal((await sender.hear("ack")).endLsn, 200n);
+  assert.deepEqual(run.log, ["fra streaming", "open 1"]);
+});
+
+Deno.test("a newer session ends the older, which has let go of the database before", async () => {
+  await using run = startInbox();
+  const older = await run.stream();
+  const newer = await run.stream();
+  await within("the older session to end", 5_000, older.over);
+  await assert.rejects(older.sender.hear("ack"), { kind: "unreachable" });
+  assert.deepEqual(run.log, [
+    "fra streaming",
+    "open 1",
+    "close 1",
+    "fra disconnected",
+    "fra streaming",
+    "open 2",
+  ]);
+  newer.sink.durable(toLsn(200n));
+  assert.equal((await newer.sender.hear("ack")).endLsn, 200n);
+});
+
+Deno.test("a transaction that cannot be applied is told to the sender, and shown", async () => {
+  await using run = startInbox();
+  const { sender, sink, over } = await run.stream();
+  sink.fail(new MmliteError("apply_failed", "Cannot apply insert"));
+  await isRefused(sender, "apply_failed", /Cannot apply insert/);
+  await within("the session to end", 5_000, over);
+  assert.deepEqual(run.log, ["fra streaming", "open 1", "close 1", "fra failed apply_failed"]);
+});
+
+Deno.test("frames that only receivers send, and an end within a message, are refused", async () => {
+  await using run = startInbox();
+  const talker = await run.stream();
+  await talker.sender.say({ kind: "ack", endLsn: toLsn(1n) });
+  await isRefused(talker.sender, "protocol", /a ack frame/);
+  const cut = await run.stream();
+  await cut.sender.channel.write(Uint8Array.of(0, 0));
+  await cut.sender.channel.end();
+  await isRefused(cut.sender, "protocol", /Cannot read/);
+});
+
+Deno.test("drop, interrupt and close each end a running session and wait for it", async () => {
+  const run = startInbox();
+  const dropped = await run.stream();
+  await within("the drop", 5_000, run.inbox.drop("fra"));
+  assert(run.log.includes("close 1"));
+  await dropped.over;
+  await run.inbox.drop("nobody");
+  const interrupted = await run.stream();
+  run.inbox.interrupt();
+  await within("the interrupted session to end", 5_000, interrupted.over);
+  await run.stream();
+  await within("the inbox to close", 5_000, run.inbox.close());
+  assert.deepEqual(run.log.filter((entry) => entry.startsWith("close")), ["close 1", "close 2", "close 3"]);
+  assert.equal(run.log.at(-1), "fra disconnected");
+});
