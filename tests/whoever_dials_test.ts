@@ -1,0 +1,114 @@
+/** A link's session against an inbox, over one channel: neither can tell which of the two dialled. */
+import assert from "node:assert/strict";
+import { Buffer } from "node:buffer";
+import { Inbox } from "../src/inbox/inbox.ts";
+import { runSession } from "../src/link/session.ts";
+import { MmliteError } from "../src/errors.ts";
+import { type Lsn, toLsn } from "../src/lsn.ts";
+import type { Channel } from "../src/wire/channel.ts";
+import { type ChannelPair, httpPair, memoryPair } from "./support/channel_pair.ts";
+import { eventually, within } from "./support/poll.ts";
+import { hello, RECEIVER, TestSource } from "./support/session_parts.ts";
+
+/** A link's session that pushes what its source yields. */
+function push(channel: Channel) {
+  const source = new TestSource();
+  const stop = new AbortController();
+  const running = runSession(
+    {
+      hello: () => Promise.resolve(hello()),
+      dial: () => Promise.resolve(channel),
+      recognise: () => Promise.resolve(),
+      openSource: () => Promise.resolve(source),
+      storeAck: () => Promise.resolve(),
+    },
+    { started: () => {}, sent: () => {}, acked: () => {}, heartbeat: () => {} },
+    stop.signal,
+  );
+  running.catch(() => {});
+  return { source, running, stop: () => stop.abort() };
+}
+
+/** An inbox with one session, whose sink holds what it is given. */
+function receive(channel: Channel) {
+  const received: Uint8Array[] = [];
+  const opened = Promise.withResolvers<(endLsn: Lsn) => void>();
+  const { promise: failed, reject: fail } = Promise.withResolvers<never>();
+  failed.catch(() => {});
+  const inbox = new Inbox({
+    recognise: () => Promise.resolve(),
+    admit: () =>
+      Promise.resolve({
+        identity: RECEIVER,
+        resumeLsn: toLsn(100n),
+        openSink: (onDurable) => {
+          opened.resolve(onDurable);
+          return Promise.resolve({
+            push: (message) => void received.push(Buffer.from(message)),
+            flush: () => {},
+            close: () => Promise.resolve(),
+            failed,
+          });
+        },
+      }),
+    observe: () => {},
+  });
+  return { received, fail, durable: opened.promise, over: inbox.accept(channel) };
+}
+
+const LONG = Buffer.alloc(3_000_000, "x");
+
+async function exchanges(pusher: Channel, receiver: Channel): Promise<void> {
+  const pushing = push(pusher);
+  const receiving = receive(receiver);
+  const durable = await receiving.durable;
+  pushing.source.put(200n, Buffer.from("begin"), LONG, Buffer.from("commit"));
+  await eventually("every message", () => receiving.received.length === 3, { intervalMs: 5 });
+  assert(
+    Buffer.concat(receiving.received).equals(
+      Buffer.concat([Buffer.from("begin"), LONG, Buffer.from("commit")]),
+    ),
+  );
+  durable(toLsn(200n));
+  await eventually("the ack at the slot", () => pushing.source.confirmed[0] === 200n, { intervalMs: 5 });
+  pushing.stop();
+  await within("both sessions to end", 10_000, Promise.all([pushing.running, receiving.over]));
+}
+
+async function refuses(pusher: Channel, receiver: Channel): Promise<void> {
+  const pushing = push(pusher);
+  const receiving = receive(receiver);
+  await receiving.durable;
+  receiving.fail(new MmliteError("schema_mismatch", 'Cannot apply insert to "public.t": no such table'));
+  await within(
+    "the pusher to hear why",
+    10_000,
+    assert.rejects(pushing.running, { kind: "schema_mismatch", message: /no such table/ }),
+  );
+  await within("the receiver to end", 10_000, receiving.over);
+}
+
+const PAIRS: Record<string, () => ChannelPair | Promise<ChannelPair>> = {
+  "in memory": memoryPair,
+  "over HTTP/2": httpPair,
+};
+for (const [where, open] of Object.entries(PAIRS)) {
+  Deno.test(`a pusher that dialled reaches a receiver ${where}`, async () => {
+    await using pair = await open();
+    await exchanges(pair.dialling, pair.accepting);
+  });
+
+  Deno.test(`a pusher that was dialled reaches a receiver ${where}`, async () => {
+    await using pair = await open();
+    await exchanges(pair.accepting, pair.dialling);
+  });
+
+  Deno.test(`a receiver tells why it ends, whoever dialled, ${where}`, async () => {
+    {
+      await using pair = await open();
+      await refuses(pair.dialling, pair.accepting);
+    }
+    await using pair = await open();
+    await refuses(pair.accepting, pair.dialling);
+  });
+}
