@@ -90,7 +90,7 @@ export function mmliteProgram(): string[] {
     "--quiet",
     "-A",
     "--no-check",
-    "--v8-flags=--max-semi-space-size=2",
+    "--v8-flags=--max-semi-space-size=2,--max-old-space-size=256",
     `--config=${root}/deno.json`,
     join(root, "mod.ts"),
   ];
