@@ -6,6 +6,7 @@
  */
 import { MmliteError } from "../errors.ts";
 import { formatLsn, type Lsn } from "../lsn.ts";
+import type { Source } from "../pgoutput/source.ts";
 import type { Channel } from "../wire/channel.ts";
 import { encodeFrame } from "../wire/codec.ts";
 import { type Frame, type Hello, PROTOCOL_VERSION, type Welcome } from "../wire/frame.ts";
@@ -13,7 +14,7 @@ import { BATCH_BYTES, FrameBatch } from "../wire/frame_batch.ts";
 import { expectFrame, readFrames, refusalError } from "../wire/frame_stream.ts";
 import { keepAlive, type Liveness } from "../wire/liveness.ts";
 import { AckKeeper } from "./ack_keeper.ts";
-import type { SessionObserver, SessionPorts, TransactionSource } from "./ports.ts";
+import type { SessionObserver, SessionPorts } from "./ports.ts";
 
 /** Runs until the session breaks, and throws why; returns only when `signal` aborts. */
 export async function runSession(
@@ -77,7 +78,7 @@ async function stream(session: Stream): Promise<void> {
   }
 }
 
-async function pump(session: Stream, source: TransactionSource): Promise<void> {
+async function pump(session: Stream, source: Source): Promise<void> {
   const { channel, observer } = session;
   const batch = new FrameBatch();
   for await (const outgoing of source.batches()) {

@@ -4,9 +4,10 @@
 import type { MmliteError } from "../errors.ts";
 import type { InboundState } from "../inbox/ports.ts";
 import { type AttemptReport, Link } from "../link/link.ts";
-import type { OutgoingBatch, SessionObserver, SessionPorts } from "../link/ports.ts";
+import type { SessionObserver, SessionPorts } from "../link/ports.ts";
 import { runSession } from "../link/session.ts";
 import type { Lsn } from "../lsn.ts";
+import type { SourceBatch } from "../pgoutput/source.ts";
 import { decodeCommit, MESSAGE_TYPE, messageType } from "../pgoutput/peek.ts";
 import { ageSeconds, unixMs } from "./clock.ts";
 
@@ -67,7 +68,7 @@ export class OutboundProgress implements SessionObserver {
     this.report.entered(this.#catchupLsn === null ? "streaming" : "catchup");
   }
 
-  sent(batch: OutgoingBatch, bytes: number): void {
+  sent(batch: SourceBatch, bytes: number): void {
     this.sentBytes += bytes;
     this.#observer.sent(bytes);
     for (const message of batch.messages) {

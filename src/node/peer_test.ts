@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { encodeMessage } from "../../tests/support/pgoutput_encode.ts";
 import { MmliteError } from "../errors.ts";
-import type { OutgoingBatch } from "../link/ports.ts";
+import type { SourceBatch } from "../pgoutput/source.ts";
 import { toLsn } from "../lsn.ts";
 import { InboundProgress, OutboundProgress } from "./peer.ts";
 
@@ -11,7 +11,7 @@ function ago(seconds: number): bigint {
 }
 
 /** Whole transactions that end at these positions. */
-function batch(...commits: { endLsn: bigint; secondsAgo: number }[]): OutgoingBatch {
+function batch(...commits: { endLsn: bigint; secondsAgo: number }[]): SourceBatch {
   const messages = commits.map(({ endLsn, secondsAgo }) =>
     encodeMessage({
       kind: "commit",

@@ -2,17 +2,10 @@ import assert from "node:assert/strict";
 import { type ErrorKind, MmliteError } from "../errors.ts";
 import type { PeerRow } from "../pg/peers.ts";
 import type { NodeIdentity } from "../wire/frame.ts";
+import { SENDER } from "../../tests/support/session_parts.ts";
 import { requireKnown } from "./recognition.ts";
 
-const SELF: NodeIdentity = {
-  cluster: "eu",
-  node: "fra",
-  incarnation: "11111111-1111-4111-8111-111111111111",
-  systemIdentifier: "7000000000000000001",
-  timeline: 1,
-  serverVersion: 180004,
-  program: "0.1.0",
-};
+const SELF = SENDER;
 const OTHER: NodeIdentity = {
   ...SELF,
   node: "ams",

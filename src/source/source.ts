@@ -1,31 +1,11 @@
 /**
- * Where a link's transactions come from: the local transactions of one replication slot, and our position back.
- *
- * `Source` is what the rest of the program knows; that a slot feeds it may change.
+ * A source over a replication slot: its local transactions, and our position back.
  */
 import { type Lsn, maxLsn, ZERO_LSN } from "../lsn.ts";
 import { openReplicationStream, type ReplicationOptions } from "../pg/replication.ts";
 import type { ReplicationStream } from "../pg/walsender_stream.ts";
+import type { Source, SourceBatch } from "../pgoutput/source.ts";
 import { type Filtered, TransactionFilter } from "./filter.ts";
-
-/** Some whole messages, in order. */
-export interface SourceBatch {
-  /** Verbatim pgoutput messages of local transactions; empty if only `walEnd` moved. A transaction may span batches. */
-  readonly messages: readonly Uint8Array[];
-  /** End of the last transaction that ends in this batch; null if none does. */
-  readonly endLsn: Lsn | null;
-  /** Everything that ends up to here in the server's WAL was passed on or dropped. */
-  readonly walEnd: Lsn;
-}
-
-/** Local transactions in commit order. */
-export interface Source {
-  /** Transactions from the start position on; iterated once, ends only by throwing what broke the source. */
-  batches(): AsyncIterable<SourceBatch>;
-  /** Everything up to here is durable at the peer, and noted as such here: the source may forget it. Only forward. */
-  confirm(ackedLsn: Lsn): void;
-  close(): Promise<void>;
-}
 
 /** Told after every read which transactions ended in it, passed on or dropped. */
 export type SourceObserver = (ended: Pick<Filtered, "local" | "foreign" | "empty">) => void;

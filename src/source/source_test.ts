@@ -3,7 +3,8 @@ import { type Lsn, toLsn, ZERO_LSN } from "../lsn.ts";
 import type { Message } from "../pgoutput/message.ts";
 import type { ReplicationBatch, ReplicationStream } from "../pg/walsender_stream.ts";
 import { encodeMessage } from "../../tests/support/pgoutput_encode.ts";
-import { SlotSource, type SourceBatch } from "./source.ts";
+import type { SourceBatch } from "../pgoutput/source.ts";
+import { SlotSource } from "./source.ts";
 
 const lsn = (value: number): Lsn => toLsn(BigInt(value));
 

@@ -1,8 +1,8 @@
 /**
  * What a session is given in tests: identities, and a slot and a database that a test drives by hand.
  */
-import type { OutgoingBatch, TransactionSource } from "../../src/link/ports.ts";
 import { type Lsn, toLsn } from "../../src/lsn.ts";
+import type { Source, SourceBatch } from "../../src/pgoutput/source.ts";
 import { type Hello, type NodeIdentity, PROTOCOL_VERSION, type Welcome } from "../../src/wire/frame.ts";
 
 /** The node that sends. */
@@ -50,10 +50,10 @@ export function welcome(parts: Partial<Welcome> = {}): Welcome {
 }
 
 /** A slot that yields what the test puts into it. */
-export class TestSource implements TransactionSource {
+export class TestSource implements Source {
   readonly confirmed: Lsn[] = [];
   closed = false;
-  readonly #batches: OutgoingBatch[] = [];
+  readonly #batches: SourceBatch[] = [];
   #failure: Error | undefined;
   #wake: () => void = () => {};
 
@@ -68,7 +68,7 @@ export class TestSource implements TransactionSource {
     this.#wake();
   }
 
-  async *batches(): AsyncGenerator<OutgoingBatch> {
+  async *batches(): AsyncGenerator<SourceBatch> {
     while (!this.closed) {
       if (this.#failure !== undefined) throw this.#failure;
       const batch = this.#batches.shift();

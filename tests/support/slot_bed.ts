@@ -15,7 +15,8 @@ import { tableMatcher } from "../../src/pg/table_pattern.ts";
 import { readTables } from "../../src/pg/tables.ts";
 import { parsePostgresUrl, type PostgresTarget } from "../../src/pg/target.ts";
 import { decodeMessage } from "../../src/pgoutput/decode.ts";
-import { openSource, type Source, type SourceBatch, type SourceObserver } from "../../src/source/source.ts";
+import type { Source, SourceBatch } from "../../src/pgoutput/source.ts";
+import { openSource, type SourceObserver } from "../../src/source/source.ts";
 import type { PostgresServer } from "./postgres.ts";
 
 /** A database and a superuser's session on it. */
