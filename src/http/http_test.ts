@@ -181,7 +181,7 @@ Deno.test("an expected frame that does not come is unreachable in time, or abort
     /no welcome within 50 ms/,
   );
   const stopped = expectFrame(frames, "welcome", { signal: AbortSignal.abort() });
-  await rejectsWith(stopped, "aborted", /^Stopped while waiting for a welcome$/);
+  await rejectsWith(stopped, "aborted", /^Cannot shake hands: stopped while waiting for a welcome$/);
   await channel.end();
   await rejectsWith(expectFrame(frames, "welcome"), "protocol", /the stream ended before a welcome/);
   await server.close();
@@ -388,7 +388,7 @@ Deno.test("dialling says why a peer cannot be reached", async (t) => {
     const stop = new AbortController();
     const dialling = dialPeer(server.url, { signal: stop.signal });
     stop.abort();
-    await rejectsWith(dialling, "aborted", /^Stopped while connecting to 127/);
+    await rejectsWith(dialling, "aborted", /^Cannot reach the peer at 127.*: stopped$/);
   });
   await t.step("the path is not there", async () => {
     const server = await listen(echo);
