@@ -30,6 +30,8 @@ export async function httpRequest(
   const sent = request({ ...target, path, method, headers: { ...headers, connection: "close" } });
   sent.end(body);
   const [answer] = await once(sent, "response") as [IncomingMessage];
+  // A server that has refused a request need not read the rest of it.
+  sent.on("error", () => {});
   let text = "";
   for await (const chunk of answer.setEncoding("utf8")) text += chunk;
   const isJson = text !== "" && /json/.test(answer.headers["content-type"] ?? "");
