@@ -26,7 +26,7 @@ const ALLOWED: Readonly<Record<string, readonly string[]>> = {
   ...Object.fromEntries(ROLES.map((role) => [role, [...PURE, "pg"]])),
   config: BASE,
   node: [...PURE, "pg", "http", ...ROLES, "config"],
-  api: [...BASE, "config", "node"],
+  api: [...BASE, "config", "node", "ui"],
   cli: [...BASE, "config", "node", "api"],
   ui: [],
   mod: [...PURE, "node", "config", "api", "cli"],

@@ -64,10 +64,13 @@ export function checkHost(rules: AccessRules): MiddlewareHandler<ApiEnv> {
   };
 }
 
-/** Refuses TCP requests without the token: 401. Liveness and readiness stay open to probes, without details. */
+/**
+ * Refuses TCP requests without the token: 401. Liveness and readiness stay open to probes, without details, and so
+ * does the dashboard's page, which holds none.
+ */
 export function checkToken({ token }: AccessRules): MiddlewareHandler<ApiEnv> {
   return async (c, next) => {
-    if (token === undefined || c.env.transport === "unix" || isProbe(c.req.path, c.req.query())) {
+    if (token === undefined || c.env.transport === "unix" || isOpen(c.req.path, c.req.query())) {
       return await next();
     }
     const given = /^bearer +(.+)$/i.exec(c.req.header("authorization") ?? "")?.[1];
@@ -81,8 +84,8 @@ export function checkToken({ token }: AccessRules): MiddlewareHandler<ApiEnv> {
   };
 }
 
-function isProbe(path: string, query: Record<string, string>): boolean {
-  return path === "/livez" || (path === "/readyz" && query.verbose === undefined);
+function isOpen(path: string, query: Record<string, string>): boolean {
+  return path === "/" || path === "/livez" || (path === "/readyz" && query.verbose === undefined);
 }
 
 /** The name in a Host header, lower case, without port, brackets and trailing dot; null if it is none. */

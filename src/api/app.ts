@@ -12,6 +12,7 @@ import {
   type Transport,
 } from "./access.ts";
 import { limitBody } from "./body.ts";
+import { addDashboard } from "./dashboard.ts";
 import { addNodeRoutes, type NodeRouteOptions } from "./node_routes.ts";
 import { addPeerRoutes } from "./peer_routes.ts";
 import { json, REFUSALS } from "./route.ts";
@@ -37,6 +38,7 @@ function createApp(options: ApiOptions): OpenAPIHono<ApiEnv> {
   addNodeRoutes(app, options);
   addPeerRoutes(app, options.control);
   addDocument(app, options);
+  addDashboard(app);
   app.notFound((c) => refuseUnknown(app, c));
   app.onError((thrown, c) => refuseThrown(thrown, c));
   return app;

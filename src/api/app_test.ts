@@ -258,7 +258,7 @@ Deno.test("bodies that cannot be read are refused, each with its status", async 
 
 Deno.test("what is not there answers 404, what is there for other methods 405", async () => {
   await withApi(async (call) => {
-    for (const path of ["/", "/v2/status", "/v1/peers/", "/v1/peers/fra/", "/v1/peers/fra/skip", "/v1"]) {
+    for (const path of ["/v2/status", "/v1/peers/", "/v1/peers/fra/", "/v1/peers/fra/skip", "/v1"]) {
       assertProblem(await call("GET", path), 404, "not_found");
     }
     const allowed = async (method: string, path: string) => {
