@@ -16,8 +16,9 @@ function push(channel: Channel) {
   const stop = new AbortController();
   const running = runSession(
     {
+      prepare: () => Promise.resolve(),
+      connect: () => Promise.resolve(channel),
       hello: () => Promise.resolve(hello()),
-      dial: () => Promise.resolve(channel),
       recognise: () => Promise.resolve(),
       openSource: () => Promise.resolve(source),
       storeAck: () => Promise.resolve(),

@@ -8,9 +8,12 @@ import type { Hello, NodeIdentity } from "../wire/frame.ts";
 
 /** The rest of the node, as one attempt of a link sees it. */
 export interface SessionPorts {
-  /** Our first frame, with the positions as they are now. Fails while the slot cannot be used. */
+  /** Makes the slot if it never was; fails while it cannot be used. */
+  readonly prepare: () => Promise<void>;
+  /** A channel to the peer; may take as long as the peer is away. */
+  readonly connect: (signal: AbortSignal) => Promise<Channel>;
+  /** Our first frame, with the positions as they are now. */
   readonly hello: () => Promise<Hello>;
-  readonly dial: (signal: AbortSignal) => Promise<Channel>;
   /** Compares who answered with who was met before; throws `fenced`. */
   readonly recognise: (identity: NodeIdentity) => Promise<void>;
   readonly openSource: (startLsn: Lsn, signal: AbortSignal) => Promise<Source>;

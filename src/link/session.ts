@@ -22,13 +22,15 @@ export async function runSession(
   observer: SessionObserver,
   signal: AbortSignal,
 ): Promise<void> {
-  const hello = await ports.hello();
-  const channel = await ports.dial(signal);
+  await ports.prepare();
+  const channel = await ports.connect(signal);
   const liveness = keepAlive(channel);
   const breakOff = () => channel.destroy();
   signal.addEventListener("abort", breakOff, { once: true });
   try {
     const frames = readFrames(channel);
+    // Not before there is a channel: what it says of positions would be old by then.
+    const hello = await ports.hello();
     await channel.write(encodeFrame(hello));
     const welcome = await expectFrame(frames, "welcome", { signal });
     requireProtocol(welcome, channel);

@@ -6,16 +6,17 @@ import { eventually, within } from "../../tests/support/poll.ts";
 import { hello, SENDER, TestSource, welcome } from "../../tests/support/session_parts.ts";
 import { type ErrorKind, MmliteError } from "../errors.ts";
 import { toLsn } from "../lsn.ts";
+import type { Channel } from "../wire/channel.ts";
 import type { Frame, Hello } from "../wire/frame.ts";
 import { FRAGMENT_BYTES } from "../wire/layout.ts";
 import type { SessionPorts } from "./ports.ts";
 import { runSession } from "./session.ts";
 
 /** A running session; `log` is what it did to the rest of the node. */
-function startSession({ hello: parts = {}, ...ports }:
-  & { hello?: Partial<Hello> }
+function startSession({ parts = {}, ...ports }:
+  & { parts?: Partial<Hello> }
   & Partial<
-    Pick<SessionPorts, "recognise" | "storeAck">
+    Pick<SessionPorts, "prepare" | "connect" | "hello" | "recognise" | "storeAck">
   > = {}) {
   const pair = memoryPair();
   const source = new TestSource();
@@ -23,8 +24,9 @@ function startSession({ hello: parts = {}, ...ports }:
   const log: string[] = [];
   const running = runSession(
     {
+      prepare: () => Promise.resolve(),
+      connect: () => Promise.resolve(pair.dialling),
       hello: () => Promise.resolve(hello(parts)),
-      dial: () => Promise.resolve(pair.dialling),
       recognise: () => Promise.resolve(),
       openSource: (startLsn) => {
         log.push(`open ${startLsn}`);
@@ -86,6 +88,41 @@ Deno.test("what the slot yields goes out verbatim, from where the receiver stand
   await run.running;
 });
 
+Deno.test("positions are read when there is a channel, however long it took", async () => {
+  const dialled = Promise.withResolvers<Channel>();
+  const order: string[] = [];
+  const run = startSession({
+    prepare: () => Promise.resolve(void order.push("prepare")),
+    connect: () => dialled.promise.finally(() => order.push("connect")),
+    hello: () => {
+      order.push("hello");
+      return Promise.resolve(hello());
+    },
+  });
+  const pair = memoryPair();
+  dialled.resolve(pair.dialling);
+  await takeEnd(pair.accepting).hear("hello");
+  assert.deepEqual(order, ["prepare", "connect", "hello"]);
+  run.stop();
+  await run.running;
+});
+
+Deno.test("a slot that cannot be used breaks the session before it connects", async () => {
+  const lost = new MmliteError("slot_lost", "Cannot use the slot");
+  const connect = () => assert.fail("the session connected");
+  await breaks(
+    startSession({ prepare: () => Promise.reject(lost), connect }),
+    "slot_lost",
+    /Cannot use the slot/,
+  );
+});
+
+Deno.test("positions that cannot be read break the session, and its channel", async () => {
+  const run = startSession({ hello: () => Promise.reject(new MmliteError("transient", "Cannot ask")) });
+  await breaks(run, "transient", /Cannot ask/);
+  await assert.rejects(run.peer.hear("hello"), { kind: "unreachable" });
+});
+
 Deno.test("a message too long for one frame goes out in fragments", async () => {
   const run = await startStreaming();
   run.source.put(200n, new Uint8Array(FRAGMENT_BYTES + 1));
@@ -129,7 +166,7 @@ const PASTS: [what: string, hello: Partial<Hello>, resumeLsn: bigint, why: RegEx
 ];
 for (const [what, parts, resumeLsn, why] of PASTS) {
   Deno.test(`a receiver that stands ${what} is fenced before the slot is read`, async () => {
-    const run = startSession({ hello: parts });
+    const run = startSession({ parts });
     await run.peer.hear("hello");
     await run.peer.say(welcome({ resumeLsn: toLsn(resumeLsn) }));
     await breaks(run, "fenced", why);
@@ -139,7 +176,7 @@ for (const [what, parts, resumeLsn, why] of PASTS) {
 
 Deno.test("a receiver may stand anywhere between its ack, or the slot's beginning, and the WAL's end", async () => {
   for (const [parts, resumeLsn] of [[{}, 100n], [{}, 500n], [{ ackedLsn: null }, 50n]] as const) {
-    const run = startSession({ hello: parts });
+    const run = startSession({ parts });
     await run.peer.hear("hello");
     await run.peer.say(welcome({ resumeLsn: toLsn(resumeLsn) }));
     await eventually("the slot to be read", () => run.log.includes(`open ${resumeLsn}`), { intervalMs: 2 });

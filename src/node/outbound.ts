@@ -30,6 +30,12 @@ export function outboundPorts(options: OutboundOptions, peer: string): SessionPo
   const { database, self } = options;
   const query = database.control.query(`replicate to peer "${peer}"`);
   return {
+    prepare: async () => void await options.slots.ensure(peer),
+    connect: async (signal) => {
+      const { url } = await requirePeer(query, peer);
+      if (url === null) throw new MmliteError("refused", `Cannot dial peer "${peer}": it has no address`);
+      return await dialPeer(new URL(url), { signal });
+    },
     hello: async () => {
       const slotLsn = await options.slots.ensure(peer);
       const { ackedLsn } = await requirePeer(query, peer);
@@ -43,11 +49,6 @@ export function outboundPorts(options: OutboundOptions, peer: string): SessionPo
         ackedLsn,
         walLsn: await readWalLsn(query),
       };
-    },
-    dial: async (signal) => {
-      const { url } = await requirePeer(query, peer);
-      if (url === null) throw new MmliteError("refused", `Cannot dial peer "${peer}": it has no address`);
-      return await dialPeer(new URL(url), { signal });
     },
     recognise: async (identity) => {
       const row = await requirePeer(query, peer);
