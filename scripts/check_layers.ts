@@ -22,12 +22,13 @@ const ALLOWED: Readonly<Record<string, readonly string[]>> = {
   pgoutput: BASE,
   wire: BASE,
   pg: PURE,
-  http: [...BASE, "wire"],
+  http: [...BASE, "wire", "pki"],
+  pki: [...BASE, "wire"],
   ...Object.fromEntries(ROLES.map((role) => [role, [...PURE, "pg"]])),
   config: BASE,
-  node: [...PURE, "pg", "http", ...ROLES, "config"],
+  node: [...PURE, "pg", "http", "pki", ...ROLES, "config"],
   api: [...BASE, "config", "node", "ui"],
-  cli: [...BASE, "config", "node", "api"],
+  cli: [...BASE, "config", "node", "api", "pki"],
   ui: [],
   mod: [...PURE, "node", "config", "api", "cli"],
 };
@@ -46,6 +47,8 @@ const GUARDED_PACKAGES: Readonly<Record<string, readonly string[]>> = {
   "@hono/node-server": ["api"],
   "@hono/zod-openapi": ["api"],
   "commander": ["cli"],
+  "@peculiar/x509": ["pki"],
+  "reflect-metadata": ["pki"],
 };
 
 /** An import or export from elsewhere (1: `type`, 2: from where), or a bare or dynamic import (3). */

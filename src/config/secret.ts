@@ -1,11 +1,9 @@
 /**
  * Secrets: read from files that not everybody may read, and masked wherever they would be printed.
  */
-import { readFile, stat } from "node:fs/promises";
-import process from "node:process";
 import { MmliteError } from "../errors.ts";
+import { readProtectedFile } from "../protected_file.ts";
 
-const READ_OR_WRITTEN_BY_OTHERS = 0o006;
 const MASK = "***";
 
 /**
@@ -13,29 +11,12 @@ const MASK = "***";
  * every user of the machine may read or write it.
  */
 export async function readSecretFile(path: string): Promise<string> {
-  const text = await readProtected(path);
+  const text = await readProtectedFile(path, "secret file");
   const secret = text.split("\n", 1)[0].trim();
   if (secret === "") {
     throw new MmliteError("config", `Cannot use secret file "${path}": its first line is empty`);
   }
   return secret;
-}
-
-async function readProtected(path: string): Promise<string> {
-  try {
-    const { mode } = await stat(path);
-    if (process.platform === "win32" || (mode & READ_OR_WRITTEN_BY_OTHERS) === 0) {
-      return await readFile(path, "utf8");
-    }
-  } catch (error) {
-    throw new MmliteError("config", `Cannot read secret file "${path}": ${(error as Error).message}`, {
-      hint: "Create the file, readable by the user that runs mmlite",
-      cause: error,
-    });
-  }
-  throw new MmliteError("config", `Cannot use secret file "${path}": every user may read or write it`, {
-    hint: `Run: chmod o-rwx '${path}'`,
-  });
 }
 
 /**

@@ -1,0 +1,90 @@
+/**
+ * Certificates out of PEM files: read them, say what is in them, and whether one vouches for another.
+ */
+import { Buffer } from "node:buffer";
+import { X509Certificate } from "node:crypto";
+import { extensionOf, readElements } from "./der.ts";
+import { formatPeerUri, peerNameOf } from "./identity.ts";
+import { subjectNames } from "./subject_names.ts";
+
+/** What is worth knowing of a certificate. */
+export interface CertificateFacts {
+  /** The node's URI, null for a certificate that is no node's. */
+  readonly identity: string | null;
+  readonly authority: boolean;
+  /** Such as `dns:ams.example` and `ip:10.0.0.1`. */
+  readonly names: readonly string[];
+  readonly issuer: string;
+  /** SHA-256 of the DER, hexadecimal pairs with colons. */
+  readonly fingerprint: string;
+  readonly notBefore: Date;
+  readonly notAfter: Date;
+}
+
+const PEM_BLOCK = /-----BEGIN CERTIFICATE-----[\s\S]+?-----END CERTIFICATE-----/g;
+/** 2.5.29.37, and the two purposes of RFC 5280 4.2.1.12, encoded. */
+const EXTENDED_KEY_USAGE = "551d25";
+const SERVER_AND_CLIENT = ["2b06010505070301", "2b06010505070302"];
+/** A longer chain than this is an error of whoever wrote the file. */
+const MAX_CHAIN_LENGTH = 8;
+
+/** Every certificate of a PEM text in its order; text around them is skipped. Throws what the parser throws. */
+export function readCertificates(pem: string): X509Certificate[] {
+  return [...pem.matchAll(PEM_BLOCK)].map(([block]) => new X509Certificate(block));
+}
+
+/** What a certificate says. */
+export function certificateFacts(certificate: X509Certificate): CertificateFacts {
+  const name = peerNameOf(certificate);
+  return {
+    identity: name === null ? null : formatPeerUri(name),
+    authority: certificate.ca,
+    names: subjectNames(certificate)
+      .filter(({ kind }) => kind === "dns" || kind === "ip")
+      .map(({ kind, text }) => `${kind}:${text}`),
+    issuer: certificate.issuer,
+    fingerprint: certificate.fingerprint256,
+    notBefore: new Date(certificate.validFrom),
+    notAfter: new Date(certificate.validTo),
+  };
+}
+
+/** The authority that vouches for a chain (the node's own certificate first); null where none does. */
+export function findAuthority(
+  chain: readonly X509Certificate[],
+  authorities: readonly X509Certificate[],
+): X509Certificate | null {
+  let current = chain[0];
+  for (let length = 0; length < MAX_CHAIN_LENGTH; length++) {
+    // The longest-lived one: an authority that was renewed with its old key vouches under both certificates.
+    const found = authorities.filter((authority) => isIssuedBy(current, authority)).sort(byExpiry).at(-1);
+    if (found !== undefined) return found;
+    const next = chain.find((other) => other !== current && isIssuedBy(current, other));
+    if (next === undefined) return null;
+    current = next;
+  }
+  return null;
+}
+
+/** Whether a chain, the node's own certificate first, still stands under one of the authorities (PEM). */
+export function isTrusted(chain: readonly X509Certificate[], authorities: readonly string[]): boolean {
+  return chain.length > 0 && findAuthority(chain, authorities.flatMap(readCertificates)) !== null;
+}
+
+/** Whether a certificate may be used by both ends of a connection; one that restricts nothing may. */
+export function servesBothEnds(certificate: X509Certificate): boolean {
+  const extension = extensionOf(certificate, EXTENDED_KEY_USAGE);
+  if (extension === null) return true;
+  const purposes = readElements(readElements(extension)[0].contents).map(({ contents }) =>
+    Buffer.from(contents).toString("hex")
+  );
+  return SERVER_AND_CLIENT.every((purpose) => purposes.includes(purpose));
+}
+
+function isIssuedBy(certificate: X509Certificate, issuer: X509Certificate): boolean {
+  return issuer.ca && certificate.checkIssued(issuer) && certificate.verify(issuer.publicKey);
+}
+
+function byExpiry(one: X509Certificate, other: X509Certificate): number {
+  return Date.parse(one.validTo) - Date.parse(other.validTo);
+}

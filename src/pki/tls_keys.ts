@@ -1,0 +1,254 @@
+/**
+ * The certificate, key and authorities that this node shows its peers: read from files, checked before they are
+ * used, and read again when they change, so that a renewal needs no restart.
+ *
+ * A set of files that does not fit together never replaces one that does: files are written one after the
+ * other, and a watch may look in between.
+ */
+import { createPrivateKey, type KeyObject, type X509Certificate } from "node:crypto";
+import { readFile, stat } from "node:fs/promises";
+import { delay } from "../backoff.ts";
+import { MmliteError, toMmliteError } from "../errors.ts";
+import { log } from "../log.ts";
+import { readProtectedFile } from "../protected_file.ts";
+import type { PeerName } from "../wire/channel.ts";
+import { findAuthority, readCertificates, servesBothEnds } from "./certificate.ts";
+import { formatPeerUri, isSamePeer, peerNameOf } from "./identity.ts";
+
+/** Where the three files are. */
+export interface TlsFiles {
+  /** The node's certificate, with those between it and the authority where there are any. */
+  readonly cert: string;
+  readonly key: string;
+  /** The authorities to trust; several while one replaces another. */
+  readonly ca: string;
+}
+
+/** One set that fits together. */
+export interface TlsMaterial {
+  /** PEM, as in the file. */
+  readonly certificate: string;
+  /** PEM, as in the file: a secret. */
+  readonly key: string;
+  /** PEM, one certificate each; at least one. */
+  readonly authorities: readonly string[];
+  /** Whom the certificate names: this node. */
+  readonly name: PeerName;
+  readonly expiresAt: Date;
+  /** When the authority expires that vouches for the certificate. */
+  readonly authorityExpiresAt: Date;
+}
+
+/** How often the files are looked at, milliseconds: a renewal is prepared days ahead, so this may be slow. */
+const WATCH_INTERVAL_MS = 5_000;
+
+const HINT_ISSUE = "Issue one with `mmlite cert issue NAME` where the CA key is, and copy it here";
+
+/** The current set, and word of a new one. */
+export class TlsKeys {
+  readonly #files: TlsFiles;
+  readonly #name: PeerName;
+  readonly #listeners = new Set<(material: TlsMaterial) => void>();
+  #current: TlsMaterial;
+  #problem: MmliteError | null = null;
+  #turn: Promise<Reload> = Promise.resolve("same");
+
+  private constructor(files: TlsFiles, name: PeerName, current: TlsMaterial) {
+    this.#files = files;
+    this.#name = name;
+    this.#current = current;
+  }
+
+  /** Reads and checks the files for the node that `name` says; throws `config`. */
+  static async load(files: TlsFiles, name: PeerName): Promise<TlsKeys> {
+    return new TlsKeys(files, name, await readMaterial(files, name));
+  }
+
+  /** What to show and whom to trust from now on. */
+  get current(): TlsMaterial {
+    return this.#current;
+  }
+
+  /** Why the files as they are now cannot be used, null while they are in use. */
+  get problem(): MmliteError | null {
+    return this.#problem;
+  }
+
+  /** Calls `listener` after each change of {@link current}, until the function that is returned is called. */
+  onChange(listener: (material: TlsMaterial) => void): () => void {
+    this.#listeners.add(listener);
+    return () => void this.#listeners.delete(listener);
+  }
+
+  /**
+   * Reads the files again; true if they were new and are in use now. Files that cannot be used become
+   * {@link problem} and a warning, and leave the current set as it is. Never throws.
+   */
+  async reload(): Promise<boolean> {
+    return (await this.#inTurn(() => this.#reload({ report: true }))) === "changed";
+  }
+
+  /** Looks at the files until `signal` is aborted, and reads them when they have changed. */
+  async watch(signal: AbortSignal): Promise<void> {
+    let seen: string | null = null;
+    let unsettled = false;
+    while (!signal.aborted) {
+      const stamp = await stampOf(this.#files);
+      if (stamp !== seen || unsettled || this.#problem !== null) {
+        // Files that have just changed may be half of a change: only those that stay so are a problem.
+        const settled = stamp === seen;
+        const done = await this.#inTurn(() => this.#reload({ report: settled }));
+        unsettled = done === "failed" && !settled;
+        seen = stamp;
+      }
+      await delay(WATCH_INTERVAL_MS, signal);
+    }
+  }
+
+  #inTurn(work: () => Promise<Reload>): Promise<Reload> {
+    return this.#turn = this.#turn.then(work);
+  }
+
+  async #reload({ report }: { report: boolean }): Promise<Reload> {
+    let material: TlsMaterial;
+    try {
+      material = await readMaterial(this.#files, this.#name);
+    } catch (thrown) {
+      if (report) this.#refuse(toMmliteError(thrown));
+      return "failed";
+    }
+    this.#problem = null;
+    if (isSameMaterial(material, this.#current)) return "same";
+    this.#current = material;
+    log("tls").info("Using the new certificate files; the certificate expires {at}", {
+      at: material.expiresAt.toISOString(),
+    });
+    for (const listener of [...this.#listeners]) listener(material);
+    return "changed";
+  }
+
+  /** Once for each reason, however often the files are looked at. */
+  #refuse(error: MmliteError): void {
+    if (error.message !== this.#problem?.message) {
+      log("tls").warn("Keeping the certificate files as they were: {why}. {hint}", {
+        why: error.message,
+        hint: error.hint,
+      });
+    }
+    this.#problem = error;
+  }
+}
+
+type Reload = "changed" | "same" | "failed";
+
+async function readMaterial(files: TlsFiles, name: PeerName): Promise<TlsMaterial> {
+  const certificate = await readText(files.cert, HINT_ISSUE);
+  const key = await readProtectedFile(files.key, "key file");
+  const ca = await readText(files.ca, "Copy ca.pem here from the node where `mmlite cert ca` made it");
+  const chain = parseChain(files.cert, certificate);
+  const authorities = parseChain(files.ca, ca);
+  refuseWrongKey(files, { certificate: chain[0], key });
+  refuseOutOfTime(files.cert, chain[0]);
+  refuseWrongName(files.cert, { certificate: chain[0], name });
+  if (!servesBothEnds(chain[0])) {
+    throw unusable(files.cert, "it is not for both serverAuth and clientAuth", HINT_ISSUE);
+  }
+  const authority = findAuthority(chain, authorities);
+  if (authority === null) {
+    throw unusable(files.cert, `no authority in "${files.ca}" has issued it`, HINT_ISSUE);
+  }
+  refuseOutOfTime(files.ca, authority);
+  return {
+    certificate,
+    key,
+    authorities: authorities.map((one) => one.toString()),
+    name,
+    expiresAt: new Date(chain[0].validTo),
+    authorityExpiresAt: new Date(authority.validTo),
+  };
+}
+
+async function readText(path: string, hint: string): Promise<string> {
+  try {
+    return await readFile(path, "utf8");
+  } catch (cause) {
+    throw new MmliteError("config", `Cannot read certificate file "${path}": ${(cause as Error).message}`, {
+      hint,
+      cause,
+    });
+  }
+}
+
+function parseChain(path: string, pem: string): [X509Certificate, ...X509Certificate[]] {
+  let found: X509Certificate[];
+  try {
+    found = readCertificates(pem);
+  } catch (cause) {
+    throw unusable(
+      path,
+      `it holds a certificate that cannot be read: ${(cause as Error).message}`,
+      HINT_ISSUE,
+    );
+  }
+  const [first, ...others] = found;
+  if (first === undefined) throw unusable(path, "it holds no certificate in PEM form", HINT_ISSUE);
+  return [first, ...others];
+}
+
+function refuseWrongKey(
+  files: TlsFiles,
+  { certificate, key }: { certificate: X509Certificate; key: string },
+): void {
+  let parsed: KeyObject;
+  try {
+    parsed = createPrivateKey(key);
+  } catch {
+    throw unusable(files.key, "it holds no private key in PEM form without a password", HINT_ISSUE);
+  }
+  if (certificate.checkPrivateKey(parsed)) return;
+  throw unusable(files.key, `it is not the key of "${files.cert}"`, HINT_ISSUE);
+}
+
+function refuseOutOfTime(path: string, { validFrom, validTo }: X509Certificate): void {
+  const now = Date.now();
+  if (now < Date.parse(validFrom)) {
+    throw unusable(
+      path,
+      `it is not valid before ${new Date(validFrom).toISOString()}`,
+      "Check this host's clock",
+    );
+  }
+  if (now > Date.parse(validTo)) {
+    throw unusable(path, `it expired at ${new Date(validTo).toISOString()}`, HINT_ISSUE);
+  }
+}
+
+function refuseWrongName(
+  path: string,
+  { certificate, name }: { certificate: X509Certificate; name: PeerName },
+): void {
+  const named = peerNameOf(certificate);
+  if (named !== null && isSamePeer(named, name)) return;
+  const says = named === null ? "it names no node of mmlite" : `it names ${formatPeerUri(named)}`;
+  throw unusable(path, `${says}, and this node is ${formatPeerUri(name)}`, HINT_ISSUE);
+}
+
+function unusable(path: string, why: string, hint: string): MmliteError {
+  return new MmliteError("config", `Cannot use certificate file "${path}": ${why}`, { hint });
+}
+
+function isSameMaterial(one: TlsMaterial, other: TlsMaterial): boolean {
+  return one.certificate === other.certificate && one.key === other.key &&
+    one.authorities.join() === other.authorities.join();
+}
+
+/** What changes when a file, or what its symbolic link leads to, is replaced or written. */
+async function stampOf({ cert, key, ca }: TlsFiles): Promise<string> {
+  const stamps = await Promise.all(
+    [cert, key, ca].map(async (path) => {
+      const { ino, size, mtimeMs, ctimeMs } = await stat(path);
+      return `${ino} ${size} ${mtimeMs} ${ctimeMs}`;
+    }).map((stamp) => stamp.catch(() => "absent")),
+  );
+  return stamps.join();
+}
