@@ -42,6 +42,7 @@ function receive(channel: Channel) {
       Promise.resolve({
         identity: RECEIVER,
         resumeLsn: toLsn(100n),
+        dialsBack: true,
         openSink: (onDurable) => {
           opened.resolve(onDurable);
           return Promise.resolve({

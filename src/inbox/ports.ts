@@ -22,6 +22,8 @@ export interface Admission {
   readonly identity: NodeIdentity;
   /** End of the sender's last transaction that is applied here. */
   readonly resumeLsn: Lsn;
+  /** Whether this node dials the sender, for the Welcome. */
+  readonly dialsBack: boolean;
   /** Opens the apply session at that position; `onDurable` is called as transactions reach the disk. */
   readonly openSink: (onDurable: (endLsn: Lsn) => void, signal: AbortSignal) => Promise<TransactionSink>;
 }

@@ -100,6 +100,7 @@ async function receiveFrom(context: Receiving): Promise<void> {
       protocol: PROTOCOL_VERSION,
       identity: admission.identity,
       resumeLsn: admission.resumeLsn,
+      dialsBack: admission.dialsBack,
     }));
     await Promise.race([pushAll(context, sink), sink.failed]);
   } finally {

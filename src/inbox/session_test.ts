@@ -30,6 +30,7 @@ function startInbox() {
       Promise.resolve({
         identity: RECEIVER,
         resumeLsn: toLsn(100n),
+        dialsBack: true,
         openSink: (durable) => {
           const pushed: string[] = [];
           const { promise: failed, reject: fail } = Promise.withResolvers<never>();

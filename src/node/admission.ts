@@ -18,6 +18,8 @@ interface AdmissionOptions {
   readonly self: NodeIdentity;
   /** Registers a node of this cluster that dialled first, so that the link back to it starts as well. */
   readonly register: (name: string, url: string) => Promise<void>;
+  /** Whether this node's link to a peer dials it. */
+  readonly dials: (peer: string) => boolean;
   readonly observer: (sender: string) => ApplyObserver;
 }
 
@@ -41,6 +43,7 @@ export async function admit(options: AdmissionOptions, hello: Hello): Promise<Ad
   return {
     identity: self,
     resumeLsn: lsn,
+    dialsBack: options.dials(sender),
     openSink: (onDurable, signal) =>
       openApplier({
         target: database.target,

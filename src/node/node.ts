@@ -104,6 +104,7 @@ export async function startNode(config: Config, { signal, apiAddress }: StartOpt
       database,
       self,
       register: (name: string, url: string) => peers.register(name, url),
+      dials: (peer: string) => peers.find(peer)?.url !== null,
       observer: (sender: string) => applyObserver({ peer: peers.find(sender), sender, metrics, conflicts }),
     };
     const inbox: Inbox = new Inbox({

@@ -42,7 +42,13 @@ const frame: fc.Arbitrary<Frame> = fc.oneof(
     ackedLsn: fc.option(lsn),
     walLsn: lsn,
   }),
-  record({ kind: fc.constant("welcome" as const), protocol: uint32, identity, resumeLsn: lsn }),
+  record({
+    kind: fc.constant("welcome" as const),
+    protocol: uint32,
+    identity,
+    resumeLsn: lsn,
+    dialsBack: fc.boolean(),
+  }),
   record({
     kind: fc.constant("refusal" as const),
     errorKind: fc.string({ maxLength: 50 }),
@@ -249,6 +255,13 @@ Deno.test("a hello of another protocol version is read if it fits and else says 
   const [frame] = push({ ...good, protocol: 2, later: true });
   assert.equal((frame as Hello).protocol, 2);
   assert.match(protocolError(() => push({ protocol: 2 })), /it speaks protocol 2, this node 1/);
+});
+
+Deno.test("a welcome that does not say who dials is from a node that dials (PROTOCOL 3)", () => {
+  const { protocol, identity } = JSON.parse(Buffer.from(encodeFrame(HELLO).subarray(5)).toString());
+  const payload = Buffer.from(JSON.stringify({ protocol, identity, resume_lsn: "0/1" }));
+  const [frame] = decodeAll([rawFrame(2, payload)]);
+  assert(frame.kind === "welcome" && frame.dialsBack);
 });
 
 Deno.test("a refusal of any length fits", () => {

@@ -46,6 +46,8 @@ export interface Welcome {
   readonly identity: NodeIdentity;
   /** End of the last transaction of the pusher that the receiver holds: where the stream begins. */
   readonly resumeLsn: Lsn;
+  /** Whether the receiver's own link to the pusher dials it; if not, the pusher opens a return stream for it. */
+  readonly dialsBack: boolean;
 }
 
 /** Either side's last frame when it cannot go on: the error that the other side's operator sees. */

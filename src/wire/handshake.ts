@@ -57,11 +57,17 @@ const hello = z.object({
   walLsn: hello.wal_lsn,
 }));
 
-const welcome = z.object({ protocol: uint32, identity, resume_lsn: lsn }).transform((welcome): Welcome => ({
+const welcome = z.object({
+  protocol: uint32,
+  identity,
+  resume_lsn: lsn,
+  dials_back: z.boolean().default(true),
+}).transform((welcome): Welcome => ({
   kind: "welcome",
   protocol: welcome.protocol,
   identity: welcome.identity,
   resumeLsn: welcome.resume_lsn,
+  dialsBack: welcome.dials_back,
 }));
 
 const refusal = z.object({
@@ -104,6 +110,7 @@ function toJson(frame: HandshakeFrame): unknown {
         protocol: frame.protocol,
         identity: identityToJson(frame.identity),
         resume_lsn: formatLsn(frame.resumeLsn),
+        dials_back: frame.dialsBack,
       };
     case "refusal":
       return {

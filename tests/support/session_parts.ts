@@ -45,6 +45,7 @@ export function welcome(parts: Partial<Welcome> = {}): Welcome {
     protocol: PROTOCOL_VERSION,
     identity: RECEIVER,
     resumeLsn: toLsn(100n),
+    dialsBack: true,
     ...parts,
   };
 }
