@@ -4,16 +4,16 @@
 import { Buffer } from "node:buffer";
 import { X509Certificate } from "node:crypto";
 import { extensionOf, readElements } from "./der.ts";
-import { formatPeerUri, peerNameOf } from "./identity.ts";
-import { subjectNames } from "./subject_names.ts";
+import { clusterOf, formatClusterUri, formatPeerUri, peerNameOf } from "./identity.ts";
+import { formatHostName, hostNames } from "./subject_names.ts";
 
 /** What is worth knowing of a certificate. */
 export interface CertificateFacts {
-  /** The node's URI, null for a certificate that is no node's. */
+  /** The URI of the node, or of the cluster for an authority; null where the certificate has none. */
   readonly identity: string | null;
   readonly authority: boolean;
   /** Such as `dns:ams.example` and `ip:10.0.0.1`. */
-  readonly names: readonly string[];
+  readonly hosts: readonly string[];
   readonly issuer: string;
   /** SHA-256 of the DER, hexadecimal pairs with colons. */
   readonly fingerprint: string;
@@ -35,13 +35,10 @@ export function readCertificates(pem: string): X509Certificate[] {
 
 /** What a certificate says. */
 export function certificateFacts(certificate: X509Certificate): CertificateFacts {
-  const name = peerNameOf(certificate);
   return {
-    identity: name === null ? null : formatPeerUri(name),
+    identity: identityOf(certificate),
     authority: certificate.ca,
-    names: subjectNames(certificate)
-      .filter(({ kind }) => kind === "dns" || kind === "ip")
-      .map(({ kind, text }) => `${kind}:${text}`),
+    hosts: hostNames(certificate).map(formatHostName),
     issuer: certificate.issuer,
     fingerprint: certificate.fingerprint256,
     notBefore: new Date(certificate.validFrom),
@@ -79,6 +76,13 @@ export function servesBothEnds(certificate: X509Certificate): boolean {
     Buffer.from(contents).toString("hex")
   );
   return SERVER_AND_CLIENT.every((purpose) => purposes.includes(purpose));
+}
+
+function identityOf(certificate: X509Certificate): string | null {
+  const name = peerNameOf(certificate);
+  if (name !== null) return formatPeerUri(name);
+  const cluster = clusterOf(certificate);
+  return cluster === null ? null : formatClusterUri(cluster);
 }
 
 function isIssuedBy(certificate: X509Certificate, issuer: X509Certificate): boolean {

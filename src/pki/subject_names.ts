@@ -3,6 +3,7 @@
  */
 import type { Buffer } from "node:buffer";
 import type { X509Certificate } from "node:crypto";
+import { isIP } from "node:net";
 import { type DerElement, extensionOf, readElements } from "./der.ts";
 
 /** One name; `other` stands for the kinds that mmlite does not read, their text is empty. */
@@ -11,8 +12,35 @@ export interface SubjectName {
   readonly text: string;
 }
 
+/** A name under which a host is reached. */
+export interface HostName extends SubjectName {
+  readonly kind: "dns" | "ip";
+}
+
+const DNS_NAME =
+  /^(?=.{1,253}$)[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9])?(\.[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9])?)*$/i;
+
 /** 2.5.29.17, encoded. */
 const SUBJECT_ALTERNATIVE_NAME = "551d11";
+
+/** Parses `dns:NAME` or `ip:ADDRESS`; null for anything else. */
+export function parseHostName(text: string): HostName | null {
+  const [, kind, name] = /^(dns|ip):(.+)$/.exec(text) ?? [];
+  if (kind === "ip" && isIP(name) !== 0) return { kind, text: name };
+  return kind === "dns" && DNS_NAME.test(name) && isIP(name) === 0 ? { kind, text: name } : null;
+}
+
+/** Formats what {@link parseHostName} parses. */
+export function formatHostName({ kind, text }: HostName): string {
+  return `${kind}:${text}`;
+}
+
+/** The names of a certificate under which a host is reached. */
+export function hostNames(certificate: X509Certificate): HostName[] {
+  return subjectNames(certificate).filter((name): name is HostName =>
+    name.kind === "dns" || name.kind === "ip"
+  );
+}
 
 /** Every name in its order; none where the certificate has no such extension, or one that cannot be read. */
 export function subjectNames(certificate: X509Certificate): SubjectName[] {

@@ -6,13 +6,14 @@
  * other, and a watch may look in between.
  */
 import { createPrivateKey, type KeyObject, type X509Certificate } from "node:crypto";
-import { readFile, stat } from "node:fs/promises";
+import { stat } from "node:fs/promises";
 import { delay } from "../backoff.ts";
-import { MmliteError, toMmliteError } from "../errors.ts";
+import { type MmliteError, toMmliteError } from "../errors.ts";
 import { log } from "../log.ts";
 import { readProtectedFile } from "../protected_file.ts";
 import type { PeerName } from "../wire/channel.ts";
-import { findAuthority, readCertificates, servesBothEnds } from "./certificate.ts";
+import { findAuthority, servesBothEnds } from "./certificate.ts";
+import { readCertificateFile, unusableCertificate } from "./certificate_file.ts";
 import { formatPeerUri, isSamePeer, peerNameOf } from "./identity.ts";
 
 /** Where the three files are. */
@@ -42,6 +43,7 @@ export interface TlsMaterial {
 /** How often the files are looked at, milliseconds: a renewal is prepared days ahead, so this may be slow. */
 const WATCH_INTERVAL_MS = 5_000;
 
+const HINT_CA = "Copy ca.pem here from the node where `mmlite cert ca` made it";
 const HINT_ISSUE = "Issue one with `mmlite cert issue NAME` where the CA key is, and copy it here";
 
 /** The current set, and word of a new one. */
@@ -142,20 +144,18 @@ export class TlsKeys {
 type Reload = "changed" | "same" | "failed";
 
 async function readMaterial(files: TlsFiles, name: PeerName): Promise<TlsMaterial> {
-  const certificate = await readText(files.cert, HINT_ISSUE);
+  const { text: certificate, certificates: chain } = await readCertificateFile(files.cert, HINT_ISSUE);
   const key = await readProtectedFile(files.key, "key file");
-  const ca = await readText(files.ca, "Copy ca.pem here from the node where `mmlite cert ca` made it");
-  const chain = parseChain(files.cert, certificate);
-  const authorities = parseChain(files.ca, ca);
+  const { certificates: authorities } = await readCertificateFile(files.ca, HINT_CA);
   refuseWrongKey(files, { certificate: chain[0], key });
   refuseOutOfTime(files.cert, chain[0]);
   refuseWrongName(files.cert, { certificate: chain[0], name });
   if (!servesBothEnds(chain[0])) {
-    throw unusable(files.cert, "it is not for both serverAuth and clientAuth", HINT_ISSUE);
+    throw unusableCertificate(files.cert, "it is not for both serverAuth and clientAuth", HINT_ISSUE);
   }
   const authority = findAuthority(chain, authorities);
   if (authority === null) {
-    throw unusable(files.cert, `no authority in "${files.ca}" has issued it`, HINT_ISSUE);
+    throw unusableCertificate(files.cert, `no authority in "${files.ca}" has issued it`, HINT_ISSUE);
   }
   refuseOutOfTime(files.ca, authority);
   return {
@@ -168,33 +168,6 @@ async function readMaterial(files: TlsFiles, name: PeerName): Promise<TlsMateria
   };
 }
 
-async function readText(path: string, hint: string): Promise<string> {
-  try {
-    return await readFile(path, "utf8");
-  } catch (cause) {
-    throw new MmliteError("config", `Cannot read certificate file "${path}": ${(cause as Error).message}`, {
-      hint,
-      cause,
-    });
-  }
-}
-
-function parseChain(path: string, pem: string): [X509Certificate, ...X509Certificate[]] {
-  let found: X509Certificate[];
-  try {
-    found = readCertificates(pem);
-  } catch (cause) {
-    throw unusable(
-      path,
-      `it holds a certificate that cannot be read: ${(cause as Error).message}`,
-      HINT_ISSUE,
-    );
-  }
-  const [first, ...others] = found;
-  if (first === undefined) throw unusable(path, "it holds no certificate in PEM form", HINT_ISSUE);
-  return [first, ...others];
-}
-
 function refuseWrongKey(
   files: TlsFiles,
   { certificate, key }: { certificate: X509Certificate; key: string },
@@ -203,23 +176,27 @@ function refuseWrongKey(
   try {
     parsed = createPrivateKey(key);
   } catch {
-    throw unusable(files.key, "it holds no private key in PEM form without a password", HINT_ISSUE);
+    throw unusableCertificate(
+      files.key,
+      "it holds no private key in PEM form without a password",
+      HINT_ISSUE,
+    );
   }
   if (certificate.checkPrivateKey(parsed)) return;
-  throw unusable(files.key, `it is not the key of "${files.cert}"`, HINT_ISSUE);
+  throw unusableCertificate(files.key, `it is not the key of "${files.cert}"`, HINT_ISSUE);
 }
 
 function refuseOutOfTime(path: string, { validFrom, validTo }: X509Certificate): void {
   const now = Date.now();
   if (now < Date.parse(validFrom)) {
-    throw unusable(
+    throw unusableCertificate(
       path,
       `it is not valid before ${new Date(validFrom).toISOString()}`,
       "Check this host's clock",
     );
   }
   if (now > Date.parse(validTo)) {
-    throw unusable(path, `it expired at ${new Date(validTo).toISOString()}`, HINT_ISSUE);
+    throw unusableCertificate(path, `it expired at ${new Date(validTo).toISOString()}`, HINT_ISSUE);
   }
 }
 
@@ -230,11 +207,7 @@ function refuseWrongName(
   const named = peerNameOf(certificate);
   if (named !== null && isSamePeer(named, name)) return;
   const says = named === null ? "it names no node of mmlite" : `it names ${formatPeerUri(named)}`;
-  throw unusable(path, `${says}, and this node is ${formatPeerUri(name)}`, HINT_ISSUE);
-}
-
-function unusable(path: string, why: string, hint: string): MmliteError {
-  return new MmliteError("config", `Cannot use certificate file "${path}": ${why}`, { hint });
+  throw unusableCertificate(path, `${says}, and this node is ${formatPeerUri(name)}`, HINT_ISSUE);
 }
 
 function isSameMaterial(one: TlsMaterial, other: TlsMaterial): boolean {
