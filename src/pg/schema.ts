@@ -79,6 +79,22 @@ END $$;
 
 REVOKE ALL ON SCHEMA mmlite FROM PUBLIC;
 INSERT INTO mmlite.schema_step (step) VALUES (1);`,
+
+  `CREATE TABLE mmlite.invite (
+  id text PRIMARY KEY,
+  secret_hash text NOT NULL,
+  node text,
+  created_at timestamptz NOT NULL DEFAULT now(),
+  expires_at timestamptz NOT NULL,
+  used_at timestamptz,
+  used_by text,
+  used_key text
+);
+COMMENT ON TABLE mmlite.invite IS 'one-time tokens by which new nodes join through this one';
+COMMENT ON COLUMN mmlite.invite.secret_hash IS 'SHA-256 of the token''s secret, which is kept nowhere';
+COMMENT ON COLUMN mmlite.invite.node IS 'the only name that may join by it; null for any';
+COMMENT ON COLUMN mmlite.invite.used_key IS 'SHA-256 of the public key that it was used for: that one may ask again';
+INSERT INTO mmlite.schema_step (step) VALUES (2);`,
 ];
 
 /** The SQL that brings a database with `done` steps up to this version, one transaction per element. */
