@@ -15,7 +15,8 @@ export interface InviteRow {
   /** RFC 3339 UTC, as the other times. */
   readonly createdAt: string;
   readonly expiresAt: string;
-  readonly expired: boolean;
+  /** Until it expires, seconds; 0 once it has. */
+  readonly remainingSeconds: number;
   readonly usedAt: string | null;
   /** The node that joined by it. */
   readonly usedBy: string | null;
@@ -27,7 +28,8 @@ export interface InviteRow {
 const KEPT_DAYS = 7;
 
 const TIME = `'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"'`;
-const COLUMNS = `id, secret_hash, node, used_by, used_key, (expires_at <= now())::text AS expired,
+const COLUMNS = `id, secret_hash, node, used_by, used_key,
+  ceil(extract(epoch FROM greatest(expires_at - now(), '0')))::text AS remaining,
   to_char(created_at AT TIME ZONE 'UTC', ${TIME}) AS created_at,
   to_char(expires_at AT TIME ZONE 'UTC', ${TIME}) AS expires_at,
   to_char(used_at AT TIME ZONE 'UTC', ${TIME}) AS used_at`;
@@ -87,7 +89,7 @@ function toInviteRow(row: Row): InviteRow {
     node: row.node ?? null,
     createdAt: row.created_at!,
     expiresAt: row.expires_at!,
-    expired: row.expired === "true",
+    remainingSeconds: Number(row.remaining),
     usedAt: row.used_at ?? null,
     usedBy: row.used_by ?? null,
     usedKey: row.used_key ?? null,

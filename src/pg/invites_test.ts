@@ -19,7 +19,7 @@ for (const major of [10, 18] as const) {
     assert.equal(await readSchemaSteps(query), schemaStatements(0).length);
 
     const made = await createInvite(query, { id: "a", secretHash: "ff", node: null, ttlSeconds: 3600 });
-    assert.deepEqual([made.expired, made.usedAt, made.usedBy, made.node], [false, null, null, null]);
+    assert.deepEqual([made.remainingSeconds, made.usedAt, made.usedBy, made.node], [3600, null, null, null]);
     assert.equal(Date.parse(made.expiresAt) - Date.parse(made.createdAt), 3_600_000);
     const won = await Promise.all([
       useInvite(query, { id: "a", node: "fra", key: "1" }),
@@ -37,7 +37,7 @@ for (const major of [10, 18] as const) {
     assert.equal(await useInvite(query, { id: "b", node: "nyc", key: "1" }), false);
     assert.equal(await useInvite(query, { id: "b", node: "fra", key: "1" }), true);
     const late = await createInvite(query, { id: "c", secretHash: "ff", node: null, ttlSeconds: 0 });
-    assert.equal(late.expired, true);
+    assert.equal(late.remainingSeconds, 0);
     assert.equal(await useInvite(query, { id: "c", node: "fra", key: "1" }), false);
     assert.equal(await useInvite(query, { id: "none", node: "fra", key: "1" }), false);
 
