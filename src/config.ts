@@ -25,8 +25,8 @@ import type { LogFormat, LogLevel } from "./log.ts";
 /** A peer that the configuration names; the control API may add others. */
 export interface ConfiguredPeer {
   readonly name: string;
-  /** `http`, host and port of its peer port. */
-  readonly url: string;
+  /** `http`, host and port of its peer port; null for a node that nobody can dial, and that dials this one. */
+  readonly url: string | null;
 }
 
 /** Everything a node needs to know to start. */
@@ -35,7 +35,7 @@ export interface Config {
   /** The connection string as it was given, password and all: print it through `maskPassword` only. */
   readonly postgres: { readonly url: string };
   readonly listen: {
-    /** `advertise` is null where not given: `defaultAdvertiseUrl` of the address bound says it then. */
+    /** `advertise` as it was given, null if not: `advertisedUrl` of the address bound says what it means. */
     readonly peers: { readonly address: Address; readonly advertise: string | null };
     /** `token` is the secret itself; null lets everybody in who reaches the address. */
     readonly api: {
@@ -103,6 +103,7 @@ export async function completeConfig({ settings, origins }: MergedSettings): Pro
       peers: { address: peerAddress, advertise: listen.peers.advertise ?? null },
       api: { address: apiAddress, socket, token },
     },
+    peers: rest.peers.map(({ name, url }) => ({ name, url: url ?? null })),
     tables: { include, exclude: tables.exclude },
   };
 }
@@ -151,7 +152,7 @@ function refuseOpenApi(address: Address, origins: MergedSettings["origins"]): vo
 }
 
 /** Names that differ in `-` and `_` alone count as the same: their slots would have one name. */
-function refuseSameNames(node: string, peers: readonly ConfiguredPeer[]): void {
+function refuseSameNames(node: string, peers: readonly { readonly name: string }[]): void {
   const taken = new Map([[slotPart(node), "this node"]]);
   for (const { name } of peers) {
     const other = taken.get(slotPart(name));

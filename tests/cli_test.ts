@@ -121,7 +121,7 @@ Deno.test("wrong usage is a sentence, a suggestion, and 64", () =>
       [["statu"], [/^error: Unknown command 'statu'$/m, /^hint: Did you mean status\?$/m]],
       [["run", "--nam", "ams"], [/^error: Unknown option '--nam'$/m, /^hint: Did you mean --name\?$/m]],
       [["peers", "lst"], [/^error: Unknown command 'lst'$/m, /^hint: Did you mean list\?$/m]],
-      [["peers", "add", "fra"], [/^error: Missing required argument 'URL'$/m]],
+      [["peers", "add"], [/^error: Missing required argument 'NAME'$/m]],
       [["peers"], [/^Usage: mmlite peers/m, /^error: No command is given$/m]],
       [["-o", "xml", "status"], [/Allowed choices are table, json, yaml$/m]],
       [["status", "--watch", "2"], [/^error: Cannot watch every "2": /m]],
@@ -300,6 +300,10 @@ Deno.test("peers are added, paused, resumed, retried, listed and removed", () =>
     });
     assert.equal((await at("peers", "add", "nyc", "http://nyc:7433")).stderr, 'Peer "nyc" is set\n');
     assert.equal(control.peers.get("nyc")?.url, "http://nyc:7433");
+    assert.equal((await at("peers", "add", "edge")).stderr, 'Peer "edge" is added, and dials this node\n');
+    assert.equal(control.peers.get("edge")?.url, null);
+    control.peers.set("edge", { ...testPeer("edge", null), state: "connecting", awaits_dial: true });
+    assert.match((await at("peers", "list")).stdout, /^edge +connecting \(it has to dial\) .* -$/m);
     assert.equal((await at("peers", "pause", "nyc")).stderr, 'Peer "nyc" is paused\n');
     assert.equal(control.peers.get("nyc")?.state, "paused");
     assert.match((await at("peers", "list")).stdout, /^nyc +paused .*http:\/\/nyc:7433$/m);
@@ -310,7 +314,7 @@ Deno.test("peers are added, paused, resumed, retried, listed and removed", () =>
     assert.match((await at("peers", "remove", "nyc")).stderr, /goes once everything is delivered/);
     assert.equal((await at("peers", "remove", "nyc", "--force")).stderr, 'Peer "nyc" is removed\n');
     const listed = JSON.parse((await at("peers", "list", "-o", "json")).stdout);
-    assert.deepEqual(listed.items.map(({ name }: { name: string }) => name), ["fra"]);
+    assert.deepEqual(listed.items.map(({ name }: { name: string }) => name), ["fra", "edge"]);
   }));
 
 Deno.test("what the control API refuses is printed with its hint and exit code", () =>

@@ -113,6 +113,14 @@ Deno.test("PUT creates a peer once, replaces it after, and says so", async () =>
   });
 });
 
+Deno.test("a peer without a URL is one that dials this node", async () => {
+  await withApi(async (call, control) => {
+    assert.equal((await call("PUT", "/v1/peers/edge-9", { body: "{}" })).json.url, null);
+    assert.equal((await call("PUT", "/v1/peers/fra", { body: '{"url":null}' })).status, 200);
+    assert.equal(control.peers.get("fra")?.url, null);
+  });
+});
+
 Deno.test("a dry run answers as the change would and changes nothing", async () => {
   await withApi(async (call, control) => {
     const before = structuredClone([...control.peers]);
@@ -191,8 +199,6 @@ Deno.test("tables are found by schema and name, quoted or not", async () => {
 
 Deno.test("what is no peer is refused with a pointer to each fault", async () => {
   const faults: [body: unknown, pointers: string[], hint?: RegExp][] = [
-    [{}, ["/url"]],
-    [{ url: null }, ["/url"]],
     [{ url: 7 }, ["/url"]],
     [{ url: "fra.example:7432" }, ["/url"]],
     [{ url: "ftp://fra.example" }, ["/url"]],
@@ -200,7 +206,7 @@ Deno.test("what is no peer is refused with a pointer to each fault", async () =>
     [{ url: "https://user:pass@fra.example" }, ["/url"]],
     [{ url: "https://fra.example/path?query" }, ["/url"]],
     [{ url: `https://${"a".repeat(3000)}` }, ["/url"]],
-    [{ urll: "https://fra.example" }, ["/url", "/urll"], /^Did you mean "url" instead of "urll"\?$/],
+    [{ urll: "https://fra.example" }, ["/urll"], /^Did you mean "url" instead of "urll"\?$/],
     [{ url: "https://fra.example", "a/b~c": 1 }, ["/a~1b~0c"], /^Known here: url$/],
     [[], [""]],
     [null, [""]],
@@ -250,7 +256,7 @@ Deno.test("bodies that cannot be read are refused, each with its status", async 
     const long = JSON.stringify({ url: "x".repeat(MAX_BODY_BYTES) });
     assertProblem(await put(long), 413, "invalid_input");
     assertProblem(await put(long, { "transfer-encoding": "chunked" }), 413, "invalid_input");
-    assertProblem(await call("PUT", "/v1/peers/fra"), 422, "invalid_input");
+    assertProblem(await call("PUT", "/v1/peers/fra"), 400, "invalid_input");
     const unsized = { "transfer-encoding": "chunked", "content-type": "application/json; charset=utf-8" };
     assert.equal((await put(URL_BODY, unsized)).status, 200);
   });

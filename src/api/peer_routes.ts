@@ -2,6 +2,7 @@
  * `/v1/peers`: what this node replicates with.
  */
 import { createRoute, type OpenAPIHono, z } from "@hono/zod-openapi";
+import { MmliteError } from "../errors.ts";
 import type { ApiEnv } from "./access.ts";
 import type { NodeControl } from "./control.ts";
 import { peerEtag, peerPrecondition } from "./etag.ts";
@@ -75,6 +76,7 @@ export function addPeerRoutes(app: OpenAPIHono<ApiEnv>, control: NodeControl): v
 
   app.openapi(putPeer, async (c) => {
     const { name } = c.req.valid("param");
+    if (c.req.raw.body === null) throw noBody(name);
     const { created, peer } = await control.putPeer(name, c.req.valid("json"), {
       dryRun: isOn(c.req.valid("query").dry_run),
       precondition: peerPrecondition(name, c.req.raw.headers),
@@ -112,6 +114,13 @@ export function addPeerRoutes(app: OpenAPIHono<ApiEnv>, control: NodeControl): v
     summary: "Try a blocked or waiting link again at once",
     run: (name) => control.retryPeer(name),
     show: (name) => control.getPeer(name),
+  });
+}
+
+/** No body must not mean what `{}` means: that takes a peer's address away. */
+function noBody(name: string): MmliteError {
+  return new MmliteError("invalid_input", `Cannot set peer "${name}": the request has no body`, {
+    hint: "Send its URL, or {} for a peer that dials this node",
   });
 }
 

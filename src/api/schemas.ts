@@ -78,9 +78,12 @@ export type InboundStatus = z.infer<typeof InboundStatus>;
 /** One peer: the link to it and what arrives from it. Counters count since the process started. */
 export const PeerStatus = z.object({
   name: PeerName,
-  url: z.string().nullable(),
+  url: z.string().nullable().openapi({ description: "null for a peer that dials this node" }),
   state: PeerState,
   since: Time.openapi({ description: "when the state began" }),
+  awaits_dial: z.boolean().openapi({
+    description: "cannot be dialled, and has not dialled this node: what is for it waits here",
+  }),
   removing: z.boolean().openapi({ description: "deleted; goes once everything is delivered" }),
   sent_lsn: LsnText.nullable(),
   acked_lsn: LsnText.nullable(),
@@ -138,9 +141,13 @@ export type NodeStatus = z.infer<typeof NodeStatus>;
 
 /** What PUT takes for a peer. */
 export const PeerInput = z.strictObject({
-  url: z.string({ error: explainMissingUrl }).max(2048)
+  url: z.string().max(2048)
     .refine(isPeerUrl, "Expected scheme, host and port alone, such as http://fra.example:7432")
-    .openapi({ description: "where the peer's peer port is", example: "http://fra.example:7432" }),
+    .nullish()
+    .openapi({
+      description: "where the peer's peer port is; null or absent for a peer that dials this node",
+      example: "http://fra.example:7432",
+    }),
 }).openapi("PeerInput");
 export type PeerInput = z.infer<typeof PeerInput>;
 
@@ -184,12 +191,6 @@ export type Problem = z.infer<typeof Problem>;
 
 function listOf<Item extends z.ZodType>(item: Item) {
   return z.object({ items: z.array(item), next_cursor: z.string().nullable() });
-}
-
-function explainMissingUrl(issue: { input?: unknown }): string {
-  return issue.input === undefined || issue.input === null
-    ? "Expected the URL of the peer's peer port; a peer that cannot be dialled is not supported"
-    : "Expected a string";
 }
 
 /** Whether a text is an http or https URL without credentials, path, query and fragment. */

@@ -53,7 +53,7 @@ export function formatSeconds(seconds: number | null): string {
 function peerRow(peer: PeerStatus): (Cell | string)[] {
   return [
     peer.name,
-    stateCell(peer.state, peer.removing ? " (removing)" : ""),
+    stateCell(peer.state, peer.removing ? " (removing)" : peer.awaits_dial ? " (it has to dial)" : ""),
     peer.sent_lsn ?? "-",
     peer.acked_lsn ?? "-",
     formatBytes(peer.lag_bytes),

@@ -25,10 +25,15 @@ export function addPeers(program: Command, context: Context, finish: (exitCode: 
     action: (options) => listPeers(options, context),
     finish,
   });
-  setAction(peers.command("add <NAME> <URL>").description("add a peer, or change where it is"), {
-    action: (options, [name, url]) => addPeer(options, { context, name, url }),
-    finish,
-  });
+  setAction(
+    peers.command("add <NAME> [URL]").description(
+      "add a peer, or change where it is; no URL: it dials this node",
+    ),
+    {
+      action: (options, [name, url]) => addPeer(options, { context, name, url }),
+      finish,
+    },
+  );
   setAction<RemoveOptions>(
     peers.command("remove <NAME>").description("remove a peer once everything is delivered to it")
       .option("--force", "remove it at once, delivered or not"),
@@ -59,17 +64,26 @@ function listPeers(options: GlobalOptions, context: Context): Promise<number> {
 
 function addPeer(
   options: GlobalOptions,
-  { context, name, url }: { readonly context: Context; readonly name: string; readonly url: string },
+  { context, name, url }: {
+    readonly context: Context;
+    readonly name: string;
+    readonly url: string | undefined;
+  },
 ): Promise<number> {
   return callApi<PeerStatus>({ method: "PUT", path: peerPath(name), body: { url } }, {
     options,
     context,
     show: ({ status, body }) =>
-      confirm(status === 201 ? `Peer "${name}" is added` : `Peer "${name}" is set`, {
-        body,
-        options,
-        context,
-      }),
+      confirm(
+        `Peer "${name}" is ${status === 201 ? "added" : "set"}${
+          url === undefined ? ", and dials this node" : ""
+        }`,
+        {
+          body,
+          options,
+          context,
+        },
+      ),
   });
 }
 

@@ -4,7 +4,7 @@
 import { createApi } from "../api/app.ts";
 import type { NodeControl } from "../api/control.ts";
 import { type ApiServer, serveApi } from "../api/server.ts";
-import { formatAddress } from "../config/address.ts";
+import { formatAddress, NO_ADVERTISE } from "../config/address.ts";
 import type { Config } from "../config.ts";
 import { log } from "../log.ts";
 import { startNode } from "../node/node.ts";
@@ -37,7 +37,7 @@ async function serveControl({ listen }: Config, control: NodeControl): Promise<A
     version: VERSION,
     address,
     token: token ?? undefined,
-    advertisedHosts: advertise === null ? [] : [new URL(advertise).hostname],
+    advertisedHosts: advertise === null || advertise === NO_ADVERTISE ? [] : [new URL(advertise).hostname],
   });
   return await serveApi({ api, address, socketPath: socket ?? undefined });
 }

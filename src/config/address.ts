@@ -34,6 +34,14 @@ export function isLoopbackHost(host: string): boolean {
   return isIP(ipv4) === 4 && ipv4.startsWith("127.");
 }
 
+/** What is advertised by a node that nobody can dial. */
+export const NO_ADVERTISE = "none";
+
+/** Where peers dial a node that is bound to `bound`: null if nowhere, the default if `advertise` is null. */
+export function advertisedUrl(advertise: string | null, bound: Address): string | null {
+  return advertise === NO_ADVERTISE ? null : advertise ?? defaultAdvertiseUrl(bound);
+}
+
 /**
  * The URL that peers dial when none is advertised: the address listened on, or this machine's host name where
  * that is every address.

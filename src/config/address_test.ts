@@ -1,6 +1,12 @@
 import assert from "node:assert/strict";
 import { hostname } from "node:os";
-import { defaultAdvertiseUrl, formatAddress, isLoopbackHost, parseAddress } from "./address.ts";
+import {
+  advertisedUrl,
+  defaultAdvertiseUrl,
+  formatAddress,
+  isLoopbackHost,
+  parseAddress,
+} from "./address.ts";
 
 Deno.test("addresses are parsed and formatted", () => {
   for (
@@ -51,4 +57,11 @@ Deno.test("the advertised URL follows the address", () => {
   assert.equal(defaultAdvertiseUrl({ host: "::1", port: 7432 }), "http://[::1]:7432");
   assert.equal(defaultAdvertiseUrl({ host: "0.0.0.0", port: 1 }), `http://${hostname()}:1`);
   assert.equal(defaultAdvertiseUrl({ host: "::", port: 1 }), `http://${hostname()}:1`);
+});
+
+Deno.test("what is advertised is what was given, nothing, or the default", () => {
+  const bound = { host: "10.1.2.3", port: 7432 };
+  assert.equal(advertisedUrl("http://ams.example:1", bound), "http://ams.example:1");
+  assert.equal(advertisedUrl("none", bound), null);
+  assert.equal(advertisedUrl(null, bound), "http://10.1.2.3:7432");
 });

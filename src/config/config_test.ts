@@ -41,6 +41,14 @@ Deno.test("the least configuration is completed by defaults", async () => {
   });
 });
 
+Deno.test("a node that nobody can dial advertises none, and is a peer without a URL", async () => {
+  await withFile("listen: { peers: { advertise: none } }\npeers: [{ name: edge-9 }]", async (file) => {
+    const { listen, peers } = await loadConfig({ flags: LEAST, env: BARE, file });
+    assert.equal(listen.peers.advertise, "none");
+    assert.deepEqual(peers, [{ name: "edge-9", url: null }]);
+  });
+});
+
 Deno.test("a flag wins over a variable, that over the file, that over libpq's, that over nothing", async () => {
   await withFile("postgres: { url: postgres:///file }", async (file) => {
     const key = "postgres.url";

@@ -8,7 +8,7 @@
 import { z } from "zod";
 import { LOG_FORMATS, LOG_LEVELS } from "../log.ts";
 import { NODE_NAME, NODE_NAME_RULE } from "../node_name.ts";
-import { parseAddress } from "./address.ts";
+import { NO_ADVERTISE, parseAddress } from "./address.ts";
 
 const NodeName = z.string().regex(NODE_NAME, { error: `expected ${NODE_NAME_RULE}` });
 
@@ -18,8 +18,12 @@ const ListenAddress = z.string().refine((text) => parseAddress(text) !== null, {
   error: "expected HOST:PORT, such as 127.0.0.1:7432 or [::1]:7432",
 });
 
-const PeerUrl = z.string().refine(isPeerUrl, {
-  error: "expected an http URL of host and port only, such as http://fra.example:7432",
+const PEER_URL_RULE = "an http URL of host and port only, such as http://fra.example:7432";
+
+const PeerUrl = z.string().refine(isPeerUrl, { error: `expected ${PEER_URL_RULE}` });
+
+const Advertise = z.string().refine((text) => text === NO_ADVERTISE || isPeerUrl(text), {
+  error: `expected ${NO_ADVERTISE}, or ${PEER_URL_RULE}`,
 });
 
 // A pattern always names its schema: a bare "*" would take mmlite's own tables and everybody else's. In a part,
@@ -47,7 +51,8 @@ export const FileSchema = z.strictObject({
   listen: z.strictObject({
     peers: z.strictObject({
       address: ListenAddress.optional().meta({ description: "where peers reach this node" }),
-      advertise: PeerUrl.optional().meta({ description: "the URL that peers dial to reach this node" }),
+      advertise: Advertise.optional()
+        .meta({ description: "the URL that peers dial to reach this node, or none where they cannot" }),
     }).optional(),
     api: z.strictObject({
       address: ListenAddress.optional().meta({ description: "where the control API listens" }),
@@ -55,7 +60,7 @@ export const FileSchema = z.strictObject({
       token_file: Text.optional().meta({ description: "file whose first line is the control API's token" }),
     }).optional(),
   }).optional(),
-  peers: z.array(z.strictObject({ name: NodeName, url: PeerUrl })).optional()
+  peers: z.array(z.strictObject({ name: NodeName, url: PeerUrl.optional() })).optional()
     .meta({ description: "peers to begin with" }),
   tables: z.strictObject({
     include: z.array(TablePattern).optional().meta({ description: "tables to replicate" }),

@@ -26,7 +26,7 @@ export const SETTINGS: readonly Setting[] = [
   list("tables.include", "tables", "PATTERN", "tables to replicate, such as 'public.*' (repeatable)"),
   list("tables.exclude", "exclude", "PATTERN", "tables to leave out (repeatable)"),
   text("listen.peers.address", "listen", "ADDR", "where peers reach this node"),
-  text("listen.peers.advertise", "advertise", "URL", "the URL that peers dial, from --listen if not given"),
+  text("listen.peers.advertise", "advertise", "URL", "the URL that peers dial, or none where they cannot"),
   text("listen.api.address", "api", "ADDR", "where the control API listens"),
   text("listen.api.socket", "api-socket", "PATH", "unix socket where the control API listens too"),
   text("listen.api.token_file", "token-file", "FILE", "file whose first line is the control API's token"),

@@ -19,10 +19,7 @@ interface Surroundings {
 }
 
 /** Throws `conflict` for this node itself, for a name whose slot is taken, and for another peer's address. */
-export function requireAddable(
-  { name, url }: Place & { url: string },
-  { self, ownUrls, peers }: Surroundings,
-): void {
+export function requireAddable({ name, url }: Place, { self, ownUrls, peers }: Surroundings): void {
   if (name === self) {
     throw refused(name, "that is this node itself", "Name the other node and give its address");
   }
@@ -43,7 +40,7 @@ export function requireAddable(
       "Choose a name that differs in more than - and _",
     );
   }
-  const twice = peers.find((peer) => peer.name !== name && peer.url !== null && sameAddress(peer.url, url));
+  const twice = peers.find((peer) => peer.name !== name && sameAddress(peer.url, url));
   if (twice !== undefined) {
     throw refused(
       name,
@@ -57,7 +54,7 @@ function refused(name: string, why: string, hint: string): MmliteError {
   return new MmliteError("conflict", `Cannot add peer "${name}": ${why}`, { hint });
 }
 
-function sameAddress(a: string, b: string): boolean {
-  const [left, right] = [URL.parse(a), URL.parse(b)];
+function sameAddress(a: string | null, b: string | null): boolean {
+  const [left, right] = [URL.parse(a ?? ""), URL.parse(b ?? "")];
   return left !== null && right !== null && left.host === right.host;
 }

@@ -16,8 +16,9 @@ import { requireKnown } from "./recognition.ts";
 interface AdmissionOptions {
   readonly database: Database;
   readonly self: NodeIdentity;
-  /** Registers a node of this cluster that dialled first, so that the link back to it starts as well. */
-  readonly register: (name: string, url: string) => Promise<void>;
+  /** Registers a node of this cluster that dialled first, so that the link back to it starts as well; without URL
+   * it cannot be dialled. */
+  readonly register: (name: string, url: string | null) => Promise<void>;
   /** Whether this node's link to a peer dials it. */
   readonly dials: (peer: string) => boolean;
   readonly observer: (sender: string) => ApplyObserver;
@@ -87,16 +88,7 @@ async function requireRegistered(
     );
   }
   if (row !== undefined) return;
-  if (hello.url === null) {
-    throw new MmliteError(
-      "refused",
-      `Cannot receive from node "${sender}": it is not registered and gave no address`,
-      {
-        hint: `Start node "${sender}" with --advertise, or add it here first`,
-      },
-    );
-  }
-  await options.register(sender, parsePeerUrl(hello.url).origin);
+  await options.register(sender, hello.url === null ? null : parsePeerUrl(hello.url).origin);
 }
 
 /** Origin and position exist and are committed before the apply session does; every earlier session is over. */

@@ -22,8 +22,8 @@ interface ControlOptions {
   readonly startedAt: Date;
   readonly peerAddress: string;
   readonly apiAddress: () => string | null;
-  /** Where peers can dial this node. */
-  readonly url: string;
+  /** Where peers can dial this node; null if nowhere. */
+  readonly url: string | null;
   readonly database: Database;
   readonly guard: Guard;
   readonly peers: Peers;
@@ -67,7 +67,7 @@ async function putPeer(
   { peers, ...options }: ControlOptions,
   { name, input, dryRun, precondition }: PutPeerOptions & { name: string; input: PeerInput },
 ): Promise<{ created: boolean; peer: PeerStatus }> {
-  const url = parsePeerUrl(input.url).origin;
+  const url = input.url == null ? null : parsePeerUrl(input.url).origin;
   const require = (known: Peer | undefined) =>
     precondition?.(known === undefined ? null : peerStatus(known, null));
   const { positions } = await positionsOf({ peers, ...options });
@@ -84,7 +84,7 @@ async function putPeer(
 }
 
 /** What a dry run shows of a peer that is not there yet. */
-function imagined(name: string, url: string): PeerStatus {
+function imagined(name: string, url: string | null): PeerStatus {
   const observer = { sent: unused, reconnected: unused };
   return peerStatus(new Peer(name, url, { ports: unused, observer }), null);
 }

@@ -3,7 +3,7 @@
  */
 import type { NodeControl } from "../api/control.ts";
 import type { Config } from "../config.ts";
-import { defaultAdvertiseUrl, formatAddress } from "../config/address.ts";
+import { advertisedUrl, formatAddress } from "../config/address.ts";
 import { toMmliteError } from "../errors.ts";
 import { listenForPeers } from "../http/peer_server.ts";
 import { Inbox } from "../inbox/inbox.ts";
@@ -76,7 +76,7 @@ export async function startNode(config: Config, { signal, apiAddress }: StartOpt
     let watching: Promise<unknown> = Promise.resolve();
     cleanup.push(() => watching.catch(() => {}));
 
-    let url = "";
+    let url: string | null = null;
     const ownUrls: string[] = [];
     const conflicts = new ConflictCounts();
     const slots = new PeerSlots(database);
@@ -103,7 +103,7 @@ export async function startNode(config: Config, { signal, apiAddress }: StartOpt
     const admission = {
       database,
       self,
-      register: (name: string, url: string) => peers.register(name, url),
+      register: (name: string, url: string | null) => peers.register(name, url),
       dials: (peer: string) => peers.find(peer)?.url !== null,
       observer: (sender: string) => applyObserver({ peer: peers.find(sender), sender, metrics, conflicts }),
     };
@@ -120,8 +120,8 @@ export async function startNode(config: Config, { signal, apiAddress }: StartOpt
     });
     cleanup.push(() => server.close(), () => inbox.close(), () => peers.close());
     const peerAddress = formatAddress(server.address);
-    url = config.listen.peers.advertise ?? defaultAdvertiseUrl(server.address);
-    ownUrls.push(url, `http://${peerAddress}`);
+    url = advertisedUrl(config.listen.peers.advertise, server.address);
+    ownUrls.push(`http://${peerAddress}`, ...(url === null ? [] : [url]));
     await peers.start(config.peers);
 
     const guard = new Guard({

@@ -18,8 +18,8 @@ import { requireKnown } from "./recognition.ts";
 interface OutboundOptions {
   readonly database: Database;
   readonly self: NodeIdentity;
-  /** Where peers can dial this node. */
-  readonly url: () => string;
+  /** Where peers can dial this node; null if nowhere. */
+  readonly url: () => string | null;
   readonly slots: PeerSlots;
   /** Is told what decoding yields. */
   readonly sourceObserver: SourceObserver;

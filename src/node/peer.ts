@@ -149,6 +149,7 @@ interface PeerOptions {
 /** A peer of the running node. */
 export class Peer {
   readonly name: string;
+  /** Where it is dialled; null for a peer that dials this node. */
   url: string | null;
   /** Being removed: goes once everything is delivered. */
   removing = false;
@@ -168,5 +169,10 @@ export class Peer {
         return runSession(ports(), this.outbound, signal);
       },
     });
+  }
+
+  /** Whether the link waits for the peer to dial this node, which cannot dial it. */
+  get awaitsDial(): boolean {
+    return this.url === null && this.link.state.name === "connecting";
   }
 }

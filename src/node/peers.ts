@@ -80,7 +80,7 @@ export class Peers {
   }
 
   /** Starts the links of all peers taken up, and adds those that the configuration names for the first time. */
-  async start(configured: readonly { readonly name: string; readonly url: string }[]): Promise<void> {
+  async start(configured: readonly { readonly name: string; readonly url: string | null }[]): Promise<void> {
     for (const peer of this.list()) {
       if (peer.removing) void this.#removals.drain(peer);
       if (peer.link.state.name !== "paused") peer.link.start();
@@ -110,7 +110,7 @@ export class Peers {
   }
 
   /** Throws if a peer of that name and address cannot be added; changes nothing. */
-  check(name: string, url: string): void {
+  check(name: string, url: string | null): void {
     requireAddable({ name, url }, { ...this.#options, peers: this.list() });
   }
 
@@ -120,7 +120,7 @@ export class Peers {
    */
   put(
     name: string,
-    url: string,
+    url: string | null,
     precondition?: (known: Peer | undefined) => void,
   ): Promise<{ peer: Peer; created: boolean }> {
     return this.#inTurn(async () => {
@@ -153,13 +153,14 @@ export class Peers {
   }
 
   /** Adds a node of this cluster that dialled first; an address that the operator gave stays. */
-  async register(name: string, url: string): Promise<void> {
+  async register(name: string, url: string | null): Promise<void> {
     if (this.#peers.has(name)) return;
     await this.put(name, url);
   }
 
-  /** Waits a moment for the link's first answer, whatever it is. */
+  /** Waits a moment for the link's first answer, whatever it is; not for one that has to dial this node first. */
   async firstAnswer(peer: Peer): Promise<void> {
+    if (peer.url === null) return;
     const deadline = performance.now() + FIRST_ANSWER_MS;
     while (peer.link.state.name === "connecting" && performance.now() < deadline) {
       await delay(20, this.#stop.signal);
@@ -254,7 +255,7 @@ export class Peers {
   }
 
   /** A peer that the configuration names: its link makes the slot, so that one peer's trouble stops no start. */
-  #adopt(name: string, url: string): Promise<void> {
+  #adopt(name: string, url: string | null): Promise<void> {
     return this.#inTurn(async () => {
       this.check(name, url);
       const query = this.#query(`add peer "${name}"`);

@@ -51,6 +51,7 @@ export function peerStatus(peer: Peer, positions: Positions | null): PeerStatus 
     url: peer.url,
     state: link.state.name satisfies PeerState,
     since: link.since.toISOString(),
+    awaits_dial: peer.awaitsDial,
     removing: peer.removing,
     sent_lsn: lsnText(outbound.sentLsn),
     acked_lsn: lsnText(outbound.ackedLsn),

@@ -46,7 +46,7 @@ export function createTestControl(given: { peers?: PeerStatus[]; tables?: TableS
     },
     listPeers: () => Promise.resolve([...peers.values()]),
     getPeer: async (name) => await Promise.resolve(find(name)),
-    putPeer: async (name, { url }, { dryRun, precondition }) => {
+    putPeer: async (name, { url = null }, { dryRun, precondition }) => {
       const current = await check(peers.get(name), precondition);
       const peer = current === null ? testPeer(name, url) : { ...current, url };
       if (!dryRun) peers.set(name, peer);
@@ -83,13 +83,14 @@ async function check(
 }
 
 /** A peer that streams, with every field filled. */
-export function testPeer(name: string, url: string): PeerStatus {
+export function testPeer(name: string, url: string | null): PeerStatus {
   const slot = { name: `mmlite_${name}`, confirmed_flush_lsn: "0/1A", restart_lsn: "0/10", active: true };
   return {
     name,
     url,
     state: "streaming",
     since: STARTED,
+    awaits_dial: false,
     removing: false,
     sent_lsn: "0/1B",
     acked_lsn: "0/1A",
