@@ -6,7 +6,7 @@ import assert from "node:assert/strict";
 import { once } from "node:events";
 import { connect } from "node:http2";
 import { parseLsn } from "../src/lsn.ts";
-import { CONTENT_TYPE, PUSH_PATH } from "../src/http/session_options.ts";
+import { CONTENT_TYPE, FRAME_PATHS } from "../src/http/session_options.ts";
 import { encodeFrame } from "../src/wire/codec.ts";
 import { type Frame, type Hello, PROTOCOL_VERSION } from "../src/wire/frame.ts";
 import { FrameDecoder } from "../src/wire/frame_decoder.ts";
@@ -312,7 +312,11 @@ Deno.test("a server without room for origins or walsenders says so, and goes on 
 async function push(node: Mmlite, bytes: Uint8Array, end = false): Promise<Frame[]> {
   const session = connect(node.peerUrl);
   session.on("error", () => {});
-  const stream = session.request({ ":method": "POST", ":path": PUSH_PATH, "content-type": CONTENT_TYPE });
+  const stream = session.request({
+    ":method": "POST",
+    ":path": FRAME_PATHS.push,
+    "content-type": CONTENT_TYPE,
+  });
   stream.on("error", () => {});
   const decoder = new FrameDecoder();
   const frames: Frame[] = [];
@@ -346,6 +350,7 @@ function helloOf(changes: Partial<Hello> = {}): Hello {
     receiver: "a",
     url: null,
     ...zero,
+    compression: [],
     ...changes,
   };
 }

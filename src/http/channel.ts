@@ -1,35 +1,28 @@
 /**
  * One `Channel` over one HTTP/2 stream, the same at both ends.
  *
- * Flow control reaches end to end: what is not read stays in the window, a full window holds `write` back. The
- * stream and its session live and die together.
+ * Flow control reaches end to end: what is not read stays in the window, a full window holds `write` back.
  */
-import type { Http2Session, Http2Stream } from "node:http2";
+import type { Http2Stream } from "node:http2";
 import { constants } from "node:http2";
 import type { Socket } from "node:net";
 import { MmliteError } from "../errors.ts";
-import type { Channel } from "../wire/channel.ts";
+import type { Channel, PeerName } from "../wire/channel.ts";
+import type { Connection } from "./connection.ts";
+import { LINGER_MS } from "./session_options.ts";
 
 /** Bytes handed to the stream and not yet taken by the window before `write` waits. */
 const SEND_QUEUE_BYTES = 0x8_0000;
 /** A longer write goes out in slices of this many bytes, so that the stream never queues more than a few. */
 const SLICE_BYTES = 0x4_0000;
-/** After we have ended a channel and let go of it the other end has this long to close the connection. */
-const LINGER_MS = 10_000;
 
-/** A channel over `stream`, whose `error` and `close` events it handles from now on. */
-export function openChannel(
-  stream: Http2Stream,
-  options: { session: Http2Session; remote: string },
-): Channel {
-  return new StreamChannel(stream, options.session, options.remote);
-}
-
-class StreamChannel implements Channel {
+/** Made by `Connection.open`. */
+export class StreamChannel implements Channel {
   readonly remote: string;
+  readonly peer: PeerName | null;
   readonly incoming: AsyncIterable<Uint8Array>;
   readonly #stream: Http2Stream;
-  readonly #session: Http2Session;
+  readonly #connection: Connection;
   /** Why the stream broke, if somebody said it. */
   #reason: Error | undefined;
   #isDestroyed = false;
@@ -39,10 +32,11 @@ class StreamChannel implements Channel {
   /** Settles when all earlier writes have been queued: writes never interleave. */
   #turn: Promise<void> = Promise.resolve();
 
-  constructor(stream: Http2Stream, session: Http2Session, remote: string) {
+  constructor(stream: Http2Stream, connection: Connection) {
     this.#stream = stream;
-    this.#session = session;
-    this.remote = remote;
+    this.#connection = connection;
+    this.remote = connection.remote;
+    this.peer = connection.peer;
     this.incoming = this.#read();
     stream.on("error", (error) => this.#reason ??= error);
     stream.on("close", () => this.#wake());
@@ -108,7 +102,7 @@ class StreamChannel implements Channel {
     this.#reason ??= reason;
     if (this.#stream.writableFinished) return this.#letGo();
     this.#stream.close(constants.NGHTTP2_CANCEL);
-    this.#session.destroy();
+    this.#connection.abandon(this, reason);
   }
 
   /**
@@ -117,14 +111,20 @@ class StreamChannel implements Channel {
    */
   #letGo(): void {
     this.#stream.resume();
-    const timer = setTimeout(() => this.#session.destroy(), LINGER_MS);
+    const timer = setTimeout(() => {
+      this.#stream.close(constants.NGHTTP2_CANCEL);
+      this.#connection.abandon(this, undefined);
+    }, LINGER_MS);
     this.#stream.once("close", () => clearTimeout(timer));
   }
 
   #broken(verb: string): MmliteError {
-    if (this.#reason instanceof MmliteError) return this.#reason;
-    const why = this.#reason?.message ?? `the connection is closed (code ${this.#stream.rstCode ?? "none"})`;
-    return new MmliteError("unreachable", `Cannot ${verb} ${this.remote}: ${why}`, { cause: this.#reason });
+    const reason = this.#reason instanceof MmliteError
+      ? this.#reason
+      : this.#connection.reason ?? this.#reason;
+    if (reason instanceof MmliteError) return reason;
+    const why = reason?.message ?? `the connection is closed (code ${this.#stream.rstCode ?? "none"})`;
+    return new MmliteError("unreachable", `Cannot ${verb} ${this.remote}: ${why}`, { cause: reason });
   }
 }
 

@@ -11,20 +11,33 @@ import { toLsn } from "../lsn.ts";
 import type { Channel } from "../wire/channel.ts";
 import { encodeFrame } from "../wire/codec.ts";
 import { expectFrame, readFrames } from "../wire/frame_stream.ts";
-import { dialPeer } from "./peer_client.ts";
+import { PeerDialler } from "./peer_dialler.ts";
 import { listenForPeers, type PeerServer } from "./peer_server.ts";
 import { parsePeerUrl } from "./peer_url.ts";
-import { PUSH_PATH, WINDOW_BYTES } from "./session_options.ts";
+import { FRAME_PATHS, type FrameRoute, WINDOW_BYTES } from "./session_options.ts";
 
 const MIB = 0x10_0000;
 const never = new AbortController().signal;
 
 function listen(accept: (channel: Channel) => Promise<void>): Promise<PeerServer> {
-  return listenForPeers({ address: { host: "127.0.0.1", port: 0 }, accept, signal: never });
+  return listenForPeers({ address: { host: "127.0.0.1", port: 0 }, ...routes(accept), signal: never });
+}
+
+function routes(accept: (channel: Channel) => Promise<void>) {
+  return { tls: null, accept, acceptReturn: accept, join: null };
 }
 
 function dial(server: PeerServer): Promise<Channel> {
   return dialPeer(new URL(`http://127.0.0.1:${server.address.port}`), { signal: never });
+}
+
+/** Dials on a connection of its own. */
+function dialPeer(
+  url: URL,
+  options: { signal: AbortSignal; connectTimeoutMs?: number; path?: FrameRoute },
+): Promise<Channel> {
+  const dialler = new PeerDialler({ tls: null, self: "a" });
+  return dialler.dial(url, { peer: { cluster: "mmlite", node: "b" }, path: "push", ...options });
 }
 
 async function echo(channel: Channel): Promise<void> {
@@ -288,7 +301,7 @@ function goAway(code: number, withStream: boolean): Buffer {
     Buffer.concat([Buffer.from([0, 0, payload.length, type, flags, 0, 0, 0, stream]), payload]);
   // HPACK (RFC 7541): POST and http from the static table, the path and an authority as literals.
   const headers = Buffer.from(
-    `\x83\x86\x04${String.fromCharCode(PUSH_PATH.length)}${PUSH_PATH}\x01\x01a`,
+    `\x83\x86\x04${String.fromCharCode(FRAME_PATHS.push.length)}${FRAME_PATHS.push}\x01\x01a`,
     "latin1",
   );
   return Buffer.concat([
@@ -391,23 +404,25 @@ Deno.test("dialling says why a peer cannot be reached", async (t) => {
     await rejectsWith(dialling, "aborted", /^Cannot reach the peer at 127.*: stopped$/);
   });
   await t.step("the path is not there", async () => {
-    const server = await listen(echo);
-    const url = new URL(`http://127.0.0.1:${server.address.port}`);
-    await rejectsWith(
-      dialPeer(url, { signal: never, path: "/other" }),
-      "unreachable",
-      /it answered status 404/,
-    );
-    await server.close();
+    const server = http2.createServer();
+    server.on("stream", (stream) => {
+      stream.respond({ ":status": 404 });
+      stream.end();
+    });
+    server.listen(0, "127.0.0.1");
+    await once(server, "listening");
+    const url = new URL(`http://127.0.0.1:${(server.address() as net.AddressInfo).port}`);
+    await rejectsWith(dialUrl(url), "unreachable", /it answered status 404/);
+    await new Promise((resolve) => server.close(resolve));
   });
 });
 
-Deno.test("a peer's URL is http, a host and a port", async () => {
+Deno.test("a peer's URL is a scheme, a host and a port", async () => {
   assert.equal(parsePeerUrl("http://fra.example:7432").port, "7432");
   for (
     const text of [
       "fra:7432",
-      "https://fra:1",
+      "ftp://fra:1",
       "http://",
       "http://fra:1/x",
       "http://u:p@fra:1",
@@ -421,7 +436,7 @@ Deno.test("a peer's URL is http, a host and a port", async () => {
 
 Deno.test("a port in use is a configuration error that names it", async () => {
   const server = await listen(echo);
-  const second = listenForPeers({ address: server.address, accept: echo, signal: never });
+  const second = listenForPeers({ address: server.address, ...routes(echo), signal: never });
   await rejectsWith(
     second,
     "config",
@@ -446,7 +461,7 @@ Deno.test("whoever speaks HTTP/1 reads a sentence", async () => {
 Deno.test("another method is answered 405", async () => {
   const server = await listen(echo);
   const session = http2.connect(`http://127.0.0.1:${server.address.port}`);
-  const stream = session.request({ ":method": "GET", ":path": PUSH_PATH });
+  const stream = session.request({ ":method": "GET", ":path": FRAME_PATHS.push });
   const [headers] = await once(stream, "response");
   assert.equal(headers[":status"], 405);
   assert.equal(headers.allow, "POST");
@@ -460,7 +475,7 @@ Deno.test("a signal that aborts closes the server", async () => {
   const stop = new AbortController();
   const server = await listenForPeers({
     address: { host: "127.0.0.1", port: 0 },
-    accept: echo,
+    ...routes(echo),
     signal: stop.signal,
   });
   stop.abort();

@@ -1,21 +1,38 @@
 /**
  * The listening end: takes peers' connections on one port and hands each stream on as a channel.
- *
- * Whoever dials is a stranger until the handshake: sessions are bounded in number, size and idle time.
  */
-import { createServer, type Http2Server, type ServerHttp2Session, type ServerHttp2Stream } from "node:http2";
+import type { X509Certificate } from "node:crypto";
+import {
+  type IncomingHttpHeaders,
+  performServerHandshake,
+  type ServerHttp2Session,
+  type ServerHttp2Stream,
+} from "node:http2";
 import { type AddressInfo, createServer as createTcpServer, type Server, type Socket } from "node:net";
 import { MmliteError } from "../errors.ts";
 import { log } from "../log.ts";
+import { NODE_NAME } from "../node_name.ts";
+import type { TlsKeys } from "../pki/tls_keys.ts";
 import type { Channel } from "../wire/channel.ts";
-import { formatHostPort, openChannel, remoteOf } from "./channel.ts";
-import { startsLikeHttp2, turnAway } from "./preface.ts";
-import { CONTENT_TYPE, openWindow, PUSH_PATH, SERVER_OPTIONS, tearDownLater } from "./session_options.ts";
+import { formatHostPort, remoteOf } from "./channel.ts";
+import { Connection } from "./connection.ts";
+import { Door, type Guest } from "./door.ts";
+import { type JoinRoutes, serveJoin } from "./join_routes.ts";
+import {
+  CONTENT_TYPE,
+  FRAME_PATHS,
+  JOIN_SERVER_OPTIONS,
+  NODE_HEADER,
+  openWindow,
+  SERVER_OPTIONS,
+  tearDownLater,
+} from "./session_options.ts";
+import { isStillGood } from "./trust.ts";
 
-/** Connections at a time: far more than a mesh needs, few enough to bound what strangers can hold. */
-export const MAX_CONNECTIONS = 256;
 /** A connection without an open stream is closed after this time, milliseconds. */
 export const IDLE_SESSION_MS = 10_000;
+/** How often the certificates of those connected are looked at, milliseconds. */
+const TRUST_INTERVAL_MS = 60_000;
 
 const logger = log("http");
 
@@ -27,37 +44,48 @@ export interface PeerServer {
   close(): Promise<void>;
 }
 
-interface ListenOptions {
-  readonly address: { readonly host: string; readonly port: number };
-  /** Owns the channel until its promise settles; then the channel is ended, or broken off if it rejected. */
+/** What to do with the streams of peers. */
+export interface PeerRoutes {
+  /** A peer pushes. Owns the channel until its promise settles; then the channel is ended, or broken off if it
+   * rejected. */
   readonly accept: (channel: Channel) => Promise<void>;
+  /** A peer offers a stream on which this node may push to it; `node` is its name, proven under TLS. */
+  readonly acceptReturn: (channel: Channel, node: string) => Promise<void>;
+  /** Null where no node can join. */
+  readonly join: JoinRoutes | null;
+}
+
+interface ListenOptions extends PeerRoutes {
+  readonly address: { readonly host: string; readonly port: number };
+  /** Null for cleartext. */
+  readonly tls: TlsKeys | null;
   /** Closes the server when it aborts. */
   readonly signal: AbortSignal;
 }
 
 /** Listens for peers; throws `config` if the address cannot be bound. */
-export async function listenForPeers({ address, accept, signal }: ListenOptions): Promise<PeerServer> {
-  const serving = new Set<Promise<void>>();
-  const http = serveStreams((channel) => track(serving, accept(channel)));
-  const sockets = new Set<Socket>();
-  const tcp = createTcpServer((socket) => void takeConnection(socket, { http, sockets }));
+export async function listenForPeers(
+  { address, tls, signal, ...routes }: ListenOptions,
+): Promise<PeerServer> {
+  const sessions = new PeerSessions(routes, tls);
+  const door = new Door({
+    tls,
+    takesJoiners: () => routes.join?.isOpen() ?? false,
+    begin: (socket, guest) => sessions.begin(socket, guest),
+  });
+  const tcp = createTcpServer({ noDelay: true }, (socket) => void door.take(socket));
   await listen(tcp, address);
   const close = async () => {
     signal.removeEventListener("abort", close);
-    await closeAll(tcp, sockets);
-    await Promise.allSettled(serving);
+    const { promise: closed, resolve } = Promise.withResolvers<void>();
+    tcp.close(() => resolve());
+    door.close();
+    await closed;
+    await sessions.close();
   };
   signal.addEventListener("abort", close);
   if (signal.aborted) await close();
   return { address: boundAddress(tcp), close };
-}
-
-/** Keeps `work` in `set` while it runs. */
-function track(set: Set<Promise<void>>, work: Promise<void>): Promise<void> {
-  set.add(work);
-  const done = () => set.delete(work);
-  work.then(done, done);
-  return work;
 }
 
 async function listen(tcp: Server, address: { host: string; port: number }): Promise<void> {
@@ -95,60 +123,115 @@ function boundAddress(tcp: Server): { host: string; port: number } {
   return { host: address, port };
 }
 
-async function closeAll(tcp: Server, sockets: ReadonlySet<Socket>): Promise<void> {
-  const { promise, resolve } = Promise.withResolvers<void>();
-  tcp.close(() => resolve());
-  for (const socket of sockets) socket.destroy();
-  await promise;
-}
+/** The HTTP/2 sessions of those that the door has let in. */
+class PeerSessions {
+  readonly #routes: PeerRoutes;
+  readonly #tls: TlsKeys | null;
+  readonly #serving = new Set<Promise<void>>();
+  readonly #proven = new Map<Connection, readonly X509Certificate[]>();
+  readonly #forgetKeys: () => void;
+  readonly #timer: ReturnType<typeof setInterval> | undefined;
 
-/** Looks at a connection's first bytes: HTTP/2 goes on to `http`, anything else gets a sentence. */
-async function takeConnection(
-  socket: Socket,
-  { http, sockets }: { http: Http2Server; sockets: Set<Socket> },
-): Promise<void> {
-  if (sockets.size >= MAX_CONNECTIONS) {
-    socket.destroy();
-    return logger.warning("Turned a connection from {remote} away: {max} are open", {
-      remote: remoteOf(socket),
-      max: MAX_CONNECTIONS,
+  constructor(routes: PeerRoutes, tls: TlsKeys | null) {
+    this.#routes = routes;
+    this.#tls = tls;
+    this.#forgetKeys = tls?.onChange(() => this.#breakDistrusted()) ?? (() => {});
+    if (tls !== null) this.#timer = setInterval(() => this.#breakDistrusted(), TRUST_INTERVAL_MS);
+  }
+
+  begin(socket: Socket, guest: Guest): void {
+    const options = guest.kind === "joiner" ? JOIN_SERVER_OPTIONS : SERVER_OPTIONS;
+    const session = performServerHandshake(socket, options);
+    tearDownLater(session);
+    session.on("error", (error) => logger.debug("A peer's session broke: {error}", { error }));
+    closeWhenIdle(session);
+    if (guest.kind === "joiner") return this.#serveJoiner(session);
+    openWindow(session);
+    const peer = guest.kind === "peer" ? guest.peer : null;
+    const connection = new Connection(session, { remote: remoteOf(socket), peer });
+    if (guest.kind === "peer") this.#watchTrust(connection, guest.chain);
+    session.on("stream", (stream: ServerHttp2Stream, headers: IncomingHttpHeaders) => {
+      stream.on("error", (error) => logger.debug("A peer's stream broke: {error}", { error }));
+      this.#route(connection, stream, headers);
     });
   }
-  sockets.add(socket);
-  socket.once("close", () => sockets.delete(socket));
-  socket.on("error", () => socket.destroy());
-  if (await startsLikeHttp2(socket, IDLE_SESSION_MS)) http.emit("connection", socket);
-  else turnAway(socket);
+
+  async close(): Promise<void> {
+    this.#forgetKeys();
+    clearInterval(this.#timer);
+    await Promise.allSettled(this.#serving);
+  }
+
+  #route(connection: Connection, stream: ServerHttp2Stream, headers: IncomingHttpHeaders): void {
+    const { ":path": path, ":method": method } = headers;
+    const isReturn = path === FRAME_PATHS.return;
+    if (path !== FRAME_PATHS.push && !isReturn) {
+      return answer(stream, 404, "No such path on mmlite's peer port");
+    }
+    if (method !== "POST") return answer(stream, 405, "Only POST is taken here");
+    if (!isReturn) return this.#serve(connection, stream, this.#routes.accept);
+    const node = String(headers[NODE_HEADER] ?? "");
+    if (!NODE_NAME.test(node)) return answer(stream, 400, `The header ${NODE_HEADER} must name a node`);
+    if (connection.peer !== null && connection.peer.node !== node) {
+      return answer(stream, 403, `The certificate is for another node than the header ${NODE_HEADER} names`);
+    }
+    this.#serve(connection, stream, (channel) => this.#routes.acceptReturn(channel, node));
+  }
+
+  #serve(
+    connection: Connection,
+    stream: ServerHttp2Stream,
+    accept: (channel: Channel) => Promise<void>,
+  ): void {
+    const serving = serveChannel(connection, stream, accept);
+    this.#serving.add(serving);
+    void serving.then(() => this.#serving.delete(serving));
+  }
+
+  #serveJoiner(session: ServerHttp2Session): void {
+    session.on("stream", (stream: ServerHttp2Stream, headers: IncomingHttpHeaders) => {
+      stream.on("error", (error) => logger.debug("A joiner's stream broke: {error}", { error }));
+      const { join } = this.#routes;
+      if (join === null) return stream.close();
+      const serving = serveJoin(stream, headers, join);
+      this.#serving.add(serving);
+      void serving.then(() => this.#serving.delete(serving));
+    });
+  }
+
+  #watchTrust(connection: Connection, chain: readonly X509Certificate[]): void {
+    this.#proven.set(connection, chain);
+    connection.session.once("close", () => this.#proven.delete(connection));
+  }
+
+  /** Ends the connections whose certificate is good no longer: it has expired, or its CA is trusted no more. */
+  #breakDistrusted(): void {
+    const { authorities } = this.#tls!.current;
+    for (const [connection, chain] of this.#proven) {
+      if (!isStillGood(chain, authorities)) connection.breakOff(distrusted(connection));
+    }
+  }
 }
 
-/** The HTTP/2 part: sessions with a bounded idle time, and one route. */
-function serveStreams(accept: ListenOptions["accept"]): Http2Server {
-  const http = createServer(SERVER_OPTIONS);
-  http.on("session", (session) => {
-    tearDownLater(session);
-    openWindow(session);
-    closeWhenIdle(session);
-  });
-  http.on("sessionError", (error) => logger.debug("A peer's session broke: {error}", { error }));
-  http.on("stream", (stream: ServerHttp2Stream, headers) => {
-    stream.on("error", (error) => logger.debug("A peer's stream broke: {error}", { error }));
-    if (headers[":path"] !== PUSH_PATH) return answer(stream, 404, "No such path on mmlite's peer port");
-    if (headers[":method"] !== "POST") {
-      return answer(stream, 405, "Only POST is taken here");
-    }
-    void serveChannel(stream, accept);
-  });
-  return http;
+function distrusted({ peer, remote }: Connection): MmliteError {
+  return new MmliteError(
+    "unreachable",
+    `Cannot go on with ${remote}: the certificate of node "${peer?.node}" is not good any more`,
+    { hint: `Issue node "${peer?.node}" a new certificate with \`mmlite cert issue\`` },
+  );
 }
 
 /** Breaks a session off that has had no open stream for a while. */
 function closeWhenIdle(session: ServerHttp2Session): void {
   let timer = setTimeout(() => session.destroy(), IDLE_SESSION_MS);
+  let open = 0;
   session.on("stream", (stream: ServerHttp2Stream) => {
     clearTimeout(timer);
+    open++;
     stream.once("close", () => {
       clearTimeout(timer);
-      if (!session.destroyed) timer = setTimeout(() => session.destroy(), IDLE_SESSION_MS);
+      open--;
+      if (open === 0 && !session.destroyed) timer = setTimeout(() => session.destroy(), IDLE_SESSION_MS);
     });
   });
   session.once("close", () => clearTimeout(timer));
@@ -164,16 +247,12 @@ function answer(stream: ServerHttp2Stream, status: number, sentence: string): vo
 }
 
 async function serveChannel(
+  connection: Connection,
   stream: ServerHttp2Stream,
   accept: (channel: Channel) => Promise<void>,
 ): Promise<void> {
-  const session = stream.session;
-  if (session === undefined) return;
-  const channel = openChannel(stream, { session, remote: remoteOf(session.socket as Socket) });
-  stream.respond({
-    ":status": 200,
-    "content-type": CONTENT_TYPE,
-  });
+  const channel = connection.open(stream);
+  stream.respond({ ":status": 200, "content-type": CONTENT_TYPE });
   try {
     await accept(channel);
     await channel.end();

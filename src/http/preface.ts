@@ -1,29 +1,30 @@
 /**
- * The first bytes of a connection to the peer port: HTTP/2, or somebody who meant another port.
- *
- * A cleartext HTTP/2 server cannot answer HTTP/1, so that `curl` would print nothing but an error.
+ * The first bytes of a connection to the peer port: TLS, HTTP/2, or somebody who meant another port.
  */
 import { Buffer } from "node:buffer";
 import type { Socket } from "node:net";
 
 /** How the client's connection preface begins (RFC 9113, section 3.4); no method of HTTP/1 does. */
 const PREFACE = "PRI";
+/** Type of the TLS record that carries a ClientHello (RFC 8446, section 5.1). */
+const HANDSHAKE_RECORD = 0x16;
 
-const SENTENCE =
-  "This is mmlite's peer port, for other mmlite nodes; the control API is elsewhere (see --api)\n";
+/** What a connection begins with; `nothing` if it closed, or was silent for too long. */
+export type FirstBytes = "tls" | "http2" | "other" | "nothing";
 
-/** Whether a connection speaks HTTP/2; its bytes stay to be read. False too if it closes or is silent for `timeoutMs`. */
-export async function startsLikeHttp2(socket: Socket, timeoutMs: number): Promise<boolean> {
-  const { promise, resolve } = Promise.withResolvers<boolean>();
-  const timer = setTimeout(() => resolve(false), timeoutMs);
+/** Looks at a connection's first bytes, which stay to be read. */
+export async function readFirstBytes(socket: Socket, timeoutMs: number): Promise<FirstBytes> {
+  const { promise, resolve } = Promise.withResolvers<FirstBytes>();
+  const timer = setTimeout(() => resolve("nothing"), timeoutMs);
   let first = Buffer.alloc(0);
   const look = () => {
     for (let chunk = socket.read(); chunk !== null; chunk = socket.read()) {
       first = Buffer.concat([first, chunk]);
     }
-    if (first.length >= PREFACE.length) resolve(first.toString("latin1", 0, PREFACE.length) === PREFACE);
+    const seen = classify(first);
+    if (seen !== undefined) resolve(seen);
   };
-  const closed = () => resolve(false);
+  const closed = () => resolve("nothing");
   socket.on("readable", look).once("close", closed);
   try {
     return await promise;
@@ -34,13 +35,8 @@ export async function startsLikeHttp2(socket: Socket, timeoutMs: number): Promis
   }
 }
 
-/** Tells whoever it is where they are, in HTTP/1, and closes. */
-export function turnAway(socket: Socket): void {
-  const head = [
-    "HTTP/1.1 400 Bad Request",
-    "content-type: text/plain; charset=utf-8",
-    `content-length: ${SENTENCE.length}`,
-    "connection: close",
-  ];
-  socket.end(`${head.join("\r\n")}\r\n\r\n${SENTENCE}`, () => socket.destroySoon());
+function classify(first: Buffer): FirstBytes | undefined {
+  if (first[0] === HANDSHAKE_RECORD) return "tls";
+  if (first.length < PREFACE.length) return undefined;
+  return first.toString("latin1", 0, PREFACE.length) === PREFACE ? "http2" : "other";
 }

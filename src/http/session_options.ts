@@ -3,27 +3,42 @@
  */
 import type { Http2Session, ServerOptions, Settings } from "node:http2";
 
-/** Where a node pushes its transactions: `POST`, the request body down, acks up the response. */
-export const PUSH_PATH = "/mmlite/v1/push";
+/** The routes that frames travel over, each a `POST` with frames in both bodies. */
+export const FRAME_PATHS = {
+  /** The dialling node pushes its transactions; acks come back. */
+  push: "/mmlite/v1/push",
+  /** The accepting node pushes, over a stream that the dialling node has opened for it. */
+  return: "/mmlite/v1/return",
+} as const;
+/** A route that frames travel over. */
+export type FrameRoute = keyof typeof FRAME_PATHS;
 /** Media type of both bodies. */
 export const CONTENT_TYPE = "application/vnd.mmlite.frames";
+/** Names the dialling node on the return route. */
+export const NODE_HEADER = "mmlite-node";
 
-/** Bytes that may be under way unread: 40 MB/s at 100 ms round trip, where the default 64 KiB gives 640 KB/s. */
-export const WINDOW_BYTES = 4 * 0x10_0000;
+/** Bytes that may be under way unread on a stream: 40 MB/s at 200 ms round trip, where 64 KiB give 320 KB/s. */
+export const WINDOW_BYTES = 8 * 0x10_0000;
+/** One stream each way between two nodes, and as many again that are just ending while their successors begin. */
+export const MAX_STREAMS = 4;
+/** Room for every stream's window: one that nobody reads must not stop the others. */
+const SESSION_WINDOW_BYTES = MAX_STREAMS * WINDOW_BYTES;
 
 const SETTINGS: Settings = {
   enablePush: false,
   initialWindowSize: WINDOW_BYTES,
-  // A session carries one channel, and both end together.
-  maxConcurrentStreams: 1,
+  maxConcurrentStreams: MAX_STREAMS,
   // Our own request has a handful of short headers.
   maxHeaderListSize: 8192,
 };
 
+/** Whoever is ended on has this long to end as well, milliseconds, before the connection or stream is reset. */
+export const LINGER_MS = 10_000;
+
 /** Options of a session we dial. */
 export const CLIENT_OPTIONS = { settings: SETTINGS, maxReservedRemoteStreams: 0 };
 
-/** Options of sessions that strangers may dial. */
+/** Options of sessions that others dial. */
 export const SERVER_OPTIONS: ServerOptions = {
   settings: SETTINGS,
   maxHeaderListPairs: 32,
@@ -31,9 +46,15 @@ export const SERVER_OPTIONS: ServerOptions = {
   maxSettings: 16,
 };
 
+/** Options of sessions of nodes without a certificate, which want to join: two short requests in small windows. */
+export const JOIN_SERVER_OPTIONS: ServerOptions = {
+  ...SERVER_OPTIONS,
+  settings: { ...SETTINGS, initialWindowSize: 0xffff, maxConcurrentStreams: 2 },
+};
+
 /** Opens the window of a connected session; `initialWindowSize` covers its streams only. */
 export function openWindow(session: Http2Session): void {
-  if (!session.destroyed) session.setLocalWindowSize(WINDOW_BYTES);
+  if (!session.destroyed) session.setLocalWindowSize(SESSION_WINDOW_BYTES);
 }
 
 /**

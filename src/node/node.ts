@@ -4,7 +4,8 @@
 import type { NodeControl } from "../api/control.ts";
 import type { Config } from "../config.ts";
 import { advertisedUrl, formatAddress } from "../config/address.ts";
-import { toMmliteError } from "../errors.ts";
+import { MmliteError, toMmliteError } from "../errors.ts";
+import { PeerDialler } from "../http/peer_dialler.ts";
 import { listenForPeers } from "../http/peer_server.ts";
 import { Inbox } from "../inbox/inbox.ts";
 import { log } from "../log.ts";
@@ -80,6 +81,8 @@ export async function startNode(config: Config, { signal, apiAddress }: StartOpt
     const ownUrls: string[] = [];
     const conflicts = new ConflictCounts();
     const slots = new PeerSlots(database);
+    const dialler = new PeerDialler({ tls: null, self: self.node });
+    cleanup.push(() => dialler.close());
     const peers: Peers = new Peers({
       database,
       slots,
@@ -91,6 +94,7 @@ export async function startNode(config: Config, { signal, apiAddress }: StartOpt
           self,
           url: () => url,
           slots,
+          dialler,
           sourceObserver: sourceObserver(metrics),
         }, peer),
       observer: (peer) => ({
@@ -115,7 +119,11 @@ export async function startNode(config: Config, { signal, apiAddress }: StartOpt
     await peers.load();
     const server = await listenForPeers({
       address: config.listen.peers.address,
+      tls: null,
       accept: (channel) => inbox.accept(channel),
+      acceptReturn: (_channel, node) =>
+        Promise.reject(new MmliteError("refused", `Cannot push to node "${node}" over its own connection`)),
+      join: null,
       signal: ended,
     });
     cleanup.push(() => server.close(), () => inbox.close(), () => peers.close());

@@ -2,7 +2,7 @@
  * The ports of a link: how an attempt gets its slot, its peer and its bookkeeping from this node.
  */
 import { MmliteError } from "../errors.ts";
-import { dialPeer } from "../http/peer_client.ts";
+import type { PeerDialler } from "../http/peer_dialler.ts";
 import type { SessionPorts } from "../link/ports.ts";
 import { formatLsn } from "../lsn.ts";
 import { requirePeer, setPeerIdentity, storeAck } from "../pg/peers.ts";
@@ -21,6 +21,7 @@ interface OutboundOptions {
   /** Where peers can dial this node; null if nowhere. */
   readonly url: () => string | null;
   readonly slots: PeerSlots;
+  readonly dialler: PeerDialler;
   /** Is told what decoding yields. */
   readonly sourceObserver: SourceObserver;
 }
@@ -34,7 +35,8 @@ export function outboundPorts(options: OutboundOptions, peer: string): SessionPo
     connect: async (signal) => {
       const { url } = await requirePeer(query, peer);
       if (url === null) throw new MmliteError("refused", `Cannot dial peer "${peer}": it has no address`);
-      return await dialPeer(new URL(url), { signal });
+      const name = { cluster: self.cluster, node: peer };
+      return await options.dialler.dial(new URL(url), { peer: name, path: "push", signal });
     },
     hello: async () => {
       const slotLsn = await options.slots.ensure(peer);

@@ -2,7 +2,7 @@
  * The two ends of one channel: in memory, or over one HTTP/2 connection on the loopback; and what a test says and
  * hears at one of them.
  */
-import { dialPeer } from "../../src/http/peer_client.ts";
+import { PeerDialler } from "../../src/http/peer_dialler.ts";
 import { listenForPeers } from "../../src/http/peer_server.ts";
 import { MmliteError } from "../../src/errors.ts";
 import type { Channel } from "../../src/wire/channel.ts";
@@ -38,13 +38,18 @@ export async function httpPair(): Promise<ChannelPair> {
   const { signal } = new AbortController();
   const server = await listenForPeers({
     address: { host: "127.0.0.1", port: 0 },
+    tls: null,
     accept: (channel) => {
       accepted.resolve(channel);
       return released.promise;
     },
+    acceptReturn: () => Promise.reject(new Error("no return stream is expected")),
+    join: null,
     signal,
   });
-  const dialling = await dialPeer(new URL(`http://127.0.0.1:${server.address.port}`), { signal });
+  const url = new URL(`http://127.0.0.1:${server.address.port}`);
+  const peer = { cluster: "mmlite", node: "b" };
+  const dialling = await new PeerDialler({ tls: null, self: "a" }).dial(url, { peer, path: "push", signal });
   return {
     dialling,
     accepting: await accepted.promise,
@@ -77,6 +82,7 @@ export function takeEnd(channel: Channel): TestEnd {
 function endOf(remote: string, { incoming, outgoing }: { incoming: Pipe; outgoing: Pipe }): Channel {
   return {
     remote,
+    peer: null,
     incoming: incoming.read(),
     write: async (bytes) => await outgoing.write(bytes),
     end: async () => await outgoing.end(),

@@ -3,12 +3,18 @@
  * that try to crash it.
  */
 import { listenForPeers } from "../../src/http/peer_server.ts";
+import type { Channel } from "../../src/wire/channel.ts";
+
+async function echo(channel: Channel): Promise<void> {
+  for await (const chunk of channel.incoming) await channel.write(chunk);
+}
 
 const server = await listenForPeers({
   address: { host: "127.0.0.1", port: 0 },
+  tls: null,
   signal: new AbortController().signal,
-  accept: async (channel) => {
-    for await (const chunk of channel.incoming) await channel.write(chunk);
-  },
+  accept: echo,
+  acceptReturn: echo,
+  join: null,
 });
 console.log(server.address.port);

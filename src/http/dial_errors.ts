@@ -1,0 +1,89 @@
+/**
+ * Why a peer cannot be dialled, in sentences: what the system, TLS and HTTP/2 say, and what an operator can do.
+ */
+import { MmliteError } from "../errors.ts";
+import { TURNED_AWAY, type TurnedAway } from "./turn_away.ts";
+
+/** The remedy where something else than a peer answers. */
+export const NOT_A_PEER =
+  "Check that the URL is the peer's --listen address, not its control API or another program";
+
+interface Reason {
+  readonly why: string;
+  readonly hint?: string;
+}
+
+const UNKNOWN_AUTHORITY: Reason = {
+  why: "this node's CA did not sign its certificate",
+  hint: "Issue it a certificate from the cluster's CA, or give both nodes the same CA file",
+};
+const NO_TLS: Reason = {
+  why: "it does not speak TLS",
+  hint: "Give its URL as http:// if it runs without TLS on purpose; check that the port is its --listen port",
+};
+
+const REASONS: Readonly<Record<string, Reason>> = {
+  ECONNREFUSED: { why: "nothing listens there (ECONNREFUSED)" },
+  ENOTFOUND: { why: "the host name is unknown (ENOTFOUND)" },
+  EHOSTUNREACH: { why: "there is no route to the host (EHOSTUNREACH)" },
+  ENETUNREACH: { why: "there is no route to its network (ENETUNREACH)" },
+  // Somebody is there and did not like what was said.
+  ECONNRESET: { why: "it closed the connection (ECONNRESET)", hint: NOT_A_PEER },
+  EPIPE: { why: "it closed the connection (EPIPE)", hint: NOT_A_PEER },
+  ERR_HTTP2_ERROR: { why: "it does not speak HTTP/2" },
+  CERT_HAS_EXPIRED: {
+    why: "its certificate has expired",
+    hint: "Issue it a new certificate with `mmlite cert issue`; check both clocks if it is still valid",
+  },
+  CERT_NOT_YET_VALID: {
+    why: "its certificate is not valid yet",
+    hint: "Set the clocks of both hosts right",
+  },
+  INVALID_PURPOSE: {
+    why: "its certificate is not for servers",
+    hint: "Issue it a certificate with `mmlite cert issue`",
+  },
+  DEPTH_ZERO_SELF_SIGNED_CERT: UNKNOWN_AUTHORITY,
+  SELF_SIGNED_CERT_IN_CHAIN: UNKNOWN_AUTHORITY,
+  UNABLE_TO_GET_ISSUER_CERT: UNKNOWN_AUTHORITY,
+  UNABLE_TO_GET_ISSUER_CERT_LOCALLY: UNKNOWN_AUTHORITY,
+  UNABLE_TO_VERIFY_LEAF_SIGNATURE: UNKNOWN_AUTHORITY,
+  CERT_SIGNATURE_FAILURE: UNKNOWN_AUTHORITY,
+  ERR_SSL_WRONG_VERSION_NUMBER: NO_TLS,
+  ERR_SSL_PACKET_LENGTH_TOO_LONG: NO_TLS,
+  ERR_SSL_TLSV1_ALERT_PROTOCOL_VERSION: {
+    why: "it does not speak TLS 1.3",
+    hint: NOT_A_PEER,
+  },
+  ERR_SSL_TLSV1_ALERT_NO_APPLICATION_PROTOCOL: {
+    why: "it does not speak HTTP/2",
+    hint: NOT_A_PEER,
+  },
+};
+
+/** What an error of a socket or a session means. */
+export function dialError(remote: string, cause: NodeJS.ErrnoException): MmliteError {
+  if (cause instanceof MmliteError) return cause;
+  const { why, hint = undefined } = REASONS[cause.code ?? ""] ?? { why: cause.message, hint: NOT_A_PEER };
+  return cannotReach(remote, why, { hint, cause });
+}
+
+/** What the peer said when it turned us away. */
+export function turnedAwayError(remote: string, word: TurnedAway): MmliteError {
+  const [why, hint] = TURNED_AWAY[word];
+  return cannotReach(remote, why, { hint });
+}
+
+/** An `unreachable` error about dialling. */
+export function cannotReach(
+  remote: string,
+  why: string,
+  options: { hint?: string; cause?: unknown } = {},
+): MmliteError {
+  return new MmliteError("unreachable", `Cannot reach the peer at ${remote}: ${why}`, options);
+}
+
+/** The error of a dialler whose caller has stopped. */
+export function dialAborted(remote: string): MmliteError {
+  return new MmliteError("aborted", `Cannot reach the peer at ${remote}: stopped`);
+}

@@ -1,0 +1,182 @@
+/**
+ * The door of the peer port: what a connection has to show, and in which time, before HTTP/2 begins on it.
+ *
+ * Whoever dials is a stranger until then. Strangers hold a socket each and nothing else, a bounded number of them;
+ * when there are too many the oldest goes, so that they cannot keep the peers out.
+ */
+import type { X509Certificate } from "node:crypto";
+import { constants } from "node:crypto";
+import type { Socket } from "node:net";
+import { createServer, type Server, type TLSSocket } from "node:tls";
+import { log } from "../log.ts";
+import type { TlsKeys } from "../pki/tls_keys.ts";
+import type { PeerName } from "../wire/channel.ts";
+import { remoteOf } from "./channel.ts";
+import { readFirstBytes } from "./preface.ts";
+import { proveDialler } from "./trust.ts";
+import { goAway, turnAway, TURNED_AWAY, type TurnedAway } from "./turn_away.ts";
+
+/** Connections at a time: far more than a mesh needs, few enough to bound what is held. */
+export const MAX_CONNECTIONS = 256;
+/** Of these, connections that have not shown who they are. */
+export const MAX_STRANGERS = 128;
+/** A connection has this long to show who it is, milliseconds. */
+export const HANDSHAKE_MS = 10_000;
+/** One line per reason in this time, milliseconds, is a warning: anybody may knock as often as they like. */
+const WARNING_INTERVAL_MS = 60_000;
+
+const logger = log("http");
+
+const SENTENCE =
+  "This is mmlite's peer port, for other mmlite nodes; the control API is elsewhere (see --api)";
+const TLS_SENTENCE = `${SENTENCE}. It takes TLS with a client certificate only (https://)`;
+
+/** A connection that may begin with HTTP/2. */
+export type Guest =
+  | { readonly kind: "peer"; readonly peer: PeerName; readonly chain: readonly X509Certificate[] }
+  /** Cleartext: nobody proves anything. */
+  | { readonly kind: "unproven" }
+  /** Has no certificate, and an invitation is outstanding. */
+  | { readonly kind: "joiner" };
+
+interface DoorOptions {
+  /** Null for cleartext. */
+  readonly tls: TlsKeys | null;
+  /** Nodes without a certificate may ask to join, at the moment. */
+  readonly takesJoiners: () => boolean;
+  /** Begins HTTP/2 on a socket whose bytes have not been read yet. */
+  readonly begin: (socket: Socket, guest: Guest) => void;
+}
+
+/** Takes connections in. */
+export class Door {
+  readonly #options: DoorOptions;
+  readonly #tls: Server | null;
+  readonly #sockets = new Set<Socket>();
+  /** In the order of their coming; by {@link endpointsOf}. */
+  readonly #strangers = new Map<string, Socket>();
+  readonly #warnedAt = new Map<string, number>();
+  readonly #forgetKeys: () => void;
+
+  constructor(options: DoorOptions) {
+    this.#options = options;
+    const { tls } = options;
+    this.#tls = tls === null ? null : this.#tlsServer(tls);
+    this.#forgetKeys = tls?.onChange(() => this.#tls?.setSecureContext(secureContext(tls))) ?? (() => {});
+  }
+
+  /** Deals with a new connection. Never throws. */
+  async take(socket: Socket): Promise<void> {
+    if (this.#sockets.size >= MAX_CONNECTIONS) {
+      this.#warn("too_many", socket, `${MAX_CONNECTIONS} connections are open`);
+      return void socket.destroy();
+    }
+    this.#hold(socket);
+    switch (await readFirstBytes(socket, HANDSHAKE_MS)) {
+      case "tls":
+        return this.#tls === null ? turnAway(socket, SENTENCE) : void this.#tls.emit("connection", socket);
+      case "http2":
+        if (this.#tls !== null) return this.#refuse(socket, "tls_required");
+        this.#recognise(socket);
+        return this.#options.begin(socket, { kind: "unproven" });
+      case "other":
+        return turnAway(socket, this.#tls === null ? SENTENCE : TLS_SENTENCE);
+      case "nothing":
+        return void socket.destroy();
+    }
+  }
+
+  /** Destroys every socket; takes no notice of new keys any more. */
+  close(): void {
+    this.#forgetKeys();
+    for (const socket of this.#sockets) socket.destroy();
+  }
+
+  #hold(socket: Socket): void {
+    const key = endpointsOf(socket);
+    if (this.#strangers.size >= MAX_STRANGERS) {
+      const [oldest] = this.#strangers.values();
+      this.#warn("too_many_strangers", socket, `${MAX_STRANGERS} connections have not shown who they are`);
+      oldest.destroy();
+    }
+    this.#sockets.add(socket);
+    this.#strangers.set(key, socket);
+    const timer = setTimeout(() => this.#strangers.get(key) === socket && socket.destroy(), HANDSHAKE_MS);
+    socket.once("close", () => {
+      clearTimeout(timer);
+      this.#sockets.delete(socket);
+      if (this.#strangers.get(key) === socket) this.#strangers.delete(key);
+    });
+    socket.on("error", () => socket.destroy());
+  }
+
+  /** The connection is a stranger's no longer. */
+  #recognise(socket: Socket): void {
+    this.#strangers.delete(endpointsOf(socket));
+  }
+
+  #tlsServer(tls: TlsKeys): Server {
+    const server = createServer({
+      ...secureContext(tls),
+      requestCert: true,
+      // The dialler is judged below, and told a word about it.
+      rejectUnauthorized: false,
+      ALPNProtocols: ["h2"],
+      handshakeTimeout: HANDSHAKE_MS,
+    });
+    server.on("tlsClientError", (error, socket) => {
+      logger.debug("A TLS handshake failed: {error}", { error: error.message });
+      socket.destroy();
+    });
+    server.on("secureConnection", (socket) => this.#secured(socket, tls));
+    return server;
+  }
+
+  #secured(socket: TLSSocket, tls: TlsKeys): void {
+    const raw = this.#strangers.get(endpointsOf(socket));
+    socket.on("error", () => socket.destroy());
+    socket.once("close", () => raw?.destroy());
+    if (raw === undefined) return void socket.destroy();
+    const { authorities, name } = tls.current;
+    const proof = proveDialler(socket, { authorities, cluster: name.cluster });
+    if (proof.peer !== null) {
+      this.#recognise(socket);
+      return this.#options.begin(socket, { kind: "peer", ...proof });
+    }
+    // Stays a stranger, with the time of one.
+    const joins = proof.why === "certificate_required" && this.#options.takesJoiners();
+    return joins ? this.#options.begin(socket, { kind: "joiner" }) : this.#refuse(socket, proof.why);
+  }
+
+  #refuse(socket: Socket, why: TurnedAway): void {
+    this.#warn(why, socket, TURNED_AWAY[why][0]);
+    goAway(socket, why);
+  }
+
+  #warn(reason: string, socket: Socket, why: string): void {
+    const now = performance.now();
+    const isNews = now - (this.#warnedAt.get(reason) ?? -Infinity) >= WARNING_INTERVAL_MS;
+    if (isNews) this.#warnedAt.set(reason, now);
+    logger[isNews ? "warn" : "debug"]("Turned a connection from {remote} away: {why}", {
+      remote: remoteOf(socket),
+      why,
+    });
+  }
+}
+
+function secureContext(tls: TlsKeys) {
+  const { certificate, key, authorities } = tls.current;
+  return {
+    cert: certificate,
+    key,
+    ca: [...authorities],
+    minVersion: "TLSv1.3" as const,
+    // A resumed connection would show no certificate.
+    secureOptions: constants.SSL_OP_NO_TICKET,
+  };
+}
+
+/** What no two connections have in common. */
+function endpointsOf({ remoteAddress, remotePort, localAddress, localPort }: Socket): string {
+  return `${remoteAddress} ${remotePort} ${localAddress} ${localPort}`;
+}

@@ -1,0 +1,80 @@
+/**
+ * The routes of a node that wants to become a member and has no certificate yet: `GET /mmlite/v1/ca` and
+ * `POST /mmlite/v1/join`. Served over TLS only, and only while an invitation is outstanding.
+ */
+import { Buffer } from "node:buffer";
+import type { IncomingHttpHeaders, ServerHttp2Stream } from "node:http2";
+import { ERROR_POLICY, MmliteError, toMmliteError } from "../errors.ts";
+import { log } from "../log.ts";
+
+/** Where a node reads the cluster's CA certificate, PEM. */
+export const CA_PATH = "/mmlite/v1/ca";
+/** Where a node asks for membership; JSON both ways. */
+export const JOIN_PATH = "/mmlite/v1/join";
+/** Longest body of a request or an answer, bytes. */
+export const MAX_JOIN_BYTES = 0x1_0000;
+
+/** What answers nodes that want to join. */
+export interface JoinRoutes {
+  /** An invitation is outstanding; otherwise nobody without a certificate gets any answer. */
+  isOpen(): boolean;
+  /** The CA's certificate, PEM. */
+  ca(): string;
+  /** Answers a request; what it throws goes to the joiner as kind, message and hint. */
+  join(body: unknown): Promise<unknown>;
+}
+
+const logger = log("http");
+
+/** Answers one request of a stranger. Never throws. */
+export async function serveJoin(
+  stream: ServerHttp2Stream,
+  headers: IncomingHttpHeaders,
+  routes: JoinRoutes,
+): Promise<void> {
+  try {
+    const route = `${headers[":method"]} ${headers[":path"]}`;
+    if (!routes.isOpen()) throw new MmliteError("refused", "Cannot join: no invitation is outstanding");
+    if (route === `GET ${CA_PATH}`) return answer(stream, 200, "application/x-pem-file", routes.ca());
+    if (route !== `POST ${JOIN_PATH}`) throw new MmliteError("not_found", "Cannot answer this: no such path");
+    const result = await routes.join(parseBody(await readBody(stream)));
+    answer(stream, 200, "application/json", JSON.stringify(result));
+  } catch (thrown) {
+    const { kind, message, hint } = toMmliteError(thrown);
+    logger.debug("A request to join failed: {error}", { error: message });
+    const body = kind === "internal"
+      ? { kind, message: "Cannot answer this", hint }
+      : { kind, message, hint };
+    answer(stream, ERROR_POLICY[kind].httpStatus, "application/problem+json", JSON.stringify(body));
+  }
+}
+
+async function readBody(stream: ServerHttp2Stream): Promise<Buffer> {
+  const chunks: Buffer[] = [];
+  let length = 0;
+  for await (const chunk of stream.iterator({ destroyOnReturn: false })) {
+    length += chunk.length;
+    if (length > MAX_JOIN_BYTES) {
+      throw new MmliteError(
+        "invalid_input",
+        `Cannot join: the request is longer than ${MAX_JOIN_BYTES} bytes`,
+      );
+    }
+    chunks.push(chunk);
+  }
+  return Buffer.concat(chunks);
+}
+
+function parseBody(body: Buffer): unknown {
+  try {
+    return JSON.parse(new TextDecoder("utf-8", { fatal: true }).decode(body));
+  } catch {
+    throw new MmliteError("invalid_input", "Cannot join: the request is not JSON");
+  }
+}
+
+function answer(stream: ServerHttp2Stream, status: number, contentType: string, body: string): void {
+  if (stream.destroyed) return;
+  stream.respond({ ":status": status, "content-type": contentType });
+  stream.end(body);
+}

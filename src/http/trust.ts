@@ -1,0 +1,76 @@
+/**
+ * Whom a certificate that was shown proves: a node of this cluster, or nobody, and why.
+ *
+ * TLS has checked the chain already; this looks again with the authorities as they are now, because a connection may
+ * outlive them and the certificate.
+ */
+import type { X509Certificate } from "node:crypto";
+import type { TLSSocket } from "node:tls";
+import { isTrusted } from "../pki/certificate.ts";
+import { peerNameOf } from "../pki/identity.ts";
+import type { PeerName } from "../wire/channel.ts";
+import type { TurnedAway } from "./turn_away.ts";
+
+/** What a connected socket's other end proved. */
+export type Proof =
+  | { readonly peer: PeerName; readonly chain: readonly X509Certificate[] }
+  | { readonly peer: null; readonly why: TurnedAway };
+
+interface Trust {
+  /** PEM, one certificate each. */
+  readonly authorities: readonly string[];
+  readonly cluster: string;
+}
+
+/** A chain of certificates is not followed further than this. */
+const MAX_CHAIN_LENGTH = 8;
+
+const REASONS: Readonly<Record<string, TurnedAway>> = {
+  CERT_HAS_EXPIRED: "certificate_expired",
+  CERT_NOT_YET_VALID: "certificate_not_yet_valid",
+  INVALID_PURPOSE: "bad_certificate",
+};
+
+/** Looks at what the dialling end of a TLS connection showed. */
+export function proveDialler(socket: TLSSocket, { authorities, cluster }: Trust): Proof {
+  const chain = chainOf(socket);
+  if (chain.length === 0) return { peer: null, why: "certificate_required" };
+  const past = outOfDate(chain);
+  if (past !== null) return { peer: null, why: past };
+  if (!socket.authorized) return { peer: null, why: REASONS[errorCode(socket)] ?? "unknown_authority" };
+  if (!isTrusted(chain, authorities)) return { peer: null, why: "unknown_authority" };
+  const peer = peerNameOf(chain[0]);
+  if (peer === null) return { peer: null, why: "bad_certificate" };
+  if (peer.cluster !== cluster) return { peer: null, why: "other_cluster" };
+  return { peer, chain };
+}
+
+/** Whether a chain that was good once still is. */
+export function isStillGood(chain: readonly X509Certificate[], authorities: readonly string[]): boolean {
+  return outOfDate(chain) === null && isTrusted(chain, authorities);
+}
+
+/** The certificate that the other end showed, then its issuers as far as they are known. */
+export function chainOf(socket: TLSSocket): X509Certificate[] {
+  const chain: X509Certificate[] = [];
+  let next = socket.getPeerX509Certificate();
+  while (next !== undefined && chain.length < MAX_CHAIN_LENGTH) {
+    chain.push(next);
+    next = next.issuerCertificate;
+  }
+  return chain;
+}
+
+function outOfDate(
+  chain: readonly X509Certificate[],
+): "certificate_expired" | "certificate_not_yet_valid" | null {
+  const now = Date.now();
+  if (chain.some(({ validTo }) => Date.parse(validTo) < now)) return "certificate_expired";
+  return chain.some(({ validFrom }) => Date.parse(validFrom) > now) ? "certificate_not_yet_valid" : null;
+}
+
+/** Runtimes give the code as text or as an error with one. */
+function errorCode({ authorizationError }: TLSSocket): string {
+  const error = authorizationError as Error & { code?: string } | string | null;
+  return typeof error === "string" ? error : error?.code ?? "";
+}

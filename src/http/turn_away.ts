@@ -1,0 +1,92 @@
+/**
+ * Why a connection to the peer port is turned away: the words that go over the wire, and what the dialler makes of them.
+ *
+ * They say something about what the dialler did or showed, as TLS alerts do, and never anything about this node.
+ */
+import { Buffer } from "node:buffer";
+import type { Socket } from "node:net";
+import { LINGER_MS } from "./session_options.ts";
+
+/** Why a connection is not taken. */
+export type TurnedAway =
+  | "tls_required"
+  | "certificate_required"
+  | "certificate_expired"
+  | "certificate_not_yet_valid"
+  | "unknown_authority"
+  | "bad_certificate"
+  | "other_cluster";
+
+/** What is wrong, in the dialler's words, and what its operator can do. */
+export const TURNED_AWAY: Readonly<Record<TurnedAway, readonly [why: string, hint: string]>> = {
+  tls_required: ["it takes TLS only", "Give its URL as https://"],
+  certificate_required: [
+    "it wants a certificate, and this node showed none",
+    "Issue this node a certificate with `mmlite cert issue`",
+  ],
+  certificate_expired: [
+    "it does not accept this node's certificate: it has expired",
+    "Issue this node a new certificate with `mmlite cert issue`; check both clocks if it is still valid",
+  ],
+  certificate_not_yet_valid: [
+    "it does not accept this node's certificate: it is not valid yet",
+    "Set the clocks of both hosts right",
+  ],
+  unknown_authority: [
+    "it does not accept this node's certificate: its CA did not sign it",
+    "Issue this node a certificate from the cluster's CA, or give both nodes the same CA file",
+  ],
+  bad_certificate: [
+    "it does not accept this node's certificate: that is no certificate of an mmlite node",
+    "Issue this node a certificate with `mmlite cert issue`",
+  ],
+  other_cluster: [
+    "it does not accept this node's certificate: that is for another cluster",
+    "Start both nodes with the same --cluster and certificates for it, or remove the peer",
+  ],
+};
+
+/** HTTP/2's code for a connection that lacks security (RFC 9113, section 7). */
+export const INADEQUATE_SECURITY = 0xc;
+const FRAME_SETTINGS = 4;
+const FRAME_GOAWAY = 7;
+
+/** Whether a GOAWAY's data is one of our words. */
+export function isTurnedAway(word: string): word is TurnedAway {
+  return Object.hasOwn(TURNED_AWAY, word);
+}
+
+/** Ends a connection of somebody who speaks HTTP/2: empty settings, which must come first, and a GOAWAY. */
+export function goAway(socket: Socket, word: TurnedAway): void {
+  const goAway = Buffer.alloc(8 + word.length);
+  goAway.writeUInt32BE(INADEQUATE_SECURITY, 4);
+  goAway.write(word, 8, "latin1");
+  endWith(socket, Buffer.concat([frame(FRAME_SETTINGS, Buffer.alloc(0)), frame(FRAME_GOAWAY, goAway)]));
+}
+
+/** Ends a connection of somebody who speaks something else: a sentence in HTTP/1, which `curl` shows. */
+export function turnAway(socket: Socket, sentence: string): void {
+  const head = [
+    "HTTP/1.1 400 Bad Request",
+    "content-type: text/plain; charset=utf-8",
+    `content-length: ${sentence.length + 1}`,
+    "connection: close",
+  ];
+  endWith(socket, Buffer.from(`${head.join("\r\n")}\r\n\r\n${sentence}\n`));
+}
+
+/** A frame of stream 0 (RFC 9113, section 4.1). */
+function frame(type: number, payload: Buffer): Buffer {
+  const header = Buffer.alloc(9);
+  header.writeUIntBE(payload.length, 0, 3);
+  header[3] = type;
+  return Buffer.concat([header, payload]);
+}
+
+/** Closing with bytes unread makes TCP throw away what was sent last, so they are read for a moment. */
+function endWith(socket: Socket, bytes: Buffer): void {
+  const timer = setTimeout(() => socket.destroy(), LINGER_MS);
+  socket.once("close", () => clearTimeout(timer));
+  socket.resume();
+  socket.end(bytes);
+}
