@@ -146,10 +146,13 @@ Deno.test("with -o json an error is JSON too", () =>
 Deno.test("the version needs no node", () =>
   inWorld(async ({ run }) => {
     const { version } = JSON.parse(await Deno.readTextFile(join(import.meta.dirname!, "../deno.json")));
-    assert.match((await run("version")).stdout, new RegExp(`^mmlite ${version} on (deno|node) \\d`));
+    assert.match(
+      (await run("version")).stdout,
+      new RegExp(`^mmlite ${version} (\\(\\w+(-dirty)?\\) )?on (deno|node) \\d`),
+    );
     assert.equal((await run("--version")).stdout, `mmlite ${version}\n`);
     const about = JSON.parse((await run("version", "-o", "json")).stdout);
-    assert.deepEqual(Object.keys(about), ["name", "version", "commit", "runtime"]);
+    assert.deepEqual(Object.keys(about), ["name", "version", "commit", "runtime", "target"]);
     assert.deepEqual([about.name, about.version], ["mmlite", version]);
   }));
 
