@@ -22,6 +22,9 @@ import { readSecretFile } from "./config/secret.ts";
 import { MmliteError } from "./errors.ts";
 import type { LogFormat, LogLevel } from "./log.ts";
 
+/** How what goes to other nodes is compressed: `auto` as well as both can, and not at all on one machine. */
+export type CompressionSetting = DefaultedSettings["compression"];
+
 /** A peer that the configuration names; the control API may add others. */
 export interface ConfiguredPeer {
   readonly name: string;
@@ -51,6 +54,7 @@ export interface Config {
   readonly state: string;
   /** Cleartext is allowed on a peer port that other machines can reach. */
   readonly insecure: boolean;
+  readonly compression: CompressionSetting;
   readonly log: { readonly level: LogLevel; readonly format: LogFormat };
 }
 

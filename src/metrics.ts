@@ -63,6 +63,9 @@ export interface Metrics {
   removePeer(peer: string): void;
   /** Counts transactions read from a slot: `local` ones go on, `filtered` ones came from elsewhere or change nothing published. */
   countDecoded(kind: "local" | "filtered", transactions?: number): void;
+  /** Counts pgoutput messages sent, as PostgreSQL made them. */
+  countSentMessageBytes(peer: string, bytes: number): void;
+  /** Counts what was put on the stream to a peer: messages in frames, compressed if they are. */
   countSentBytes(peer: string, bytes: number): void;
   countReconnect(peer: string): void;
   /** Counts a transaction of a node that was applied here, and the seconds from its first change to its commit. */
@@ -90,6 +93,7 @@ export function createMetrics(version: string): Metrics {
     setPeer: (peer, gauges) => setPeer(series, { peer, gauges }),
     removePeer: (peer) => removePeer(series, peer),
     countDecoded: (kind, transactions = 1) => series.decodedTransactions.inc({ kind }, transactions),
+    countSentMessageBytes: (peer, bytes) => series.sentMessageBytes.inc({ peer }, bytes),
     countSentBytes: (peer, bytes) => series.sentBytes.inc({ peer }, bytes),
     countReconnect: (peer) => series.reconnects.inc({ peer }),
     observeApplied: (origin, seconds) => {
@@ -129,7 +133,16 @@ function createSeries(registry: Registry) {
     decodedTransactions: counter("mmlite_decoded_transactions_total", "Transactions read from slots", [
       "kind",
     ]),
-    sentBytes: counter("mmlite_sent_bytes_total", "Bytes of pgoutput messages sent to the peer", ["peer"]),
+    sentMessageBytes: counter(
+      "mmlite_sent_message_bytes_total",
+      "Bytes of pgoutput messages sent to the peer, as PostgreSQL made them",
+      ["peer"],
+    ),
+    sentBytes: counter(
+      "mmlite_sent_bytes_total",
+      "Bytes put on the stream to the peer: framed, and compressed if they are",
+      ["peer"],
+    ),
     reconnects: counter("mmlite_reconnects_total", "Attempts to connect to the peer after the first", [
       "peer",
     ]),
@@ -157,6 +170,7 @@ function createSeries(registry: Registry) {
 function setPeer(series: Series, { peer, gauges }: { peer: string; gauges: PeerGauges }): void {
   for (const state of PEER_STATES) series.peerState.set({ peer, state }, state === gauges.state ? 1 : 0);
   // Counters exist from the first look at a peer on: a rate over a series that begins at 1 misses the first step.
+  series.sentMessageBytes.inc({ peer }, 0);
   series.sentBytes.inc({ peer }, 0);
   series.reconnects.inc({ peer }, 0);
   const { lagSeconds, lagBytes, slotRetained, slotSafe, clockSkew } = series;
@@ -182,6 +196,7 @@ function removePeer(series: Series, peer: string): void {
   for (const gauge of [series.lagBytes, series.slotRetained, series.slotSafe, series.clockSkew]) {
     gauge.remove({ peer });
   }
+  series.sentMessageBytes.remove({ peer });
   series.sentBytes.remove({ peer });
   series.reconnects.remove({ peer });
 }

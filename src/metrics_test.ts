@@ -34,6 +34,7 @@ Deno.test("metrics name every series as the interface does", async () => {
   metrics.setPeer("fra", GAUGES);
   metrics.countDecoded("local", 3);
   metrics.countDecoded("filtered");
+  metrics.countSentMessageBytes("fra", 2048);
   metrics.countSentBytes("fra", 512);
   metrics.countReconnect("fra");
   metrics.observeApplied("fra", 0.003);
@@ -53,6 +54,7 @@ Deno.test("metrics name every series as the interface does", async () => {
     'mmlite_clock_skew_seconds{peer="fra"}': -0.002,
     'mmlite_decoded_transactions_total{kind="local"}': 3,
     'mmlite_decoded_transactions_total{kind="filtered"}': 1,
+    'mmlite_sent_message_bytes_total{peer="fra"}': 2048,
     'mmlite_sent_bytes_total{peer="fra"}': 512,
     'mmlite_reconnects_total{peer="fra"}': 1,
     'mmlite_applied_transactions_total{origin="fra"}': 1,
@@ -86,6 +88,7 @@ Deno.test("a removed peer leaves no series, and the others stay", async () => {
   const metrics = createMetrics("1");
   for (const peer of ["fra", "nyc"]) {
     metrics.setPeer(peer, GAUGES);
+    metrics.countSentMessageBytes(peer, 1);
     metrics.countSentBytes(peer, 1);
     metrics.countReconnect(peer);
   }

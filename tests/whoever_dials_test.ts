@@ -6,24 +6,25 @@ import { runSession } from "../src/link/session.ts";
 import { MmliteError } from "../src/errors.ts";
 import { type Lsn, toLsn } from "../src/lsn.ts";
 import type { Channel } from "../src/wire/channel.ts";
+import { type Compression, COMPRESSIONS } from "../src/wire/compression.ts";
 import { type ChannelPair, httpPair, memoryPair } from "./support/channel_pair.ts";
 import { eventually, within } from "./support/poll.ts";
 import { hello, RECEIVER, TestSource } from "./support/session_parts.ts";
 
 /** A link's session that pushes what its source yields. */
-function push(channel: Channel) {
+function push(channel: Channel, compression: Compression | null) {
   const source = new TestSource();
   const stop = new AbortController();
   const running = runSession(
     {
       prepare: () => Promise.resolve(),
       connect: () => Promise.resolve(channel),
-      hello: () => Promise.resolve(hello()),
+      hello: () => Promise.resolve(hello({ compression: compression === null ? [] : [compression] })),
       recognise: () => Promise.resolve(),
       openSource: () => Promise.resolve(source),
       storeAck: () => Promise.resolve(),
     },
-    { started: () => {}, sent: () => {}, acked: () => {}, heartbeat: () => {} },
+    { started: () => {}, sent: () => {}, wrote: () => {}, acked: () => {}, heartbeat: () => {} },
     stop.signal,
   );
   running.catch(() => {});
@@ -31,7 +32,7 @@ function push(channel: Channel) {
 }
 
 /** An inbox with one session, whose sink holds what it is given. */
-function receive(channel: Channel) {
+function receive(channel: Channel, compression: Compression | null) {
   const received: Uint8Array[] = [];
   const opened = Promise.withResolvers<(endLsn: Lsn) => void>();
   const { promise: failed, reject: fail } = Promise.withResolvers<never>();
@@ -43,6 +44,7 @@ function receive(channel: Channel) {
         identity: RECEIVER,
         resumeLsn: toLsn(100n),
         dialsBack: true,
+        compression,
         openSink: (onDurable) => {
           opened.resolve(onDurable);
           return Promise.resolve({
@@ -60,9 +62,13 @@ function receive(channel: Channel) {
 
 const LONG = Buffer.alloc(3_000_000, "x");
 
-async function exchanges(pusher: Channel, receiver: Channel): Promise<void> {
-  const pushing = push(pusher);
-  const receiving = receive(receiver);
+async function exchanges(
+  pusher: Channel,
+  receiver: Channel,
+  compression: Compression | null = null,
+): Promise<void> {
+  const pushing = push(pusher, compression);
+  const receiving = receive(receiver, compression);
   const durable = await receiving.durable;
   pushing.source.put(200n, Buffer.from("begin"), LONG, Buffer.from("commit"));
   await eventually("every message", () => receiving.received.length === 3, { intervalMs: 5 });
@@ -78,8 +84,8 @@ async function exchanges(pusher: Channel, receiver: Channel): Promise<void> {
 }
 
 async function refuses(pusher: Channel, receiver: Channel): Promise<void> {
-  const pushing = push(pusher);
-  const receiving = receive(receiver);
+  const pushing = push(pusher, null);
+  const receiving = receive(receiver, null);
   await receiving.durable;
   receiving.fail(new MmliteError("schema_mismatch", 'Cannot apply insert to "public.t": no such table'));
   await within(
@@ -104,6 +110,13 @@ for (const [where, open] of Object.entries(PAIRS)) {
     await using pair = await open();
     await exchanges(pair.accepting, pair.dialling);
   });
+
+  for (const compression of COMPRESSIONS) {
+    Deno.test(`a pusher reaches a receiver ${where} in ${compression}`, async () => {
+      await using pair = await open();
+      await exchanges(pair.dialling, pair.accepting, compression);
+    });
+  }
 
   Deno.test(`a receiver tells why it ends, whoever dialled, ${where}`, async () => {
     {

@@ -92,7 +92,13 @@ export const PeerStatus = z.object({
   slot: SlotStatus.nullable(),
   inbound: InboundStatus,
   sent_transactions: Count,
-  sent_bytes: ByteAmount,
+  compression: z.enum(["zstd", "gzip"]).nullable().openapi({
+    description: "of what is sent; null for none, and while nothing flows",
+  }),
+  sent_message_bytes: ByteAmount.openapi({ description: "of pgoutput messages, as PostgreSQL sent them" }),
+  sent_bytes: ByteAmount.openapi({
+    description: "put on the stream: messages in frames, compressed if they are; HTTP/2 and TLS come on top",
+  }),
   reconnects: Count,
   last_error: LastError.nullable(),
 }).openapi("PeerStatus");

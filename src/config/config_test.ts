@@ -37,6 +37,7 @@ Deno.test("the least configuration is completed by defaults", async () => {
     tables: { include: ["public.*"], exclude: [] },
     state: "/var/lib/private/mmlite",
     insecure: false,
+    compression: "auto",
     log: { level: "info", format: "text" },
   });
 });

@@ -68,6 +68,8 @@ export const FileSchema = z.strictObject({
   }).optional(),
   state: Text.optional().meta({ description: "directory of what identifies this node on this machine" }),
   insecure: z.boolean().optional().meta({ description: "allow cleartext on a peer port others can reach" }),
+  compression: z.enum(["auto", "off", "zstd", "gzip"]).optional()
+    .meta({ description: "of what goes to other nodes; auto is zstd or gzip, and none on one machine" }),
   log: z.strictObject({
     level: z.enum(LOG_LEVELS).optional(),
     format: z.enum(LOG_FORMATS).optional(),
@@ -91,6 +93,7 @@ export interface DefaultedSettings extends Settings {
   tables: Needs<Group<"tables">, "exclude">;
   state: string;
   insecure: boolean;
+  compression: NonNullable<Settings["compression"]>;
   log: Required<Group<"log">>;
 }
 

@@ -3,6 +3,7 @@
  */
 import type { MmliteError } from "../errors.ts";
 import type { Lsn } from "../lsn.ts";
+import type { Compression } from "../wire/compression.ts";
 import type { Hello, NodeIdentity } from "../wire/frame.ts";
 
 /** Applies one origin's transactions, in order. */
@@ -24,6 +25,8 @@ export interface Admission {
   readonly resumeLsn: Lsn;
   /** Whether this node dials the sender, for the Welcome. */
   readonly dialsBack: boolean;
+  /** How the sender is to compress, for the Welcome; null for not at all. */
+  readonly compression: Compression | null;
   /** Opens the apply session at that position; `onDurable` is called as transactions reach the disk. */
   readonly openSink: (onDurable: (endLsn: Lsn) => void, signal: AbortSignal) => Promise<TransactionSink>;
 }

@@ -7,6 +7,7 @@ import { MmliteError, toMmliteError } from "../errors.ts";
 import type { Lsn } from "../lsn.ts";
 import type { Channel } from "../wire/channel.ts";
 import { encodeFrame } from "../wire/codec.ts";
+import { type ChunkReader, openChunkReader } from "../wire/decompressor.ts";
 import { type Frame, type Hello, PROTOCOL_VERSION } from "../wire/frame.ts";
 import { FrameDecoder, MessageAssembler } from "../wire/frame_decoder.ts";
 import { HANDSHAKE_TIMEOUT_MS } from "../wire/frame_stream.ts";
@@ -92,6 +93,8 @@ interface Receiving extends Session {
 
 async function receiveFrom(context: Receiving): Promise<void> {
   const { channel, admission, signal } = context;
+  const { remote } = channel;
+  const chunks = openChunkReader(context.chunks, { compression: admission.compression, remote });
   const acks = new AckWriter(channel);
   const sink = await admission.openSink((endLsn) => acks.offer(endLsn), signal);
   try {
@@ -101,14 +104,19 @@ async function receiveFrom(context: Receiving): Promise<void> {
       identity: admission.identity,
       resumeLsn: admission.resumeLsn,
       dialsBack: admission.dialsBack,
+      compression: admission.compression,
     }));
-    await Promise.race([pushAll(context, sink), sink.failed]);
+    await Promise.race([pushAll({ ...context, chunks }, sink), sink.failed]);
   } finally {
+    chunks.close();
     await sink.close();
   }
 }
 
-async function pushAll({ chunks, decoder, rest, liveness }: Receiving, sink: TransactionSink): Promise<void> {
+async function pushAll(
+  { chunks, decoder, rest, liveness }: Omit<Receiving, "chunks"> & { chunks: ChunkReader },
+  sink: TransactionSink,
+): Promise<void> {
   const assembler = new MessageAssembler();
   for (const frame of rest) await pushFrame(frame, assembler, sink);
   for (;;) {

@@ -6,6 +6,9 @@ import { eventually, within } from "../../tests/support/poll.ts";
 import { hello, RECEIVER, SENDER, welcome } from "../../tests/support/session_parts.ts";
 import { type ErrorKind, MmliteError } from "../errors.ts";
 import { type Lsn, toLsn } from "../lsn.ts";
+import { encodeFrame } from "../wire/codec.ts";
+import { type Compression, COMPRESSIONS } from "../wire/compression.ts";
+import { openFrameWriter } from "../wire/compressor.ts";
 import type { Hello } from "../wire/frame.ts";
 import { FRAGMENT_BYTES } from "../wire/layout.ts";
 import { Inbox } from "./inbox.ts";
@@ -18,7 +21,7 @@ interface TestSink {
 }
 
 /** An inbox that lets in who gives the sender's own incarnation; `log` is what happens to its node, in order. */
-function startInbox() {
+function startInbox({ compression = null }: { compression?: Compression | null } = {}) {
   const log: string[] = [];
   const sinks: TestSink[] = [];
   const inbox = new Inbox({
@@ -31,6 +34,7 @@ function startInbox() {
         identity: RECEIVER,
         resumeLsn: toLsn(100n),
         dialsBack: true,
+        compression,
         openSink: (durable) => {
           const pushed: string[] = [];
           const { promise: failed, reject: fail } = Promise.withResolvers<never>();
@@ -110,6 +114,38 @@ Deno.test("fragments reach the database as one message", async () => {
   await eventually("the message", () => sink.pushed.length === 1, { intervalMs: 2 });
   assert(sink.pushed[0] === first + second);
 });
+
+for (const compression of COMPRESSIONS) {
+  Deno.test(`what a sender compresses with ${compression} reaches the database as it was`, async () => {
+    await using run = startInbox({ compression });
+    const { sender, over } = run.connect();
+    await sender.say(hello());
+    assert.deepEqual(await sender.hear("welcome"), welcome({ compression }));
+    const [sink] = run.sinks;
+    const writer = openFrameWriter((bytes) => sender.channel.write(bytes), compression);
+    for (const text of ["begin", "commit"]) {
+      await writer.write(encodeFrame({ kind: "data", messages: [Buffer.from(text)] }));
+      await eventually(`the ${text}`, () => sink.pushed.at(-1) === text, { intervalMs: 2 });
+    }
+    writer.close();
+    await sender.channel.end();
+    await within("the session to end", 5_000, over);
+    assert.deepEqual(run.log, ["fra streaming", "open 1", "close 1", "fra disconnected"]);
+  });
+
+  Deno.test(`a sender that does not compress with ${compression} as it said is refused`, async () => {
+    await using run = startInbox({ compression });
+    const { sender, over } = await run.stream();
+    await sender.say({ kind: "data", messages: [Buffer.from("begin")] });
+    await isRefused(
+      sender,
+      "protocol",
+      new RegExp(`^Peer refused: Cannot decompress what .* in ${compression}`),
+    );
+    await within("the session to end", 5_000, over);
+    assert.deepEqual(run.log, ["fra streaming", "open 1", "close 1", "fra failed protocol"]);
+  });
+}
 
 Deno.test("who does not begin with a hello is refused", async () => {
   await using run = startInbox();

@@ -4,6 +4,7 @@
 import type { Lsn } from "../lsn.ts";
 import type { Source, SourceBatch } from "../pgoutput/source.ts";
 import type { Channel } from "../wire/channel.ts";
+import type { Compression } from "../wire/compression.ts";
 import type { Hello, NodeIdentity } from "../wire/frame.ts";
 
 /** The rest of the node, as one attempt of a link sees it. */
@@ -12,8 +13,8 @@ export interface SessionPorts {
   readonly prepare: () => Promise<void>;
   /** A channel to the peer; may take as long as the peer is away. */
   readonly connect: (signal: AbortSignal) => Promise<Channel>;
-  /** Our first frame, with the positions as they are now. */
-  readonly hello: () => Promise<Hello>;
+  /** Our first frame to the node at `remote`, with the positions as they are now. */
+  readonly hello: (remote: string) => Promise<Hello>;
   /** Compares who answered with who was met before; throws `fenced`. */
   readonly recognise: (identity: NodeIdentity) => Promise<void>;
   readonly openSource: (startLsn: Lsn, signal: AbortSignal) => Promise<Source>;
@@ -24,8 +25,11 @@ export interface SessionPorts {
 /** How far a session is, for status and metrics. */
 export interface SessionObserver {
   /** The handshake is done and the stream begins after `resumeLsn`; `walLsn` is where the WAL ended then. */
-  readonly started: (positions: { resumeLsn: Lsn; walLsn: Lsn }) => void;
+  readonly started: (begin: { resumeLsn: Lsn; walLsn: Lsn; compression: Compression | null }) => void;
+  /** A batch of messages was sent, `bytes` of pgoutput. */
   readonly sent: (batch: SourceBatch, bytes: number) => void;
+  /** So many bytes were put on the channel: frames, compressed if they are. */
+  readonly wrote: (bytes: number) => void;
   readonly acked: (endLsn: Lsn) => void;
   /** The receiver's clock when it sent a heartbeat, microseconds since 1970-01-01 UTC. */
   readonly heartbeat: (sentAt: bigint) => void;

@@ -9,6 +9,7 @@ import { formatLsn, type Lsn } from "../lsn.ts";
 import type { Source } from "../pgoutput/source.ts";
 import type { Channel } from "../wire/channel.ts";
 import { encodeFrame } from "../wire/codec.ts";
+import { type FrameWriter, openFrameWriter } from "../wire/compressor.ts";
 import { type Frame, type Hello, PROTOCOL_VERSION, type Welcome } from "../wire/frame.ts";
 import { BATCH_BYTES, FrameBatch } from "../wire/frame_batch.ts";
 import { expectFrame, readFrames, refusalError } from "../wire/frame_stream.ts";
@@ -24,38 +25,61 @@ export async function runSession(
 ): Promise<void> {
   await ports.prepare();
   const channel = await ports.connect(signal);
-  const liveness = keepAlive(channel);
   const breakOff = () => channel.destroy();
   signal.addEventListener("abort", breakOff, { once: true });
   try {
     const frames = readFrames(channel);
     // Not before there is a channel: what it says of positions would be old by then.
-    const hello = await ports.hello();
+    const hello = await ports.hello(channel.remote);
     await channel.write(encodeFrame(hello));
     const welcome = await expectFrame(frames, "welcome", { signal });
     requireProtocol(welcome, channel);
-    requireSamePast(hello, welcome);
-    await ports.recognise(welcome.identity);
-    observer.started({ resumeLsn: welcome.resumeLsn, walLsn: hello.walLsn });
-    await stream({ ports, observer, channel, frames, liveness, sentLsn: welcome.resumeLsn, signal });
+    requireOffered(hello, welcome, channel);
+    await begin({ ports, observer, channel, frames, hello, welcome, signal });
   } catch (thrown) {
     if (!signal.aborted) throw thrown;
   } finally {
     signal.removeEventListener("abort", breakOff);
-    liveness.stop();
     channel.destroy();
   }
 }
 
-interface Stream {
+interface Begun {
   readonly ports: SessionPorts;
   readonly observer: SessionObserver;
   readonly channel: Channel;
   readonly frames: AsyncGenerator<Frame>;
+  readonly hello: Hello;
+  readonly welcome: Welcome;
+  readonly signal: AbortSignal;
+}
+
+/** What follows the handshake; nothing is written between the Hello and this, as it may have to be compressed. */
+async function begin({ hello, welcome, ...context }: Begun): Promise<void> {
+  const { ports, observer, channel } = context;
+  const { resumeLsn, compression } = welcome;
+  const send = (bytes: Uint8Array) => {
+    observer.wrote(bytes.length);
+    return channel.write(bytes);
+  };
+  const writer = openFrameWriter(send, compression);
+  const liveness = keepAlive(channel, writer);
+  try {
+    requireSamePast(hello, welcome);
+    await ports.recognise(welcome.identity);
+    observer.started({ resumeLsn, walLsn: hello.walLsn, compression });
+    await stream({ ...context, writer, liveness, sentLsn: resumeLsn });
+  } finally {
+    liveness.stop();
+    writer.close();
+  }
+}
+
+interface Stream extends Omit<Begun, "hello" | "welcome"> {
+  readonly writer: FrameWriter;
   readonly liveness: Liveness;
   /** End of the last transaction written to the channel; an ack beyond it is a lie. */
   sentLsn: Lsn;
-  readonly signal: AbortSignal;
 }
 
 /** The first of pump, acks and ack storage to fail ends all three. */
@@ -81,7 +105,7 @@ async function stream(session: Stream): Promise<void> {
 }
 
 async function pump(session: Stream, source: Source): Promise<void> {
-  const { channel, observer } = session;
+  const { writer, observer } = session;
   const batch = new FrameBatch();
   for await (const outgoing of source.batches()) {
     let bytes = 0;
@@ -89,15 +113,15 @@ async function pump(session: Stream, source: Source): Promise<void> {
     for (const message of outgoing.messages) {
       bytes += message.length;
       batch.add(message);
-      if (batch.byteLength >= BATCH_BYTES) await writeAll(channel, batch);
+      if (batch.byteLength >= BATCH_BYTES) await writeAll(writer, batch);
     }
-    await writeAll(channel, batch);
+    await writeAll(writer, batch);
     observer.sent(outgoing, bytes);
   }
 }
 
-async function writeAll(channel: Channel, batch: FrameBatch): Promise<void> {
-  for (const bytes of batch.drain()) await channel.write(bytes);
+async function writeAll(writer: FrameWriter, batch: FrameBatch): Promise<void> {
+  for (const frame of batch.drain()) await writer.write(frame);
 }
 
 async function readAcks(session: Stream, acks: AckKeeper): Promise<void> {
@@ -138,6 +162,14 @@ function requireProtocol(welcome: Welcome, channel: Channel): void {
     "refused",
     `Cannot begin with ${channel.remote}: it speaks protocol ${welcome.protocol}, this node ${PROTOCOL_VERSION}`,
     { hint: "Run the same version of mmlite on both nodes" },
+  );
+}
+
+function requireOffered(hello: Hello, { compression }: Welcome, channel: Channel): void {
+  if (compression === null || hello.compression.includes(compression)) return;
+  throw new MmliteError(
+    "protocol",
+    `Cannot begin with ${channel.remote}: it wants ${compression}, which was not offered`,
   );
 }
 

@@ -7,7 +7,10 @@ import { hello, SENDER, TestSource, welcome } from "../../tests/support/session_
 import { type ErrorKind, MmliteError } from "../errors.ts";
 import { toLsn } from "../lsn.ts";
 import type { Channel } from "../wire/channel.ts";
+import { COMPRESSIONS } from "../wire/compression.ts";
+import { openChunkReader } from "../wire/decompressor.ts";
 import type { Frame, Hello } from "../wire/frame.ts";
+import { FrameDecoder } from "../wire/frame_decoder.ts";
 import { FRAGMENT_BYTES } from "../wire/layout.ts";
 import type { SessionPorts } from "./ports.ts";
 import { runSession } from "./session.ts";
@@ -22,6 +25,7 @@ function startSession({ parts = {}, ...ports }:
   const source = new TestSource();
   const stop = new AbortController();
   const log: string[] = [];
+  const written: number[] = [];
   const running = runSession(
     {
       prepare: () => Promise.resolve(),
@@ -41,13 +45,14 @@ function startSession({ parts = {}, ...ports }:
     {
       started: ({ resumeLsn, walLsn }) => void log.push(`started ${resumeLsn} ${walLsn}`),
       sent: ({ endLsn }, bytes) => void log.push(`sent ${endLsn} ${bytes}`),
+      wrote: (bytes) => void written.push(bytes),
       acked: (endLsn) => void log.push(`acked ${endLsn}`),
       heartbeat: (sentAt) => void log.push(`heartbeat ${sentAt}`),
     },
     stop.signal,
   );
   running.catch(() => {});
-  return { peer: takeEnd(pair.accepting), source, log, running, stop: () => stop.abort() };
+  return { peer: takeEnd(pair.accepting), source, log, written, running, stop: () => stop.abort() };
 }
 
 type Run = ReturnType<typeof startSession>;
@@ -84,6 +89,7 @@ Deno.test("what the slot yields goes out verbatim, from where the receiver stand
   assert.deepEqual(data.messages.map((message) => Buffer.from(message)), messages);
   await eventually("the batch to be counted", () => run.log.includes("sent 200 11"), { intervalMs: 2 });
   assert.deepEqual(run.log, ["started 120 500", "open 120", "sent 200 11"]);
+  assert.deepEqual(run.written, [5 + 4 + 5 + 4 + 6]);
   run.stop();
   await run.running;
 });
@@ -121,6 +127,39 @@ Deno.test("positions that cannot be read break the session, and its channel", as
   const run = startSession({ hello: () => Promise.reject(new MmliteError("transient", "Cannot ask")) });
   await breaks(run, "transient", /Cannot ask/);
   await assert.rejects(run.peer.hear("hello"), { kind: "unreachable" });
+});
+
+for (const compression of COMPRESSIONS) {
+  Deno.test(`what goes out after the hello is compressed with ${compression} where the welcome says so`, async () => {
+    const run = startSession({ parts: { compression: ["lz9", "zstd", "gzip"] } });
+    const chunks = run.peer.channel.incoming[Symbol.asyncIterator]();
+    const { value: first } = await chunks.next();
+    assert.equal(new FrameDecoder().push(first)[0].kind, "hello");
+    await run.peer.say(welcome({ compression }));
+    const reader = openChunkReader(chunks, { compression, remote: "sender" });
+    const decoder = new FrameDecoder();
+    for (const endLsn of [200n, 300n]) {
+      run.source.put(endLsn, Buffer.alloc(1_000, "x"));
+      const { value } = await within("a frame", 5_000, reader.next());
+      const [frame, ...rest] = decoder.push(value!);
+      assert(frame.kind === "data" && rest.length === 0);
+      assert.deepEqual(Buffer.from(frame.messages[0]), Buffer.alloc(1_000, "x"));
+    }
+    await eventually("both to be counted", () => run.log.includes("sent 300 1000"), { intervalMs: 2 });
+    assert(run.written.reduce((sum, bytes) => sum + bytes, 0) < 200, `${run.written}`);
+    reader.close();
+    run.stop();
+    await run.running;
+  });
+}
+
+Deno.test("nothing goes out between the hello and the welcome, nor after one that wants what was not offered", async () => {
+  const run = startSession({ parts: { compression: ["zstd"] } });
+  const chunks = run.peer.channel.incoming[Symbol.asyncIterator]();
+  await chunks.next();
+  await run.peer.say(welcome({ compression: "gzip" }));
+  await breaks(run, "protocol", /it wants gzip, which was not offered/);
+  await assert.rejects(chunks.next(), { kind: "unreachable" });
 });
 
 Deno.test("a message too long for one frame goes out in fragments", async () => {

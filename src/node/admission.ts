@@ -2,6 +2,7 @@
  * The door of the inbox: who may apply here, from which position, in which epoch.
  */
 import { type ApplyObserver, openApplier } from "../apply/applier.ts";
+import type { CompressionSetting } from "../config.ts";
 import { MmliteError } from "../errors.ts";
 import { parsePeerUrl } from "../http/peer_url.ts";
 import type { Admission } from "../inbox/ports.ts";
@@ -9,7 +10,9 @@ import { formatLsn } from "../lsn.ts";
 import { type PeerRow, readPeer, setPeerIdentity } from "../pg/peers.ts";
 import { ensureOrigin, nextEpoch, originName, readProgressOf, startProgress } from "../pg/progress.ts";
 import type { Query } from "../pg/query.ts";
+import { chooseCompression } from "../wire/compression.ts";
 import type { Hello, NodeIdentity } from "../wire/frame.ts";
+import { allowedCompressions } from "./compression.ts";
 import type { Database } from "./database.ts";
 import { requireKnown } from "./recognition.ts";
 
@@ -21,6 +24,7 @@ interface AdmissionOptions {
   readonly register: (name: string, url: string | null) => Promise<void>;
   /** Whether this node's link to a peer dials it. */
   readonly dials: (peer: string) => boolean;
+  readonly compression: CompressionSetting;
   readonly observer: (sender: string) => ApplyObserver;
 }
 
@@ -45,6 +49,7 @@ export async function admit(options: AdmissionOptions, hello: Hello): Promise<Ad
     identity: self,
     resumeLsn: lsn,
     dialsBack: options.dials(sender),
+    compression: chooseCompression(hello.compression, allowedCompressions(options.compression)),
     openSink: (onDurable, signal) =>
       openApplier({
         target: database.target,

@@ -85,7 +85,7 @@ async function putPeer(
 
 /** What a dry run shows of a peer that is not there yet. */
 function imagined(name: string, url: string | null): PeerStatus {
-  const observer = { sent: unused, reconnected: unused };
+  const observer = { sent: unused, wrote: unused, reconnected: unused };
   return peerStatus(new Peer(name, url, { ports: unused, observer }), null);
 }
 

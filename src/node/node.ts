@@ -94,11 +94,13 @@ export async function startNode(config: Config, { signal, apiAddress }: StartOpt
           self,
           url: () => url,
           slots,
+          compression: config.compression,
           dialler,
           sourceObserver: sourceObserver(metrics),
         }, peer),
       observer: (peer) => ({
-        sent: (bytes) => metrics.countSentBytes(peer, bytes),
+        sent: (bytes) => metrics.countSentMessageBytes(peer, bytes),
+        wrote: (bytes) => metrics.countSentBytes(peer, bytes),
         reconnected: () => metrics.countReconnect(peer),
       }),
       dropInbound: (peer) => inbox.drop(peer),
@@ -109,6 +111,7 @@ export async function startNode(config: Config, { signal, apiAddress }: StartOpt
       self,
       register: (name: string, url: string | null) => peers.register(name, url),
       dials: (peer: string) => peers.find(peer)?.url !== null,
+      compression: config.compression,
       observer: (sender: string) => applyObserver({ peer: peers.find(sender), sender, metrics, conflicts }),
     };
     const inbox: Inbox = new Inbox({

@@ -1,6 +1,7 @@
 /**
  * The ports of a link: how an attempt gets its slot, its peer and its bookkeeping from this node.
  */
+import type { CompressionSetting } from "../config.ts";
 import { MmliteError } from "../errors.ts";
 import type { PeerDialler } from "../http/peer_dialler.ts";
 import type { SessionPorts } from "../link/ports.ts";
@@ -11,6 +12,7 @@ import { readWalLsn } from "../pg/server.ts";
 import { requireSlot, slotName } from "../pg/slots.ts";
 import { openSource, type SourceObserver } from "../source/source.ts";
 import { type NodeIdentity, PROTOCOL_VERSION } from "../wire/frame.ts";
+import { offeredCompressions } from "./compression.ts";
 import type { Database } from "./database.ts";
 import type { PeerSlots } from "./peer_slots.ts";
 import { requireKnown } from "./recognition.ts";
@@ -21,6 +23,7 @@ interface OutboundOptions {
   /** Where peers can dial this node; null if nowhere. */
   readonly url: () => string | null;
   readonly slots: PeerSlots;
+  readonly compression: CompressionSetting;
   readonly dialler: PeerDialler;
   /** Is told what decoding yields. */
   readonly sourceObserver: SourceObserver;
@@ -38,7 +41,7 @@ export function outboundPorts(options: OutboundOptions, peer: string): SessionPo
       const name = { cluster: self.cluster, node: peer };
       return await options.dialler.dial(new URL(url), { peer: name, path: "push", signal });
     },
-    hello: async () => {
+    hello: async (remote) => {
       const slotLsn = await options.slots.ensure(peer);
       const { ackedLsn } = await requirePeer(query, peer);
       return {
@@ -50,6 +53,7 @@ export function outboundPorts(options: OutboundOptions, peer: string): SessionPo
         slotLsn,
         ackedLsn,
         walLsn: await readWalLsn(query),
+        compression: offeredCompressions(options.compression, remote),
       };
     },
     recognise: async (identity) => {

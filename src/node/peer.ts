@@ -9,6 +9,7 @@ import { runSession } from "../link/session.ts";
 import type { Lsn } from "../lsn.ts";
 import type { SourceBatch } from "../pgoutput/source.ts";
 import { decodeCommit, MESSAGE_TYPE, messageType } from "../pgoutput/peek.ts";
+import type { Compression } from "../wire/compression.ts";
 import { ageSeconds, unixMs } from "./clock.ts";
 
 /** Least time between two samples of the un-acked, milliseconds; bounds their number with a slow peer. */
@@ -26,7 +27,10 @@ interface Sample {
 
 /** Is told what metrics count. */
 export interface PeerObserver {
+  /** So many bytes of pgoutput messages. */
   sent(bytes: number): void;
+  /** So many bytes on the channel. */
+  wrote(bytes: number): void;
   /** An attempt after the first begins. */
   reconnected(): void;
 }
@@ -38,7 +42,12 @@ export class OutboundProgress implements SessionObserver {
   sentLsn: Lsn | null = null;
   ackedLsn: Lsn | null = null;
   sentTransactions = 0;
+  /** Bytes of pgoutput messages. */
+  sentMessageBytes = 0;
+  /** Bytes on the channel: framed, and compressed if the session does. */
   sentBytes = 0;
+  /** How the last session compresses. */
+  compression: Compression | null = null;
   /** Attempts of the link since the process started. */
   attempts = 0;
   /** The peer's clock minus ours at the last heartbeat, less the time it travelled, seconds; null before one. */
@@ -60,7 +69,9 @@ export class OutboundProgress implements SessionObserver {
     return oldest === undefined ? 0 : Math.max(0, (Date.now() - oldest.committedAt) / 1000);
   }
 
-  started({ resumeLsn, walLsn }: { resumeLsn: Lsn; walLsn: Lsn }): void {
+  started(begin: { resumeLsn: Lsn; walLsn: Lsn; compression: Compression | null }): void {
+    const { resumeLsn, walLsn, compression } = begin;
+    this.compression = compression;
     this.sentLsn = resumeLsn;
     this.#resumeLsn = resumeLsn;
     this.#samples = [];
@@ -69,7 +80,7 @@ export class OutboundProgress implements SessionObserver {
   }
 
   sent(batch: SourceBatch, bytes: number): void {
-    this.sentBytes += bytes;
+    this.sentMessageBytes += bytes;
     this.#observer.sent(bytes);
     for (const message of batch.messages) {
       if (messageType(message) === MESSAGE_TYPE.commit) this.#committed(message);
@@ -79,6 +90,11 @@ export class OutboundProgress implements SessionObserver {
       this.#catchupLsn = null;
       this.report.entered("streaming");
     }
+  }
+
+  wrote(bytes: number): void {
+    this.sentBytes += bytes;
+    this.#observer.wrote(bytes);
   }
 
   acked(endLsn: Lsn): void {

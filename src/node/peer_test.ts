@@ -27,12 +27,16 @@ function batch(...commits: { endLsn: bigint; secondsAgo: number }[]): SourceBatc
 function startProgress(resumeLsn: bigint, walLsn: bigint) {
   const reported: string[] = [];
   const bytes: number[] = [];
-  const progress = new OutboundProgress({ sent: (count) => void bytes.push(count), reconnected: () => {} });
+  const progress = new OutboundProgress({
+    sent: (count) => void bytes.push(count),
+    wrote: (count) => void bytes.push(-count),
+    reconnected: () => {},
+  });
   progress.report = {
     entered: (state) => void reported.push(state),
     progressed: () => void reported.push("progressed"),
   };
-  progress.started({ resumeLsn: toLsn(resumeLsn), walLsn: toLsn(walLsn) });
+  progress.started({ resumeLsn: toLsn(resumeLsn), walLsn: toLsn(walLsn), compression: null });
   return { progress, reported, bytes };
 }
 
@@ -67,11 +71,14 @@ Deno.test("sent transactions and bytes are counted across sessions", () => {
   const { progress, bytes } = startProgress(10n, 10n);
   progress.sent(batch({ endLsn: 20n, secondsAgo: 0 }, { endLsn: 30n, secondsAgo: 0 }), 500);
   assert.equal(progress.sentLsn, 30n);
-  progress.started({ resumeLsn: toLsn(20n), walLsn: toLsn(30n) });
+  progress.wrote(100);
+  progress.started({ resumeLsn: toLsn(20n), walLsn: toLsn(30n), compression: "zstd" });
   assert.equal(progress.sentLsn, 20n);
   progress.sent(batch({ endLsn: 30n, secondsAgo: 0 }), 250);
-  assert.deepEqual([progress.sentTransactions, progress.sentBytes], [3, 750]);
-  assert.deepEqual(bytes, [500, 250]);
+  progress.wrote(50);
+  const { sentTransactions, sentMessageBytes, sentBytes, compression } = progress;
+  assert.deepEqual([sentTransactions, sentMessageBytes, sentBytes, compression], [3, 750, 150, "zstd"]);
+  assert.deepEqual(bytes, [500, -100, 250, -50]);
 });
 
 Deno.test("outbound lag is the age of the oldest transaction that is not acked", () => {
@@ -98,7 +105,7 @@ Deno.test("outbound lag counts what was sent at once with a transaction that is 
 Deno.test("outbound lag begins anew with each session", () => {
   const { progress } = startProgress(10n, 10n);
   progress.sent(batch({ endLsn: 20n, secondsAgo: 60 }), 1);
-  progress.started({ resumeLsn: toLsn(10n), walLsn: toLsn(20n) });
+  progress.started({ resumeLsn: toLsn(10n), walLsn: toLsn(20n), compression: null });
   assert.equal(progress.lagSeconds, 0);
 });
 

@@ -60,6 +60,8 @@ export function peerStatus(peer: Peer, positions: Positions | null): PeerStatus 
     slot: slot === null ? null : slotStatus(slot),
     inbound: inboundStatus(peer, positions?.progress.get(peer.name)),
     sent_transactions: outbound.sentTransactions,
+    compression: FLOWING.has(link.state.name) ? outbound.compression : null,
+    sent_message_bytes: String(outbound.sentMessageBytes),
     sent_bytes: String(outbound.sentBytes),
     reconnects: Math.max(0, outbound.attempts - 1),
     last_error: lastError(link.lastError),

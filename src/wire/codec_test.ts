@@ -5,6 +5,7 @@ import fc from "fast-check";
 import { MmliteError } from "../errors.ts";
 import { toLsn } from "../lsn.ts";
 import { encodeFrame } from "./codec.ts";
+import { COMPRESSIONS } from "./compression.ts";
 import type { Frame, Hello, NodeIdentity } from "./frame.ts";
 import { BATCH_BYTES, FrameBatch } from "./frame_batch.ts";
 import { FrameDecoder, MessageAssembler } from "./frame_decoder.ts";
@@ -41,6 +42,7 @@ const frame: fc.Arbitrary<Frame> = fc.oneof(
     slotLsn: lsn,
     ackedLsn: fc.option(lsn),
     walLsn: lsn,
+    compression: fc.array(fc.string({ maxLength: 32 }), { maxLength: 4 }),
   }),
   record({
     kind: fc.constant("welcome" as const),
@@ -48,6 +50,7 @@ const frame: fc.Arbitrary<Frame> = fc.oneof(
     identity,
     resumeLsn: lsn,
     dialsBack: fc.boolean(),
+    compression: fc.option(fc.constantFrom(...COMPRESSIONS)),
   }),
   record({
     kind: fc.constant("refusal" as const),
@@ -131,6 +134,7 @@ const HELLO: Hello = {
   slotLsn: toLsn(0x16B374D848n),
   ackedLsn: null,
   walLsn: toLsn(0x16B374D900n),
+  compression: ["zstd", "gzip"],
 };
 
 Deno.test("frames survive encoding and decoding, coalesced and chopped anywhere (PROTOCOL 4)", () => {

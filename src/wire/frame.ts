@@ -2,6 +2,7 @@
  * The frames that two nodes exchange, as values. Bytes: `docs/PROTOCOL.md`.
  */
 import type { Lsn } from "../lsn.ts";
+import type { Compression } from "./compression.ts";
 
 /** Version of the frames and of the handshake; both ends must speak the same. */
 export const PROTOCOL_VERSION = 1;
@@ -37,6 +38,8 @@ export interface Hello {
   readonly ackedLsn: Lsn | null;
   /** How far the pusher's WAL is flushed: a receiver beyond it has seen a future that is gone. */
   readonly walLsn: Lsn;
+  /** Names of the algorithms that the pusher could compress what it sends with, best first. */
+  readonly compression: readonly string[];
 }
 
 /** The receiver's answer when it takes the stream. */
@@ -48,6 +51,8 @@ export interface Welcome {
   readonly resumeLsn: Lsn;
   /** Whether the receiver's own link to the pusher dials it; if not, the pusher opens a return stream for it. */
   readonly dialsBack: boolean;
+  /** How the pusher compresses everything that it sends after its Hello; null if not at all. */
+  readonly compression: Compression | null;
 }
 
 /** Either side's last frame when it cannot go on: the error that the other side's operator sees. */

@@ -7,6 +7,7 @@ import { Buffer } from "node:buffer";
 import { z } from "zod";
 import { MmliteError } from "../errors.ts";
 import { formatLsn, type Lsn, parseLsn } from "../lsn.ts";
+import { COMPRESSIONS } from "./compression.ts";
 import { type Hello, type NodeIdentity, PROTOCOL_VERSION, type Refusal, type Welcome } from "./frame.ts";
 import { MAX_HANDSHAKE_BYTES } from "./layout.ts";
 
@@ -46,6 +47,7 @@ const hello = z.object({
   slot_lsn: lsn,
   acked_lsn: lsn.nullable(),
   wal_lsn: lsn,
+  compression: z.array(z.string().max(32)).max(32).default([]),
 }).transform((hello): Hello => ({
   kind: "hello",
   protocol: hello.protocol,
@@ -55,6 +57,7 @@ const hello = z.object({
   slotLsn: hello.slot_lsn,
   ackedLsn: hello.acked_lsn,
   walLsn: hello.wal_lsn,
+  compression: hello.compression,
 }));
 
 const welcome = z.object({
@@ -62,12 +65,14 @@ const welcome = z.object({
   identity,
   resume_lsn: lsn,
   dials_back: z.boolean().default(true),
+  compression: z.enum(COMPRESSIONS).nullable().default(null),
 }).transform((welcome): Welcome => ({
   kind: "welcome",
   protocol: welcome.protocol,
   identity: welcome.identity,
   resumeLsn: welcome.resume_lsn,
   dialsBack: welcome.dials_back,
+  compression: welcome.compression,
 }));
 
 const refusal = z.object({
@@ -104,6 +109,7 @@ function toJson(frame: HandshakeFrame): unknown {
         slot_lsn: formatLsn(frame.slotLsn),
         acked_lsn: formatNullable(frame.ackedLsn),
         wal_lsn: formatLsn(frame.walLsn),
+        compression: frame.compression,
       };
     case "welcome":
       return {
@@ -111,6 +117,7 @@ function toJson(frame: HandshakeFrame): unknown {
         identity: identityToJson(frame.identity),
         resume_lsn: formatLsn(frame.resumeLsn),
         dials_back: frame.dialsBack,
+        compression: frame.compression,
       };
     case "refusal":
       return {

@@ -4,13 +4,15 @@
 import { MmliteError } from "../errors.ts";
 import type { Channel } from "./channel.ts";
 import { encodeFrame } from "./codec.ts";
+import type { FrameWriter } from "./compressor.ts";
 
 /** Each side sends a heartbeat this often, milliseconds. */
-export const HEARTBEAT_INTERVAL_MS = 10_000;
-/** A side that waits for the other and has heard nothing for this long breaks off: three heartbeats missed. */
-export const SILENCE_LIMIT_MS = 30_000;
-/** How often silence is looked at, milliseconds. */
-const WATCH_INTERVAL_MS = 5_000;
+export const HEARTBEAT_INTERVAL_MS = 8_000;
+/**
+ * A side that waits for the other and has heard nothing for this long breaks off, milliseconds: three heartbeats
+ * missed, one of them by a second, and noticed well within 30 s of the other's last sign of life.
+ */
+export const SILENCE_LIMIT_MS = 25_000;
 
 /** The running heartbeat of one end of a channel. */
 export interface Liveness {
@@ -21,8 +23,8 @@ export interface Liveness {
   stop(): void;
 }
 
-/** Starts sending heartbeats on a channel and destroys it when the other end falls silent. */
-export function keepAlive(channel: Channel): Liveness {
+/** Starts sending heartbeats through `writer` and destroys the channel when the other end falls silent. */
+export function keepAlive(channel: Channel, writer: Pick<FrameWriter, "write"> = channel): Liveness {
   let heardAt = performance.now();
   let isListening = true;
   let sending = false;
@@ -30,15 +32,17 @@ export function keepAlive(channel: Channel): Liveness {
     if (sending) return;
     sending = true;
     try {
-      await channel.write(encodeFrame({ kind: "heartbeat", sentAt: BigInt(Date.now()) * 1000n }));
+      await writer.write(encodeFrame({ kind: "heartbeat", sentAt: BigInt(Date.now()) * 1000n }));
     } catch {
       // The reader of the channel meets the same broken stream and reports it.
     } finally {
       sending = false;
     }
   };
+  let watchTimer: ReturnType<typeof setTimeout>;
   const watch = () => {
-    if (!isListening || performance.now() - heardAt < SILENCE_LIMIT_MS) return;
+    const left = isListening ? heardAt + SILENCE_LIMIT_MS - performance.now() : SILENCE_LIMIT_MS;
+    if (left > 0) return void (watchTimer = setTimeout(watch, left));
     channel.destroy(
       new MmliteError(
         "unreachable",
@@ -48,7 +52,7 @@ export function keepAlive(channel: Channel): Liveness {
     );
   };
   const beatTimer = setInterval(() => void beat(), HEARTBEAT_INTERVAL_MS);
-  const watchTimer = setInterval(watch, WATCH_INTERVAL_MS);
+  watch();
   return {
     heard: () => void (heardAt = performance.now()),
     listening: (on) => {
@@ -57,7 +61,7 @@ export function keepAlive(channel: Channel): Liveness {
     },
     stop: () => {
       clearInterval(beatTimer);
-      clearInterval(watchTimer);
+      clearTimeout(watchTimer);
     },
   };
 }

@@ -34,6 +34,7 @@ export function hello(parts: Partial<Hello> = {}): Hello {
     slotLsn: toLsn(50n),
     ackedLsn: toLsn(100n),
     walLsn: toLsn(500n),
+    compression: [],
     ...parts,
   };
 }
@@ -46,6 +47,7 @@ export function welcome(parts: Partial<Welcome> = {}): Welcome {
     identity: RECEIVER,
     resumeLsn: toLsn(100n),
     dialsBack: true,
+    compression: null,
     ...parts,
   };
 }

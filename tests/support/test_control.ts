@@ -107,6 +107,8 @@ export function testPeer(name: string, url: string | null): PeerStatus {
       last_error: { kind: "schema_mismatch", message: "Cannot apply", hint: "Add the column", at: STARTED },
     },
     sent_transactions: 2,
+    compression: "zstd",
+    sent_message_bytes: "20480",
     sent_bytes: "4096",
     reconnects: 0,
     last_error: null,
