@@ -13,6 +13,7 @@ import {
 } from "./access.ts";
 import { limitBody } from "./body.ts";
 import { addDashboard } from "./dashboard.ts";
+import { addInviteRoutes } from "./invite_routes.ts";
 import { addNodeRoutes, type NodeRouteOptions } from "./node_routes.ts";
 import { addPeerRoutes } from "./peer_routes.ts";
 import { json, REFUSALS } from "./route.ts";
@@ -37,6 +38,7 @@ function createApp(options: ApiOptions): OpenAPIHono<ApiEnv> {
   app.use(checkHost(options), checkToken(options), limitBody());
   addNodeRoutes(app, options);
   addPeerRoutes(app, options.control);
+  addInviteRoutes(app, options.control);
   addDocument(app, options);
   addDashboard(app);
   app.notFound((c) => refuseUnknown(app, c));

@@ -3,6 +3,7 @@
  *
  * Every method may throw an `MmliteError`; its kind decides the HTTP status.
  */
+import type { CreatedInvite, Invite, InviteInput } from "./invite_schemas.ts";
 import type { NodeStatus, PeerInput, PeerStatus, TableStatus } from "./schemas.ts";
 
 /** One thing that `/readyz` looks at. */
@@ -64,6 +65,12 @@ export interface NodeControl {
   resumePeer(name: string): Promise<PeerStatus>;
   /** Tries a blocked or waiting link again at once; throws `not_found`. */
   retryPeer(name: string): Promise<PeerStatus>;
+
+  /** Makes a one-time token; throws `config` where this node lacks what it takes. */
+  createInvite(input: InviteInput): Promise<CreatedInvite>;
+  listInvites(): Promise<readonly Invite[]>;
+  /** Throws `not_found`. */
+  deleteInvite(id: string): Promise<void>;
 
   listTables(): Promise<readonly TableStatus[]>;
   /** Throws `not_found`. */

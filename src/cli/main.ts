@@ -8,6 +8,7 @@ import { addConfig } from "./config_command.ts";
 import { addGlobalOptions, type Context, type GlobalOptions, processContext } from "./context.ts";
 import { isHelp, reportFailure } from "./failure.ts";
 import { addPeers } from "./peers.ts";
+import { addInvite } from "./invite.ts";
 import { addRun } from "./run.ts";
 import { addStatus } from "./status.ts";
 import { addTables } from "./tables.ts";
@@ -51,6 +52,7 @@ function makeProgram(context: Context, finish: (exitCode: number) => void): Comm
   addPeers(program, context, finish);
   addTables(program, context, finish);
   addConfig(program, context, finish);
+  addInvite(program, context, finish);
   addVersion(program, context, finish);
   return program;
 }

@@ -11,6 +11,7 @@ import { VERSION } from "../version.ts";
 import type { NodeIdentity } from "../wire/frame.ts";
 import { type Database, serverWarnings } from "./database.ts";
 import type { Guard } from "./guard.ts";
+import type { Invites } from "./invites.ts";
 import type { ConflictCounts } from "./observers.ts";
 import { Peer } from "./peer.ts";
 import type { Peers } from "./peers.ts";
@@ -28,13 +29,14 @@ interface ControlOptions {
   readonly guard: Guard;
   readonly peers: Peers;
   readonly tables: PublicationKeeper;
+  readonly invites: Invites;
   readonly conflicts: ConflictCounts;
   readonly metrics: Metrics;
 }
 
 /** The control of a running node. */
 export function createControl(options: ControlOptions): NodeControl {
-  const { peers, tables, metrics } = options;
+  const { peers, tables, invites, metrics } = options;
   const show = async (peer: Peer) => peerStatus(peer, (await positionsOf(options)).positions);
   const change = async (name: string, work: () => Promise<void>) => {
     await work();
@@ -58,6 +60,9 @@ export function createControl(options: ControlOptions): NodeControl {
     pausePeer: (name) => change(name, () => peers.pause(name)),
     resumePeer: (name) => change(name, () => peers.resume(name)),
     retryPeer: (name) => change(name, () => Promise.resolve(peers.get(name).link.retry())),
+    createInvite: (input) => invites.create(input),
+    listInvites: () => invites.list(),
+    deleteInvite: (id) => invites.withdraw(id),
     listTables: () => Promise.resolve(tables.list()),
     getTable: (schema, name) => Promise.resolve(tables.get(schema, name)),
   };

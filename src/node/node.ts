@@ -17,6 +17,7 @@ import { createControl } from "./control.ts";
 import { openDatabase, serverWarnings } from "./database.ts";
 import { Guard } from "./guard.ts";
 import { ensureIncarnation } from "./incarnation.ts";
+import { Invites } from "./invites.ts";
 import { applyObserver, ConflictCounts, sourceObserver } from "./observers.ts";
 import { outboundPorts } from "./outbound.ts";
 import { PeerSlots } from "./peer_slots.ts";
@@ -119,6 +120,8 @@ export async function startNode(config: Config, { signal, apiAddress }: StartOpt
       admit: (hello) => admit(admission, hello),
       observe: (sender, state) => peers.find(sender)?.inbound.enter(state),
     });
+    const invites = new Invites({ database, self, tls: null, authorityFiles: null, url: () => url });
+    await invites.load();
     await peers.load();
     const server = await listenForPeers({
       address: config.listen.peers.address,
@@ -160,6 +163,7 @@ export async function startNode(config: Config, { signal, apiAddress }: StartOpt
         guard,
         peers,
         tables,
+        invites,
         conflicts,
         metrics,
       }),

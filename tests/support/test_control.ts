@@ -2,6 +2,7 @@
  * A node for tests of the control API alone: peers and tables in memory, no database and no links.
  */
 import type { Health, NodeControl, Precondition } from "../../src/api/control.ts";
+import type { Invite } from "../../src/api/invite_schemas.ts";
 import type { PeerStatus, TableStatus } from "../../src/api/schemas.ts";
 import { MmliteError } from "../../src/errors.ts";
 
@@ -11,6 +12,7 @@ const STARTED = "2026-11-22T10:00:00.000Z";
 export interface TestControl extends NodeControl {
   readonly peers: Map<string, PeerStatus>;
   readonly tables: TableStatus[];
+  readonly invites: Invite[];
   /** Names given to `retryPeer`, in order. */
   readonly retried: string[];
   /** What `health()` answers. */
@@ -35,6 +37,7 @@ export function createTestControl(given: { peers?: PeerStatus[]; tables?: TableS
   const control: TestControl = {
     peers,
     tables: given.tables ?? [],
+    invites: [],
     retried: [],
     state: { ready: true, checks: [{ name: "postgres", ok: true, message: "" }] },
     failure: undefined,
@@ -63,6 +66,18 @@ export function createTestControl(given: { peers?: PeerStatus[]; tables?: TableS
     retryPeer: async (name) => {
       control.retried.push(name);
       return await Promise.resolve(change(name, { state: "connecting" }));
+    },
+    createInvite: async ({ name = null, urls = ["https://ams:7432"] }) => {
+      const id = String(control.invites.length).padStart(16, "0");
+      const times = { created_at: STARTED, expires_at: STARTED, used_at: null };
+      control.invites.unshift({ id, name, state: "open", ...times, used_by: null });
+      return await Promise.resolve({ id, token: `token-${id}`, name, expires_at: STARTED, urls });
+    },
+    listInvites: () => Promise.resolve(control.invites),
+    deleteInvite: async (id) => {
+      const at = control.invites.findIndex((invite) => invite.id === id);
+      if (at < 0) throw new MmliteError("not_found", `Cannot withdraw invite "${id}": there is none`);
+      await Promise.resolve(control.invites.splice(at, 1));
     },
     listTables: () => Promise.resolve(control.tables),
     getTable: async (schema, name) => {
