@@ -101,6 +101,13 @@ export const ERROR_POLICY = {
     title: "Cannot reach",
     hint: "Check that the server runs and that the address is right",
   },
+  untrusted: {
+    disposition: "retry",
+    exitCode: 77,
+    httpStatus: 409,
+    title: "Certificate not accepted",
+    hint: "Issue the node that is named a certificate with `mmlite cert issue`; it is tried again meanwhile",
+  },
   transient: {
     disposition: "retry",
     exitCode: 75,

@@ -15,9 +15,16 @@ function kindsThat(disposition: Disposition): ErrorKind[] {
 }
 
 Deno.test("what can heal by itself is retried, a strange identity is fenced, all else waits for an operator", () => {
-  assert.deepEqual(kindsThat("retry"), ["unreachable", "transient", "protocol", "aborted", "internal"]);
+  assert.deepEqual(kindsThat("retry"), [
+    "unreachable",
+    "untrusted",
+    "transient",
+    "protocol",
+    "aborted",
+    "internal",
+  ]);
   assert.deepEqual(kindsThat("fence"), ["fenced"]);
-  assert.equal(kindsThat("block").length, KINDS.length - 6);
+  assert.equal(kindsThat("block").length, KINDS.length - 7);
 });
 
 Deno.test("every kind has an error status, a failing exit code and a remedy in the form of messages", () => {

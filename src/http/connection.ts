@@ -5,7 +5,7 @@
  * connection and all of them with it.
  */
 import type { Http2Session, Http2Stream } from "node:http2";
-import type { MmliteError } from "../errors.ts";
+import { MmliteError } from "../errors.ts";
 import type { Channel, PeerName } from "../wire/channel.ts";
 import { StreamChannel } from "./channel.ts";
 
@@ -57,19 +57,15 @@ export class Connection {
   open(stream: Http2Stream): Channel {
     const channel = new StreamChannel(stream, this);
     this.#channels.add(channel);
-    stream.once("close", () => {
-      this.#channels.delete(channel);
-      if (this.#channels.size === 0) this.#onEmpty();
-    });
+    stream.once("close", () => this.#forget(channel));
     return channel;
   }
 
-  /** To be called for a channel that was reset: nothing is left to wait for when it is the last. */
+  /** To be called for a channel that was reset, and says why. It does not count any more: on a connection that is
+   * stuck its stream may never close. */
   abandon(channel: StreamChannel, reason: Error | undefined): void {
-    const isDead = (reason as Partial<MmliteError> | undefined)?.kind === "unreachable";
-    const isLast = this.#channels.size === 1 && this.#channels.has(channel);
-    if (isDead) this.breakOff(reason as MmliteError);
-    else if (isLast) this.#end();
+    if (reason instanceof MmliteError && reason.kind === "unreachable") this.breakOff(reason);
+    this.#forget(channel);
   }
 
   /** The session reports an error; the first one counts. */
@@ -80,11 +76,11 @@ export class Connection {
   /** Breaks every channel off, at once. */
   breakOff(reason?: MmliteError): void {
     this.#reason ??= reason;
-    this.#end();
-  }
-
-  #end(): void {
     this.#isOver = true;
     this.session.destroy();
+  }
+
+  #forget(channel: StreamChannel): void {
+    if (this.#channels.delete(channel) && this.#channels.size === 0) this.#onEmpty();
   }
 }

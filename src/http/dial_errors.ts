@@ -2,6 +2,7 @@
  * Why a peer cannot be dialled, in sentences: what the system, TLS and HTTP/2 say, and what an operator can do.
  */
 import { MmliteError } from "../errors.ts";
+import type { PeerName } from "../wire/channel.ts";
 import { TURNED_AWAY, type TurnedAway } from "./turn_away.ts";
 
 /** The remedy where something else than a peer answers. */
@@ -11,9 +12,12 @@ export const NOT_A_PEER =
 interface Reason {
   readonly why: string;
   readonly hint?: string;
+  /** It is about the certificate that the peer showed. */
+  readonly isDistrust?: true;
 }
 
 const UNKNOWN_AUTHORITY: Reason = {
+  isDistrust: true,
   why: "this node's CA did not sign its certificate",
   hint: "Issue it a certificate from the cluster's CA, or give both nodes the same CA file",
 };
@@ -32,14 +36,17 @@ const REASONS: Readonly<Record<string, Reason>> = {
   EPIPE: { why: "it closed the connection (EPIPE)", hint: NOT_A_PEER },
   ERR_HTTP2_ERROR: { why: "it does not speak HTTP/2" },
   CERT_HAS_EXPIRED: {
+    isDistrust: true,
     why: "its certificate has expired",
-    hint: "Issue it a new certificate with `mmlite cert issue`; check both clocks if it is still valid",
+    hint: "Issue it a new certificate with `mmlite cert issue`; compare both clocks if it is still valid",
   },
   CERT_NOT_YET_VALID: {
+    isDistrust: true,
     why: "its certificate is not valid yet",
     hint: "Set the clocks of both hosts right",
   },
   INVALID_PURPOSE: {
+    isDistrust: true,
     why: "its certificate is not for servers",
     hint: "Issue it a certificate with `mmlite cert issue`",
   },
@@ -51,27 +58,31 @@ const REASONS: Readonly<Record<string, Reason>> = {
   CERT_SIGNATURE_FAILURE: UNKNOWN_AUTHORITY,
   ERR_SSL_WRONG_VERSION_NUMBER: NO_TLS,
   ERR_SSL_PACKET_LENGTH_TOO_LONG: NO_TLS,
-  ERR_SSL_TLSV1_ALERT_PROTOCOL_VERSION: {
-    why: "it does not speak TLS 1.3",
-    hint: NOT_A_PEER,
-  },
-  ERR_SSL_TLSV1_ALERT_NO_APPLICATION_PROTOCOL: {
-    why: "it does not speak HTTP/2",
-    hint: NOT_A_PEER,
-  },
+  ERR_SSL_TLSV1_ALERT_PROTOCOL_VERSION: { why: "it does not speak TLS 1.3", hint: NOT_A_PEER },
+  ERR_SSL_TLSV1_ALERT_NO_APPLICATION_PROTOCOL: { why: "it does not speak HTTP/2", hint: NOT_A_PEER },
 };
 
 /** What an error of a socket or a session means. */
 export function dialError(remote: string, cause: NodeJS.ErrnoException): MmliteError {
   if (cause instanceof MmliteError) return cause;
-  const { why, hint = undefined } = REASONS[cause.code ?? ""] ?? { why: cause.message, hint: NOT_A_PEER };
-  return cannotReach(remote, why, { hint, cause });
+  const reason: Reason = REASONS[cause.code ?? ""] ?? { why: cause.message, hint: NOT_A_PEER };
+  const toError = reason.isDistrust ? cannotTrust : cannotReach;
+  return toError(remote, reason.why, { hint: reason.hint, cause });
 }
 
 /** What the peer said when it turned us away. */
 export function turnedAwayError(remote: string, word: TurnedAway): MmliteError {
-  const [why, hint] = TURNED_AWAY[word];
-  return cannotReach(remote, why, { hint });
+  const { told, hint } = TURNED_AWAY[word];
+  return (word === "tls_required" ? cannotReach : cannotTrust)(remote, told, { hint });
+}
+
+/** An `untrusted` error about dialling: one of the two certificates is not accepted. */
+export function cannotTrust(
+  remote: string,
+  why: string,
+  options: { hint?: string; cause?: unknown } = {},
+): MmliteError {
+  return new MmliteError("untrusted", `Cannot reach the peer at ${remote}: ${why}`, options);
 }
 
 /** An `unreachable` error about dialling. */
@@ -86,4 +97,14 @@ export function cannotReach(
 /** The error of a dialler whose caller has stopped. */
 export function dialAborted(remote: string): MmliteError {
   return new MmliteError("aborted", `Cannot reach the peer at ${remote}: stopped`);
+}
+
+/** A connection's certificate is good no longer. */
+export function cannotGoOn({ peer, remote }: { peer: PeerName | null; remote: string }): MmliteError {
+  const node = peer?.node;
+  return new MmliteError(
+    "untrusted",
+    `Cannot go on with ${remote}: the certificate of node "${node}" is not good any more`,
+    { hint: `Issue node "${node}" a new certificate with \`mmlite cert issue\`` },
+  );
 }

@@ -9,11 +9,10 @@ import { constants } from "node:crypto";
 import type { Socket } from "node:net";
 import { createServer, type Server, type TLSSocket } from "node:tls";
 import { log } from "../log.ts";
-import type { TlsKeys } from "../pki/tls_keys.ts";
 import type { PeerName } from "../wire/channel.ts";
 import { remoteOf } from "./channel.ts";
 import { readFirstBytes } from "./preface.ts";
-import { proveDialler } from "./trust.ts";
+import { type KeySource, proveDialler } from "./trust.ts";
 import { goAway, turnAway, TURNED_AWAY, type TurnedAway } from "./turn_away.ts";
 
 /** Connections at a time: far more than a mesh needs, few enough to bound what is held. */
@@ -41,7 +40,7 @@ export type Guest =
 
 interface DoorOptions {
   /** Null for cleartext. */
-  readonly tls: TlsKeys | null;
+  readonly tls: KeySource | null;
   /** Nodes without a certificate may ask to join, at the moment. */
   readonly takesJoiners: () => boolean;
   /** Begins HTTP/2 on a socket whose bytes have not been read yet. */
@@ -115,7 +114,7 @@ export class Door {
     this.#strangers.delete(endpointsOf(socket));
   }
 
-  #tlsServer(tls: TlsKeys): Server {
+  #tlsServer(tls: KeySource): Server {
     const server = createServer({
       ...secureContext(tls),
       requestCert: true,
@@ -132,7 +131,7 @@ export class Door {
     return server;
   }
 
-  #secured(socket: TLSSocket, tls: TlsKeys): void {
+  #secured(socket: TLSSocket, tls: KeySource): void {
     const raw = this.#strangers.get(endpointsOf(socket));
     socket.on("error", () => socket.destroy());
     socket.once("close", () => raw?.destroy());
@@ -149,7 +148,7 @@ export class Door {
   }
 
   #refuse(socket: Socket, why: TurnedAway): void {
-    this.#warn(why, socket, TURNED_AWAY[why][0]);
+    this.#warn(why, socket, TURNED_AWAY[why].seen);
     goAway(socket, why);
   }
 
@@ -164,7 +163,7 @@ export class Door {
   }
 }
 
-function secureContext(tls: TlsKeys) {
+function secureContext(tls: KeySource) {
   const { certificate, key, authorities } = tls.current;
   return {
     cert: certificate,

@@ -405,7 +405,7 @@ Deno.test("dialling says why a peer cannot be reached", async (t) => {
   });
   await t.step("the path is not there", async () => {
     const server = http2.createServer();
-    server.on("stream", (stream) => {
+    server.on("stream", (stream: http2.ServerHttp2Stream) => {
       stream.respond({ ":status": 404 });
       stream.end();
     });

@@ -1,15 +1,14 @@
 /**
  * The dialling end: channels to peers, those to one peer on one connection.
  */
-import { MmliteError } from "../errors.ts";
-import type { TlsKeys } from "../pki/tls_keys.ts";
+import type { MmliteError } from "../errors.ts";
 import type { Channel, PeerName } from "../wire/channel.ts";
 import { formatHostPort } from "./channel.ts";
-import { cannotReach, dialAborted } from "./dial_errors.ts";
+import { cannotGoOn, cannotReach, dialAborted } from "./dial_errors.ts";
 import { closeSession, openSession, type PeerSession, requestChannel } from "./peer_session.ts";
 import { addressOf, parsePeerUrl } from "./peer_url.ts";
 import type { FrameRoute } from "./session_options.ts";
-import { isStillGood } from "./trust.ts";
+import { isStillGood, type KeySource } from "./trust.ts";
 
 /** A peer has this long to take the connection and answer the request, milliseconds. */
 export const CONNECT_TIMEOUT_MS = 10_000;
@@ -18,7 +17,7 @@ const TRUST_INTERVAL_MS = 60_000;
 
 interface DiallerOptions {
   /** What this node shows, and whom it trusts; null where it dials cleartext only. */
-  readonly tls: TlsKeys | null;
+  readonly tls: KeySource | null;
   /** This node's name. */
   readonly self: string;
 }
@@ -154,11 +153,7 @@ class SharedSession {
     if (this.#session === undefined || this.#session.chain.length === 0) return;
     const { chain, connection } = this.#session;
     if (isStillGood(chain, authorities)) return;
-    const node = connection.peer?.node;
-    const why =
-      `Cannot go on with ${connection.remote}: the certificate of node "${node}" is not good any more`;
-    const hint = `Issue node "${node}" a new certificate with \`mmlite cert issue\``;
-    this.breakOff(new MmliteError("unreachable", why, { hint }));
+    this.breakOff(cannotGoOn(connection));
   }
 
   #closeIfUnused(): void {

@@ -12,10 +12,10 @@ import { type AddressInfo, createServer as createTcpServer, type Server, type So
 import { MmliteError } from "../errors.ts";
 import { log } from "../log.ts";
 import { NODE_NAME } from "../node_name.ts";
-import type { TlsKeys } from "../pki/tls_keys.ts";
 import type { Channel } from "../wire/channel.ts";
 import { formatHostPort, remoteOf } from "./channel.ts";
 import { Connection } from "./connection.ts";
+import { cannotGoOn } from "./dial_errors.ts";
 import { Door, type Guest } from "./door.ts";
 import { type JoinRoutes, serveJoin } from "./join_routes.ts";
 import {
@@ -27,7 +27,7 @@ import {
   SERVER_OPTIONS,
   tearDownLater,
 } from "./session_options.ts";
-import { isStillGood } from "./trust.ts";
+import { isStillGood, type KeySource } from "./trust.ts";
 
 /** A connection without an open stream is closed after this time, milliseconds. */
 export const IDLE_SESSION_MS = 10_000;
@@ -58,7 +58,7 @@ export interface PeerRoutes {
 interface ListenOptions extends PeerRoutes {
   readonly address: { readonly host: string; readonly port: number };
   /** Null for cleartext. */
-  readonly tls: TlsKeys | null;
+  readonly tls: KeySource | null;
   /** Closes the server when it aborts. */
   readonly signal: AbortSignal;
 }
@@ -126,13 +126,13 @@ function boundAddress(tcp: Server): { host: string; port: number } {
 /** The HTTP/2 sessions of those that the door has let in. */
 class PeerSessions {
   readonly #routes: PeerRoutes;
-  readonly #tls: TlsKeys | null;
+  readonly #tls: KeySource | null;
   readonly #serving = new Set<Promise<void>>();
   readonly #proven = new Map<Connection, readonly X509Certificate[]>();
   readonly #forgetKeys: () => void;
   readonly #timer: ReturnType<typeof setInterval> | undefined;
 
-  constructor(routes: PeerRoutes, tls: TlsKeys | null) {
+  constructor(routes: PeerRoutes, tls: KeySource | null) {
     this.#routes = routes;
     this.#tls = tls;
     this.#forgetKeys = tls?.onChange(() => this.#breakDistrusted()) ?? (() => {});
@@ -208,17 +208,9 @@ class PeerSessions {
   #breakDistrusted(): void {
     const { authorities } = this.#tls!.current;
     for (const [connection, chain] of this.#proven) {
-      if (!isStillGood(chain, authorities)) connection.breakOff(distrusted(connection));
+      if (!isStillGood(chain, authorities)) connection.breakOff(cannotGoOn(connection));
     }
   }
-}
-
-function distrusted({ peer, remote }: Connection): MmliteError {
-  return new MmliteError(
-    "unreachable",
-    `Cannot go on with ${remote}: the certificate of node "${peer?.node}" is not good any more`,
-    { hint: `Issue node "${peer?.node}" a new certificate with \`mmlite cert issue\`` },
-  );
 }
 
 /** Breaks a session off that has had no open stream for a while. */

@@ -5,7 +5,6 @@ import { type ClientHttp2Session, type ClientHttp2Stream, connect } from "node:h
 import type { X509Certificate } from "node:crypto";
 import type { Socket } from "node:net";
 import { MmliteError } from "../errors.ts";
-import type { TlsKeys } from "../pki/tls_keys.ts";
 import type { Channel, PeerName } from "../wire/channel.ts";
 import { formatHostPort } from "./channel.ts";
 import { Connection } from "./connection.ts";
@@ -22,10 +21,11 @@ import {
   openWindow,
   tearDownLater,
 } from "./session_options.ts";
+import type { KeySource } from "./trust.ts";
 import { isTurnedAway } from "./turn_away.ts";
 
 interface OpenOptions {
-  readonly tls: TlsKeys | null;
+  readonly tls: KeySource | null;
   readonly peer: PeerName;
   /** Called whenever the last channel has closed. */
   readonly onEmpty: () => void;

@@ -5,10 +5,9 @@ import { connect, type Socket } from "node:net";
 import { connect as connectTls, type TLSSocket } from "node:tls";
 import type { X509Certificate } from "node:crypto";
 import { isSamePeer, peerNameOf } from "../pki/identity.ts";
-import type { TlsMaterial } from "../pki/tls_keys.ts";
 import type { PeerName } from "../wire/channel.ts";
-import { cannotReach, dialError, NOT_A_PEER } from "./dial_errors.ts";
-import { chainOf } from "./trust.ts";
+import { cannotReach, cannotTrust, dialError, NOT_A_PEER } from "./dial_errors.ts";
+import { chainOf, type Keys } from "./trust.ts";
 
 interface Address {
   readonly host: string;
@@ -17,7 +16,7 @@ interface Address {
 
 interface SecureOptions {
   /** What to show, and whom to trust; no key shows nothing. */
-  readonly material: Pick<TlsMaterial, "authorities"> & Partial<Pick<TlsMaterial, "certificate" | "key">>;
+  readonly material: Pick<Keys, "authorities"> & Partial<Keys>;
   /** Who has to be there. */
   readonly peer: PeerName;
   readonly remote: string;
@@ -59,7 +58,8 @@ export async function connectSecure(
   }
 }
 
-async function connected(socket: Socket, event: string, signal: AbortSignal): Promise<void> {
+/** Resolves at `event`; an error, an end or an abort of `signal` before it destroys the socket and is thrown. */
+export async function connected(socket: Socket, event: string, signal: AbortSignal): Promise<void> {
   const { promise, resolve, reject } = Promise.withResolvers<void>();
   const abort = () => reject(signal.reason);
   socket.once(event, resolve).on("error", reject);
@@ -92,19 +92,19 @@ function requirePeer(
   }
   const found = peerNameOf(certificate);
   if (found === null) {
-    throw cannotReach(remote, "its certificate is no certificate of an mmlite node", {
+    throw cannotTrust(remote, "its certificate is not that of an mmlite node", {
       hint: "Issue it a certificate with `mmlite cert issue`",
     });
   }
   if (isSamePeer(found, peer)) return;
   if (found.cluster !== peer.cluster) {
-    throw cannotReach(
+    throw cannotTrust(
       remote,
       `its certificate is for cluster "${found.cluster}", and this node is of cluster "${peer.cluster}"`,
       { hint: "Start both nodes with the same --cluster and certificates for it, or remove the peer" },
     );
   }
-  throw cannotReach(remote, `its certificate is for node "${found.node}", not for "${peer.node}"`, {
+  throw cannotTrust(remote, `its certificate is for node "${found.node}", not for "${peer.node}"`, {
     hint: `Correct the address, or add the peer as "${found.node}"`,
   });
 }

@@ -11,6 +11,23 @@ import { peerNameOf } from "../pki/identity.ts";
 import type { PeerName } from "../wire/channel.ts";
 import type { TurnedAway } from "./turn_away.ts";
 
+/** What a node shows others, and whom it trusts. All PEM. */
+export interface Keys {
+  readonly certificate: string;
+  readonly key: string;
+  /** One certificate each. */
+  readonly authorities: readonly string[];
+  /** Whom the certificate names: this node. */
+  readonly name: PeerName;
+}
+
+/** The keys as they are now, and word of new ones. */
+export interface KeySource {
+  readonly current: Keys;
+  /** Calls `listener` after each change, until the function that is returned is called. */
+  onChange(listener: () => void): () => void;
+}
+
 /** What a connected socket's other end proved. */
 export type Proof =
   | { readonly peer: PeerName; readonly chain: readonly X509Certificate[] }

@@ -17,33 +17,52 @@ export type TurnedAway =
   | "bad_certificate"
   | "other_cluster";
 
-/** What is wrong, in the dialler's words, and what its operator can do. */
-export const TURNED_AWAY: Readonly<Record<TurnedAway, readonly [why: string, hint: string]>> = {
-  tls_required: ["it takes TLS only", "Give its URL as https://"],
-  certificate_required: [
-    "it wants a certificate, and this node showed none",
-    "Issue this node a certificate with `mmlite cert issue`",
-  ],
-  certificate_expired: [
-    "it does not accept this node's certificate: it has expired",
-    "Issue this node a new certificate with `mmlite cert issue`; check both clocks if it is still valid",
-  ],
-  certificate_not_yet_valid: [
-    "it does not accept this node's certificate: it is not valid yet",
-    "Set the clocks of both hosts right",
-  ],
-  unknown_authority: [
-    "it does not accept this node's certificate: its CA did not sign it",
-    "Issue this node a certificate from the cluster's CA, or give both nodes the same CA file",
-  ],
-  bad_certificate: [
-    "it does not accept this node's certificate: that is no certificate of an mmlite node",
-    "Issue this node a certificate with `mmlite cert issue`",
-  ],
-  other_cluster: [
-    "it does not accept this node's certificate: that is for another cluster",
-    "Start both nodes with the same --cluster and certificates for it, or remove the peer",
-  ],
+interface Explanation {
+  /** What the accepting node sees, for its log. */
+  readonly seen: string;
+  /** The same in the dialling node's status, and what its operator can do. */
+  readonly told: string;
+  readonly hint: string;
+}
+
+/** What each word means to the operators of both nodes. */
+export const TURNED_AWAY: Readonly<Record<TurnedAway, Explanation>> = {
+  tls_required: {
+    seen: "it does not speak TLS",
+    told: "it takes TLS only",
+    hint: "Give its URL as https://",
+  },
+  certificate_required: {
+    seen: "it showed no certificate",
+    told: "it wants a certificate, and this node showed none",
+    hint: "Issue this node a certificate with `mmlite cert issue`",
+  },
+  certificate_expired: {
+    seen: "its certificate has expired",
+    told: "it does not accept this node's certificate, which has expired",
+    hint:
+      "Issue this node a new certificate with `mmlite cert issue`; compare both clocks if it is still valid",
+  },
+  certificate_not_yet_valid: {
+    seen: "its certificate is not valid yet",
+    told: "it does not accept this node's certificate, which is not valid yet",
+    hint: "Set the clocks of both hosts right",
+  },
+  unknown_authority: {
+    seen: "this node's CA did not sign its certificate",
+    told: "it does not accept this node's certificate, which its CA did not sign",
+    hint: "Issue this node a certificate from the cluster's CA, or give both nodes the same CA file",
+  },
+  bad_certificate: {
+    seen: "its certificate is not that of an mmlite node",
+    told: "it does not accept this node's certificate, which is not that of an mmlite node",
+    hint: "Issue this node a certificate with `mmlite cert issue`",
+  },
+  other_cluster: {
+    seen: "its certificate is for another cluster",
+    told: "it does not accept this node's certificate, which is for another cluster",
+    hint: "Start both nodes with the same --cluster and certificates for it, or remove the peer",
+  },
 };
 
 /** HTTP/2's code for a connection that lacks security (RFC 9113, section 7). */

@@ -54,7 +54,7 @@ async function session(context: Session): Promise<void> {
   const decoder = new FrameDecoder();
   const { hello, rest } = await readHello(chunks, decoder, channel);
   // Before the older session is ended: a stranger that gives a known name must not end it.
-  await ports.recognise(hello).catch((thrown) => {
+  await ports.recognise(hello, channel.peer).catch((thrown) => {
     context.refused(hello.identity.node, toMmliteError(thrown));
     throw thrown;
   });

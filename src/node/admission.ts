@@ -11,10 +11,11 @@ import { type PeerRow, readPeer, setPeerIdentity } from "../pg/peers.ts";
 import { ensureOrigin, nextEpoch, originName, readProgressOf, startProgress } from "../pg/progress.ts";
 import type { Query } from "../pg/query.ts";
 import { chooseCompression } from "../wire/compression.ts";
+import type { PeerName } from "../wire/channel.ts";
 import type { Hello, NodeIdentity } from "../wire/frame.ts";
 import { allowedCompressions } from "./compression.ts";
 import type { Database } from "./database.ts";
-import { requireKnown } from "./recognition.ts";
+import { requireKnown, requireProven } from "./recognition.ts";
 
 interface AdmissionOptions {
   readonly database: Database;
@@ -29,7 +30,12 @@ interface AdmissionOptions {
 }
 
 /** Decides whether a sender may apply here, and makes a node that is new here a peer; throws why not. */
-export async function recognise(options: AdmissionOptions, hello: Hello): Promise<void> {
+export async function recognise(
+  options: AdmissionOptions,
+  hello: Hello,
+  proven: PeerName | null,
+): Promise<void> {
+  requireProven(hello.identity, proven);
   const { database, self } = options;
   const sender = hello.identity.node;
   const row = await readPeer(database.control.query(`receive from node "${sender}"`), sender);

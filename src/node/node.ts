@@ -116,7 +116,7 @@ export async function startNode(config: Config, { signal, apiAddress }: StartOpt
       observer: (sender: string) => applyObserver({ peer: peers.find(sender), sender, metrics, conflicts }),
     };
     const inbox: Inbox = new Inbox({
-      recognise: (hello) => recognise(admission, hello),
+      recognise: (hello, proven) => recognise(admission, hello, proven),
       admit: (hello) => admit(admission, hello),
       observe: (sender, state) => peers.find(sender)?.inbound.enter(state),
     });

@@ -15,7 +15,7 @@ import { type NodeIdentity, PROTOCOL_VERSION } from "../wire/frame.ts";
 import { offeredCompressions } from "./compression.ts";
 import type { Database } from "./database.ts";
 import type { PeerSlots } from "./peer_slots.ts";
-import { requireKnown } from "./recognition.ts";
+import { requireKnown, requireProven } from "./recognition.ts";
 
 interface OutboundOptions {
   readonly database: Database;
@@ -56,7 +56,8 @@ export function outboundPorts(options: OutboundOptions, peer: string): SessionPo
         compression: offeredCompressions(options.compression, remote),
       };
     },
-    recognise: async (identity) => {
+    recognise: async (identity, proven) => {
+      requireProven(identity, proven);
       const row = await requirePeer(query, peer);
       requireKnown(identity, { self, row, name: peer });
       await setPeerIdentity(query, peer, identity);

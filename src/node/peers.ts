@@ -169,11 +169,12 @@ export class Peers {
 
   /**
    * Takes back a peer that was added a moment ago, if its first answer shows that the two must never exchange rows:
-   * it is this node itself, of another cluster, or another node than was named. Throws why.
+   * it is this node itself, of another cluster, another node than was named, or not to be trusted. Throws why.
    */
   async refuseStranger(peer: Peer): Promise<void> {
     const { state } = peer.link;
     const isStranger = state.name === "fenced" ||
+      (state.name === "backoff" && state.error.kind === "untrusted") ||
       (state.name === "blocked" && state.error.kind === "conflict");
     if (!isStranger) return;
     await this.#removals.forget(peer);

@@ -4,6 +4,7 @@
 import { MmliteError } from "../errors.ts";
 import { NODE_NAME, NODE_NAME_RULE } from "../node_name.ts";
 import type { PeerRow } from "../pg/peers.ts";
+import type { PeerName } from "../wire/channel.ts";
 import type { NodeIdentity } from "../wire/frame.ts";
 
 interface Known {
@@ -17,6 +18,19 @@ interface Known {
 const REMEDY =
   "If the other database was replaced on purpose, remove the peer on both nodes, make the tables equal, " +
   "and add it again";
+
+/** Throws `untrusted` where a certificate says other than the node itself; on cleartext there is none to ask. */
+export function requireProven({ cluster, node }: NodeIdentity, proven: PeerName | null): void {
+  if (proven === null || (proven.cluster === cluster && proven.node === node)) return;
+  const said = (name: PeerName) => `node "${name.node}" of cluster "${name.cluster}"`;
+  throw new MmliteError(
+    "untrusted",
+    `Cannot replicate with node "${node}": it calls itself ${
+      said({ cluster, node })
+    }, and its certificate is for ${said(proven)}`,
+    { hint: "Start that node under the name that is in its certificate, or issue it one for its own name" },
+  );
+}
 
 /** Throws `fenced`, or `conflict` for the node itself, when `other` is not who it has to be. */
 export function requireKnown(other: NodeIdentity, { self, row, name }: Known): void {

@@ -1,0 +1,164 @@
+/**
+ * The requests of a node that wants to become a member: the CA's certificate, then a certificate of its own.
+ */
+import { Buffer } from "node:buffer";
+import type { ClientHttp2Session } from "node:http2";
+import type { Socket } from "node:net";
+import { connect as connectTls } from "node:tls";
+import { isErrorKind, MmliteError } from "../errors.ts";
+import type { PeerName } from "../wire/channel.ts";
+import { formatHostPort } from "./channel.ts";
+import { cannotReach, dialAborted, dialError, NOT_A_PEER, turnedAwayError } from "./dial_errors.ts";
+import { CA_PATH, JOIN_PATH, MAX_JOIN_BYTES } from "./join_routes.ts";
+import { beginSession } from "./peer_session.ts";
+import { connected, connectSecure } from "./peer_socket.ts";
+import { addressOf, parsePeerUrl } from "./peer_url.ts";
+import { isTurnedAway } from "./turn_away.ts";
+
+/** A member has this long to answer each request, milliseconds: it may have to sign a certificate and make a slot. */
+const ANSWER_TIMEOUT_MS = 30_000;
+
+interface JoinRequest {
+  /** The member's CA, PEM: it has been compared with the token's fingerprint. */
+  readonly authority: string;
+  /** Who has to answer. */
+  readonly inviter: PeerName;
+  readonly body: unknown;
+  readonly signal: AbortSignal;
+}
+
+/**
+ * The PEM that a member gives as its CA's certificate. Nobody has proven anything yet: compare its fingerprint with the
+ * token's. Throws `unreachable`, `aborted`, or what the member answers.
+ */
+export async function readAuthority(url: URL, signal: AbortSignal): Promise<string> {
+  const { remote, address, ended } = target(url, signal);
+  const socket = connectTls({
+    ...address,
+    rejectUnauthorized: false,
+    minVersion: "TLSv1.3",
+    ALPNProtocols: ["h2"],
+  });
+  const secured = connected(socket, "secureConnect", ended).then(() => socket);
+  return await ask({ url, remote, socket: secured, ended, signal }, { ":method": "GET", ":path": CA_PATH });
+}
+
+/**
+ * Asks a member for membership over a connection on which it has proven who it is; what it answers. Throws
+ * `unreachable`, `aborted`, or the error that the member answers.
+ */
+export async function requestJoin(
+  url: URL,
+  { authority, inviter, body, signal }: JoinRequest,
+): Promise<unknown> {
+  const { remote, address, ended } = target(url, signal);
+  const secure = connectSecure(
+    address,
+    { material: { authorities: [authority] }, peer: inviter, remote },
+    ended,
+  );
+  const socket = secure.then(({ socket }) => socket);
+  const text = await ask({ url, remote, socket, ended, signal }, {
+    ":method": "POST",
+    ":path": JOIN_PATH,
+    "content-type": "application/json",
+  }, JSON.stringify(body));
+  return parseAnswer(remote, text);
+}
+
+function target(url: URL, signal: AbortSignal) {
+  const address = addressOf(parsePeerUrl(url.href));
+  const ended = AbortSignal.any([signal, AbortSignal.timeout(ANSWER_TIMEOUT_MS)]);
+  return { address, remote: formatHostPort(address.host, address.port), ended };
+}
+
+interface Asking {
+  readonly url: URL;
+  readonly remote: string;
+  readonly socket: Promise<Socket>;
+  /** Aborts when the caller stops or the time is over. */
+  readonly ended: AbortSignal;
+  readonly signal: AbortSignal;
+}
+
+async function ask(
+  { url, remote, socket, ended, signal }: Asking,
+  headers: Record<string, string>,
+  body?: string,
+): Promise<string> {
+  let session: ClientHttp2Session | undefined;
+  try {
+    session = beginSession(await socket, url);
+    return await exchange(session, { remote, ended, headers, body });
+  } catch (error) {
+    if (signal.aborted) throw dialAborted(remote);
+    if (ended.aborted) throw cannotReach(remote, `no answer within ${ANSWER_TIMEOUT_MS} ms`);
+    throw dialError(remote, error as Error);
+  } finally {
+    session?.destroy();
+  }
+}
+
+async function exchange(
+  session: ClientHttp2Session,
+  { remote, ended, headers, body }: Pick<Asking, "remote" | "ended"> & {
+    headers: Record<string, string>;
+    body?: string;
+  },
+): Promise<string> {
+  const { promise, resolve, reject } = Promise.withResolvers<string>();
+  session.on("error", reject);
+  session.on("goaway", (_code, _last, data?: Uint8Array) => {
+    const word = new TextDecoder().decode(data);
+    if (isTurnedAway(word)) reject(turnedAwayError(remote, word));
+  });
+  ended.addEventListener("abort", () => reject(ended.reason), { once: true });
+  const stream = session.request(headers, { endStream: body === undefined });
+  const chunks: Buffer[] = [];
+  let status = 0;
+  let length = 0;
+  let isWhole = false;
+  stream.on("response", (answer) => void (status = Number(answer[":status"])));
+  stream.on("data", (chunk: Buffer) => {
+    length += chunk.length;
+    if (length <= MAX_JOIN_BYTES) chunks.push(chunk);
+    else reject(cannotReach(remote, `its answer is longer than ${MAX_JOIN_BYTES} bytes`));
+  });
+  stream.on("error", reject);
+  stream.on("end", () => void (isWhole = true));
+  // Not at the end: on Deno that may come before the response.
+  stream.on("close", () => {
+    const text = Buffer.concat(chunks).toString();
+    if (!isWhole || status === 0) {
+      reject(cannotReach(remote, "it closed the connection", { hint: NOT_A_PEER }));
+    } else if (status === 200) resolve(text);
+    else reject(answeredError(remote, status, text));
+  });
+  if (body !== undefined) stream.end(body);
+  return await promise;
+}
+
+function answeredError(remote: string, status: number, text: string): MmliteError {
+  const problem = parseProblem(text);
+  if (problem === undefined) return cannotReach(remote, `it answered status ${status}`, { hint: NOT_A_PEER });
+  const { kind, message, hint } = problem;
+  return new MmliteError(isErrorKind(kind) ? kind : "refused", message, { hint });
+}
+
+function parseProblem(text: string): { kind: string; message: string; hint: string } | undefined {
+  try {
+    const { kind, message, hint } = JSON.parse(text);
+    const isProblem = [kind, message, hint].every((value) => typeof value === "string");
+    return isProblem ? { kind, message, hint } : undefined;
+  } catch {
+    return undefined;
+  }
+}
+
+function parseAnswer(remote: string, text: string): unknown {
+  try {
+    return JSON.parse(text);
+  } catch {
+    throw cannotReach(remote, "its answer is not JSON", { hint: NOT_A_PEER });
+  }
+}
