@@ -3,7 +3,14 @@
  * on plain values. No part below `node/` sees it whole.
  */
 import { existsSync } from "node:fs";
-import { type Address, formatAddress, isLoopbackHost, parseAddress } from "./config/address.ts";
+import {
+  type Address,
+  formatAddress,
+  isLoopbackHost,
+  NO_ADVERTISE,
+  parseAddress,
+  peerScheme,
+} from "./config/address.ts";
 import {
   CONFIG_VARIABLE,
   defaultLayer,
@@ -19,6 +26,8 @@ import { readConfigFile } from "./config/file.ts";
 import { type Layer, type MergedSettings, mergeLayers } from "./config/layer.ts";
 import type { DefaultedSettings } from "./config/schema.ts";
 import { readSecretFile } from "./config/secret.ts";
+import { requireSafeUrl } from "./config/peer_url.ts";
+import { decideTls, type TlsConfig } from "./config/tls.ts";
 import { MmliteError } from "./errors.ts";
 import type { LogFormat, LogLevel } from "./log.ts";
 
@@ -39,7 +48,12 @@ export interface Config {
   readonly postgres: { readonly url: string };
   readonly listen: {
     /** `advertise` as it was given, null if not: `advertisedUrl` of the address bound says what it means. */
-    readonly peers: { readonly address: Address; readonly advertise: string | null };
+    readonly peers: {
+      readonly address: Address;
+      readonly advertise: string | null;
+      /** Null is cleartext. */
+      readonly tls: TlsConfig | null;
+    };
     /** `token` is the secret itself; null lets everybody in who reaches the address. */
     readonly api: {
       readonly address: Address;
@@ -95,16 +109,20 @@ export async function completeConfig({ settings, origins }: MergedSettings): Pro
   const peerAddress = parseKnown(listen.peers.address);
   const apiAddress = parseKnown(listen.api.address);
   const { socket = null, token_file } = listen.api;
-  if (!rest.insecure) refuseCleartext(peerAddress, origins);
+  const tls = decideTls({ settings, origins });
   if (token_file === undefined) refuseOpenApi(apiAddress, origins);
   refuseSameNames(node.name, rest.peers);
+  for (const { url } of rest.peers) {
+    if (url !== undefined) requireSafeUrl(url, { tls: tls !== null, insecure: rest.insecure });
+  }
+  requireMatchingScheme(listen.peers.advertise, tls);
   const token = token_file === undefined ? null : await readSecretFile(token_file);
   return {
     ...rest,
     node: { name: node.name, cluster: node.cluster },
     postgres: { url },
     listen: {
-      peers: { address: peerAddress, advertise: listen.peers.advertise ?? null },
+      peers: { address: peerAddress, advertise: listen.peers.advertise ?? null, tls },
       api: { address: apiAddress, socket, token },
     },
     peers: rest.peers.map(({ name, url }) => ({ name, url: url ?? null })),
@@ -132,16 +150,15 @@ function missing({ node, postgres, tables }: DefaultedSettings): MmliteError {
   });
 }
 
-function refuseCleartext(address: Address, origins: MergedSettings["origins"]): void {
-  if (isLoopbackHost(address.host)) return;
-  const place = `"${formatAddress(address)}" (${origins.get("listen.peers.address")})`;
+/** Peers dial what is advertised: it must be what the peer port speaks. */
+function requireMatchingScheme(advertise: string | undefined, tls: TlsConfig | null): void {
+  if (advertise === undefined || advertise === NO_ADVERTISE) return;
+  const scheme = peerScheme(tls);
+  if (new URL(advertise).protocol === `${scheme}:`) return;
   throw new MmliteError(
     "config",
-    `Cannot listen for peers on ${place}: other machines can reach it, and this release has no TLS yet`,
-    {
-      hint:
-        "Listen on 127.0.0.1 or ::1, or add --insecure where you trust the whole network between the nodes",
-    },
+    `Cannot advertise "${advertise}": the peer port speaks ${tls === null ? "cleartext" : "TLS"}`,
+    { hint: `Advertise it as ${scheme}://host:port` },
   );
 }
 

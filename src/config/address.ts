@@ -38,15 +38,23 @@ export function isLoopbackHost(host: string): boolean {
 export const NO_ADVERTISE = "none";
 
 /** Where peers dial a node that is bound to `bound`: null if nowhere, the default if `advertise` is null. */
-export function advertisedUrl(advertise: string | null, bound: Address): string | null {
-  return advertise === NO_ADVERTISE ? null : advertise ?? defaultAdvertiseUrl(bound);
+export function advertisedUrl(
+  { advertise, tls }: { readonly advertise: string | null; readonly tls: object | null },
+  bound: Address,
+): string | null {
+  return advertise === NO_ADVERTISE ? null : advertise ?? defaultAdvertiseUrl(bound, peerScheme(tls));
+}
+
+/** The scheme of the URL of a peer port, with TLS or without (null). */
+export function peerScheme(tls: object | null): "http" | "https" {
+  return tls === null ? "http" : "https";
 }
 
 /**
  * The URL that peers dial when none is advertised: the address listened on, or this machine's host name where
  * that is every address.
  */
-export function defaultAdvertiseUrl({ host, port }: Address): string {
+export function defaultAdvertiseUrl({ host, port }: Address, scheme: "http" | "https"): string {
   const everyAddress = host === "0.0.0.0" || host === "::";
-  return `http://${formatAddress({ host: everyAddress ? hostname() : host, port })}`;
+  return `${scheme}://${formatAddress({ host: everyAddress ? hostname() : host, port })}`;
 }

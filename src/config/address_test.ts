@@ -53,15 +53,18 @@ Deno.test("loopback hosts are told from others", () => {
 });
 
 Deno.test("the advertised URL follows the address", () => {
-  assert.equal(defaultAdvertiseUrl({ host: "10.1.2.3", port: 7432 }), "http://10.1.2.3:7432");
-  assert.equal(defaultAdvertiseUrl({ host: "::1", port: 7432 }), "http://[::1]:7432");
-  assert.equal(defaultAdvertiseUrl({ host: "0.0.0.0", port: 1 }), `http://${hostname()}:1`);
-  assert.equal(defaultAdvertiseUrl({ host: "::", port: 1 }), `http://${hostname()}:1`);
+  assert.equal(defaultAdvertiseUrl({ host: "10.1.2.3", port: 7432 }, "http"), "http://10.1.2.3:7432");
+  assert.equal(defaultAdvertiseUrl({ host: "::1", port: 7432 }, "http"), "http://[::1]:7432");
+  assert.equal(defaultAdvertiseUrl({ host: "0.0.0.0", port: 1 }, "http"), `http://${hostname()}:1`);
+  assert.equal(defaultAdvertiseUrl({ host: "::", port: 1 }, "http"), `http://${hostname()}:1`);
 });
 
 Deno.test("what is advertised is what was given, nothing, or the default", () => {
   const bound = { host: "10.1.2.3", port: 7432 };
-  assert.equal(advertisedUrl("http://ams.example:1", bound), "http://ams.example:1");
-  assert.equal(advertisedUrl("none", bound), null);
-  assert.equal(advertisedUrl(null, bound), "http://10.1.2.3:7432");
+  const url = (advertise: string | null, tls: object | null = null) =>
+    advertisedUrl({ advertise, tls }, bound);
+  assert.equal(url("http://ams.example:1"), "http://ams.example:1");
+  assert.equal(url("none"), null);
+  assert.equal(url(null), "http://10.1.2.3:7432");
+  assert.equal(url(null, {}), "https://10.1.2.3:7432");
 });

@@ -30,7 +30,7 @@ Deno.test("the least configuration is completed by defaults", async () => {
     node: { name: "ams", cluster: "mmlite" },
     postgres: { url: "postgres:///app" },
     listen: {
-      peers: { address: { host: "127.0.0.1", port: 7432 }, advertise: null },
+      peers: { address: { host: "127.0.0.1", port: 7432 }, advertise: null, tls: null },
       api: { address: { host: "127.0.0.1", port: 7433 }, socket: null, token: null },
     },
     peers: [],
@@ -172,11 +172,92 @@ Deno.test("cleartext beyond this machine needs --insecure", async () => {
   const flags = { ...LEAST, listen: "0.0.0.0:7432" };
   await assert.rejects(loadConfig({ flags, env: BARE }), {
     kind: "config",
-    message: /^Cannot listen for peers on "0\.0\.0\.0:7432" \(--listen\): .*no TLS/,
-    hint: /--insecure/,
+    message:
+      'Cannot listen for peers on "0.0.0.0:7432" (--listen): other machines can reach it, and there is no certificate ' +
+      "to speak TLS with",
+    hint: /mmlite cert ca.*mmlite cert issue NAME.*--insecure/,
   });
   const { listen, insecure } = await loadConfig({ flags: { ...flags, insecure: true }, env: BARE });
   assert.deepEqual([listen.peers.address.host, insecure], ["0.0.0.0", true]);
+});
+
+Deno.test("files mean TLS, wherever they are named; what is not named is in the state directory", async () => {
+  const text = "state: state\nlisten: { peers: { address: 0.0.0.0:7432, tls: { cert: c.pem, ca: ca.pem } } }";
+  await withFile(text, async (file) => {
+    const directory = join(file, "..");
+    const flags = { ...LEAST, "tls-ca": "/x/ca.pem" };
+    const { listen } = await loadConfig({ flags, env: BARE, file });
+    assert.deepEqual(listen.peers.tls, {
+      cert: join(directory, "c.pem"),
+      key: join(directory, "state/tls/node-key.pem"),
+      ca: "/x/ca.pem",
+      caKey: null,
+    });
+    assert.deepEqual(
+      await valueAndOrigin({ flags, env: BARE, file }, "listen.peers.tls.cert"),
+      [join(directory, "c.pem"), `${file}:2:56`],
+    );
+    await assert.rejects(loadConfig({ flags: { ...flags, insecure: true }, env: BARE, file }), {
+      kind: "config",
+      message: /^Cannot use both listen\.peers\.tls\..* and insecure \(--insecure\)$/,
+    });
+  });
+});
+
+Deno.test("files in the state directory mean TLS, unless it is off; the CA's key is found beside them", async () => {
+  await withFile("listen: { peers: { tls: off } }", async (off) => {
+    const state = join(off, "..");
+    const flags = { ...LEAST, state };
+    const tls = async (more: Record<string, string | boolean>, file?: string) =>
+      (await loadConfig({ flags: { ...flags, ...more }, env: BARE, file })).listen.peers.tls;
+    assert.equal(await tls({}), null);
+    await Deno.mkdir(join(state, "tls"));
+    await Deno.writeTextFile(join(state, "tls/ca.pem"), "");
+    const place = (name: string) => join(state, "tls", name);
+    const files = { cert: place("node.pem"), key: place("node-key.pem"), ca: place("ca.pem"), caKey: null };
+    assert.deepEqual(await tls({}), files);
+    await Deno.writeTextFile(place("ca-key.pem"), "");
+    assert.deepEqual(await tls({ listen: "0.0.0.0:1" }), { ...files, caKey: place("ca-key.pem") });
+    assert.equal((await tls({ "tls-ca": "/x/ca.pem" }))?.caKey, null, "that key is another CA's");
+    assert.equal(await tls({ insecure: true }), null);
+    assert.equal(await tls({}, off), null);
+    await assert.rejects(tls({ listen: "0.0.0.0:1" }, off), {
+      message: /other machines can reach it, and TLS is off \(.*m\.yaml:1:25\)$/,
+    });
+    assert.equal(await tls({ listen: "0.0.0.0:1", insecure: true }, off), null);
+  });
+});
+
+Deno.test("a peer is dialled with TLS, on loopback, or where cleartext is allowed", async () => {
+  const load = (url: string, more: Record<string, string | boolean> = {}) =>
+    withFile(`peers: [{ name: fra, url: "${url}" }]`, async (file) => {
+      await loadConfig({ flags: { ...LEAST, ...more }, env: BARE, file });
+    });
+  const tls = { "tls-cert": "/x/node.pem" };
+  await load("http://127.0.0.1:1");
+  await load("http://[::1]:1");
+  await load("http://fra:1", { insecure: true });
+  await load("https://fra:1", tls);
+  await load("http://localhost:1", tls);
+  const refused = (url: string, message: RegExp, more?: Record<string, string | boolean>) =>
+    assert.rejects(load(url, more), { kind: "config", message });
+  await refused(
+    "http://fra:1",
+    /"http:\/\/fra:1" as a peer's URL: .*cleartext, and other machines could read/,
+  );
+  await refused("http://fra:1", /cleartext, and this node speaks TLS$/, tls);
+  await refused("https://127.0.0.1:1", /this node has no certificate/);
+  await refused("https://fra:1", /this node has no certificate/, { insecure: true });
+});
+
+Deno.test("what is advertised must be what the peer port speaks", async () => {
+  const advertise = async (url: string, more: Record<string, string>) =>
+    (await loadConfig({ flags: { ...LEAST, ...more, advertise: url }, env: BARE })).listen.peers.advertise;
+  const tls = { "tls-cert": "/x/node.pem" };
+  assert.equal(await advertise("https://ams:1", tls), "https://ams:1");
+  assert.equal(await advertise("none", tls), "none");
+  await assert.rejects(advertise("http://ams:1", tls), { message: /the peer port speaks TLS$/ });
+  await assert.rejects(advertise("https://ams:1", {}), { message: /the peer port speaks cleartext$/ });
 });
 
 Deno.test("a control API beyond this machine needs a token", async () => {
@@ -211,6 +292,8 @@ Deno.test("the JSON Schema knows every key and no other", () => {
   interface Group {
     readonly properties?: Record<string, Group>;
     readonly additionalProperties?: boolean;
+    /** What may stand in the place of a group, and the group. */
+    readonly anyOf?: readonly Group[];
   }
   const schema = configJsonSchema() as Group;
   for (const { key } of SETTINGS) {
@@ -218,6 +301,7 @@ Deno.test("the JSON Schema knows every key and no other", () => {
     for (const part of key.split(".")) {
       assert.equal(group?.additionalProperties, false, key);
       group = group?.properties?.[part];
+      group = group?.anyOf?.find(({ properties }) => properties) ?? group;
     }
     assert(group, key);
   }

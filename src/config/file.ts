@@ -11,7 +11,16 @@ import { FileSchema, type Settings } from "./schema.ts";
 import { getSetting, setSetting } from "./settings.ts";
 
 // A path in the file is relative to the file, so that it means the same from every working directory.
-const PATH_KEYS = ["postgres.url_file", "listen.api.socket", "listen.api.token_file", "state"] as const;
+const PATH_KEYS = [
+  "postgres.url_file",
+  "listen.peers.tls.cert",
+  "listen.peers.tls.key",
+  "listen.peers.tls.ca",
+  "listen.peers.tls.ca_key",
+  "listen.api.socket",
+  "listen.api.token_file",
+  "state",
+] as const;
 
 /** Reads a configuration file; throws `config` with the place of the first thing that is wrong. */
 export async function readConfigFile(path: string): Promise<Layer> {

@@ -33,10 +33,14 @@ Deno.test("a key in the wrong place is found where it belongs", () => {
 });
 
 Deno.test("a key like no other gets the known ones listed", () => {
-  assert.equal(complaint("listen: { peers: { tls: {} } }").hint, "Known keys here: address, advertise");
+  assert.equal(complaint("listen: { peers: { zone: x } }").hint, "Known keys here: address, advertise, tls");
   assert.deepEqual(complaint("peers:\n  - { name: fra, url: http://fra:1, zone: x }"), {
     message: 'Cannot use /etc/m.yaml:2:37: unknown key "peers.0.zone"',
     hint: "Known keys here: name, url",
+  });
+  assert.deepEqual(complaint("listen: { peers: { tls: { certificate: x } } }"), {
+    message: 'Cannot use /etc/m.yaml:1:27: unknown key "listen.peers.tls.certificate"',
+    hint: "Known keys here: cert, key, ca, ca_key",
   });
 });
 
@@ -49,6 +53,11 @@ Deno.test("a wrong type is named with the place of the value", () => {
     ["insecure: yes", "1:11: insecure is wrong, expected true or false, not text"],
     ["peers:\n  - url: http://fra:7432", "2:5: peers.0.name is wrong, missing"],
     ["- a\n- b", "1:1: expected a group of keys, not a list"],
+    ["listen: { peers: { tls: on } }", "1:25: listen.peers.tls is wrong, expected off or a group of files"],
+    [
+      "listen: { peers: { tls: { cert: 7 } } }",
+      "1:33: listen.peers.tls.cert is wrong, expected text, not a number",
+    ],
     ["log: { level: loud }", "1:15: log.level is wrong, expected debug, info, warning or error"],
   ];
   for (const [text, expected] of wrong) {
@@ -66,7 +75,7 @@ Deno.test("a value of the right type is checked too", () => {
     ["tables: { include: ['*'] }", /1:21: tables.include.0 is wrong, expected SCHEMA.TABLE/],
     ["tables: { include: [a.b.c] }", /expected SCHEMA.TABLE/],
     ["tables: { include: [public.] }", /expected SCHEMA.TABLE/],
-    ["peers: [{ name: fra, url: 'fra:7432' }]", /expected an http URL/],
+    ["peers: [{ name: fra, url: 'fra:7432' }]", /expected an https or http URL/],
     ["peers: [{ name: fra, url: 'http://u:p@fra:7432' }]", /of host and port only/],
     ["peers: [{ name: fra, url: 'http://fra:7432/x' }]", /of host and port only/],
   ];
@@ -112,13 +121,19 @@ Deno.test("a file that cannot be read is named", async () => {
 Deno.test("the example file is right", async () => {
   const { settings } = await readConfigFile(join(import.meta.dirname!, "../../contrib/mmlite.yaml"));
   assert.deepEqual(settings.node, { name: "ams", cluster: "mmlite" });
-  assert.deepEqual(settings.peers, [{ name: "fra", url: "http://fra.example:7432" }]);
+  assert.deepEqual(settings.peers, [{ name: "fra", url: "https://fra.example:7432" }, { name: "edge-9" }]);
 });
 
 Deno.test("the commented keys of the example file are right as well", async () => {
   const path = join(import.meta.dirname!, "../../contrib/mmlite.yaml");
-  const text = (await Deno.readTextFile(path)).replaceAll(/^( +)# (\w+: )/gm, "$1$2");
+  const text = (await Deno.readTextFile(path)).replaceAll(/^( +)# ([a-z_]+: \/?[\w/.-]+(?: |$))/gm, "$1$2");
   const { settings } = parseConfigFile(text, "/etc/mmlite/mmlite.yaml");
+  assert.deepEqual(settings.listen?.peers?.tls, {
+    cert: "/var/lib/mmlite/tls/node.pem",
+    key: "/var/lib/mmlite/tls/node-key.pem",
+    ca: "/var/lib/mmlite/tls/ca.pem",
+    ca_key: "/var/lib/mmlite/tls/ca-key.pem",
+  });
   assert.equal(settings.postgres?.url_file, "/etc/mmlite/postgres-url");
   assert.equal(settings.listen?.api?.socket, "/run/mmlite/mmlite.sock");
   assert.equal(settings.listen?.api?.token_file, "/etc/mmlite/token");

@@ -29,11 +29,17 @@ const TYPE_NAMES: Readonly<Record<string, string>> = {
 
 /** Every complaint of a failed check, in the order in which the schema found them; at least one. */
 export function describeIssues(error: z.ZodError): Issue[] {
-  return error.issues.flatMap((issue) =>
-    issue.code === "unrecognized_keys"
-      ? issue.keys.map((key) => unknownKey(issue.path, key))
-      : [wrongValue(issue)]
-  );
+  return error.issues.flatMap((issue) => describeIssue(issue));
+}
+
+function describeIssue(issue: z.core.$ZodIssue): Issue[] {
+  if (issue.code === "unrecognized_keys") return issue.keys.map((key) => unknownKey(issue.path, key));
+  // What is wrong inside of a group says more than that the group is not what may stand in its place.
+  const inside = issue.code === "invalid_union"
+    ? issue.errors.flat().filter(({ path }) => path.length > 0)
+    : [];
+  if (inside.length === 0) return [wrongValue(issue)];
+  return inside.flatMap((one) => describeIssue({ ...one, path: [...issue.path, ...one.path] }));
 }
 
 function unknownKey(group: readonly PropertyKey[], key: string): Issue {

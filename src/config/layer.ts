@@ -57,7 +57,8 @@ export function mergeLayers(layers: readonly Layer[], defaults: Layer<DefaultedS
     refuseBoth(layer);
     for (const key of SETTING_KEYS) {
       const value = getSetting(layer.settings, key);
-      if (value === undefined || isGiven(settings, key)) continue;
+      // A group is merged key by key.
+      if (value === undefined || isGroup(value) || isGiven(settings, key)) continue;
       setSetting(settings, key, value);
       origins.set(key, layer.originOf(key));
     }
@@ -68,7 +69,19 @@ export function mergeLayers(layers: readonly Layer[], defaults: Layer<DefaultedS
 
 function isGiven(settings: Settings, key: string): boolean {
   const keys = ALTERNATIVES.find((pair) => pair.includes(key)) ?? [key];
-  return keys.some((one) => getSetting(settings, one) !== undefined);
+  return keys.some((one) => getSetting(settings, one) !== undefined) || hasTextAbove(settings, key);
+}
+
+/** Whether a text such as `off` stands in the place of a group that the key is in. */
+function hasTextAbove(settings: Settings, key: string): boolean {
+  const parts = key.split(".");
+  return parts.some((_, depth) =>
+    depth > 0 && typeof getSetting(settings, parts.slice(0, depth).join(".")) === "string"
+  );
+}
+
+function isGroup(value: unknown): boolean {
+  return typeof value === "object" && !Array.isArray(value);
 }
 
 function refuseBoth(layer: Layer): void {

@@ -10,6 +10,9 @@ import { LOG_FORMATS, LOG_LEVELS } from "../log.ts";
 import { NODE_NAME, NODE_NAME_RULE } from "../node_name.ts";
 import { NO_ADVERTISE, parseAddress } from "./address.ts";
 
+/** Instead of files: the peer port speaks cleartext, whatever files there are. */
+const TLS_OFF = "off";
+
 const NodeName = z.string().regex(NODE_NAME, { error: `expected ${NODE_NAME_RULE}` });
 
 const Text = z.string().min(1, { error: "expected text, not nothing" });
@@ -18,7 +21,7 @@ const ListenAddress = z.string().refine((text) => parseAddress(text) !== null, {
   error: "expected HOST:PORT, such as 127.0.0.1:7432 or [::1]:7432",
 });
 
-const PEER_URL_RULE = "an http URL of host and port only, such as http://fra.example:7432";
+const PEER_URL_RULE = "an https or http URL of host and port only, such as https://fra.example:7432";
 
 const PeerUrl = z.string().refine(isPeerUrl, { error: `expected ${PEER_URL_RULE}` });
 
@@ -34,9 +37,16 @@ const TablePattern = z.string().regex(/^(?:[^\s".]|"(?:[^"]|"")+")+\.(?:[^\s".]|
 
 function isPeerUrl(text: string): boolean {
   const url = URL.parse(text);
-  if (url === null || url.protocol !== "http:") return false;
+  if (url === null || !/^https?:$/.test(url.protocol)) return false;
   return url.pathname === "/" && url.search + url.hash + url.username + url.password === "";
 }
+
+const TlsFiles = z.strictObject({
+  cert: Text.optional().meta({ description: "file of this node's certificate" }),
+  key: Text.optional().meta({ description: "file of its private key" }),
+  ca: Text.optional().meta({ description: "file of the authorities to trust" }),
+  ca_key: Text.optional().meta({ description: "file of the CA's key, where this node issues certificates" }),
+});
 
 /** The configuration file. */
 export const FileSchema = z.strictObject({
@@ -53,6 +63,8 @@ export const FileSchema = z.strictObject({
       address: ListenAddress.optional().meta({ description: "where peers reach this node" }),
       advertise: Advertise.optional()
         .meta({ description: "the URL that peers dial to reach this node, or none where they cannot" }),
+      tls: z.union([z.literal(TLS_OFF), TlsFiles], { error: `expected ${TLS_OFF} or a group of files` })
+        .optional().meta({ description: "the files to speak TLS with on the peer port" }),
     }).optional(),
     api: z.strictObject({
       address: ListenAddress.optional().meta({ description: "where the control API listens" }),

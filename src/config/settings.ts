@@ -27,6 +27,15 @@ export const SETTINGS: readonly Setting[] = [
   list("tables.exclude", "exclude", "PATTERN", "tables to leave out (repeatable)"),
   text("listen.peers.address", "listen", "ADDR", "where peers reach this node"),
   text("listen.peers.advertise", "advertise", "URL", "the URL that peers dial, or none where they cannot"),
+  text(
+    "listen.peers.tls.cert",
+    "tls-cert",
+    "FILE",
+    "this node's certificate, STATE/tls/node.pem if not given",
+  ),
+  text("listen.peers.tls.key", "tls-key", "FILE", "its private key, STATE/tls/node-key.pem if not given"),
+  text("listen.peers.tls.ca", "tls-ca", "FILE", "the authorities to trust, STATE/tls/ca.pem if not given"),
+  text("listen.peers.tls.ca_key", "tls-ca-key", "FILE", "the CA's key, where this node issues certificates"),
   text("listen.api.address", "api", "ADDR", "where the control API listens"),
   text("listen.api.socket", "api-socket", "PATH", "unix socket where the control API listens too"),
   text("listen.api.token_file", "token-file", "FILE", "file whose first line is the control API's token"),
@@ -43,8 +52,12 @@ export const SETTINGS: readonly Setting[] = [
   text("log.format", "log-format", "FORMAT", "text or json"),
 ];
 
-/** Every key of the file: those with a flag, and the peers. */
-export const SETTING_KEYS: readonly string[] = [...SETTINGS.map((setting) => setting.key), "peers"];
+/** Every key of the file: those with a flag, the peers, and the group of TLS files, which may be `off` instead. */
+export const SETTING_KEYS: readonly string[] = [
+  ...SETTINGS.map((setting) => setting.key),
+  "listen.peers.tls",
+  "peers",
+];
 
 /** The environment variable of a flag. */
 export function environmentName(flag: string): string {
