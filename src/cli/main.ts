@@ -4,11 +4,12 @@
 import { Command } from "commander";
 import type { Environment } from "../config/environment.ts";
 import { VERSION } from "../version.ts";
+import { addCert } from "./cert.ts";
 import { addConfig } from "./config_command.ts";
 import { addGlobalOptions, type Context, type GlobalOptions, processContext } from "./context.ts";
 import { isHelp, reportFailure } from "./failure.ts";
-import { addPeers } from "./peers.ts";
 import { addInvite } from "./invite.ts";
+import { addPeers } from "./peers.ts";
 import { addRun } from "./run.ts";
 import { addStatus } from "./status.ts";
 import { addTables } from "./tables.ts";
@@ -51,8 +52,9 @@ function makeProgram(context: Context, finish: (exitCode: number) => void): Comm
   addStatus(program, context, finish);
   addPeers(program, context, finish);
   addTables(program, context, finish);
-  addConfig(program, context, finish);
   addInvite(program, context, finish);
+  addConfig(program, context, finish);
+  addCert(program, context, finish);
   addVersion(program, context, finish);
   return program;
 }

@@ -17,14 +17,6 @@ const SECRET_MODE = 0o600;
 const PUBLIC_MODE = 0o644;
 const DIRECTORY_MODE = 0o700;
 
-/** The names that the files have in a directory of their own. */
-export const FILE_NAMES = {
-  cert: "node.pem",
-  key: "node-key.pem",
-  ca: "ca.pem",
-  caKey: "ca-key.pem",
-} as const;
-
 /** Makes a directory that only its owner may enter, unless it is there. */
 export async function ensureKeyDirectory(path: string): Promise<void> {
   await attempt(path, () => mkdir(path, { recursive: true, mode: DIRECTORY_MODE }));
