@@ -52,6 +52,12 @@ export interface PeerGauges {
   readonly clockSkewSeconds: number | null;
 }
 
+/** When the certificates of this node expire. */
+export interface CertificateTimes {
+  readonly expiresAt: Date;
+  readonly authorityExpiresAt: Date;
+}
+
 /** Kinds of change that are counted as applied. */
 export type ChangeKind = "insert" | "update" | "delete" | "truncate";
 
@@ -74,6 +80,8 @@ export interface Metrics {
   countChanges(origin: string, kind: ChangeKind, changes: number): void;
   /** Counts conflicts of one of PostgreSQL's types, such as `update_missing`, by what was done about them. */
   countConflict(type: string, resolution: string, conflicts?: number): void;
+  /** Sets when this node's certificate expires, and the CA's that issued it. */
+  setCertificateExpiry(times: CertificateTimes): void;
   /** The exposition format, version 0.0.4. */
   render(): Promise<string>;
 }
@@ -102,6 +110,10 @@ export function createMetrics(version: string): Metrics {
     },
     countChanges: (origin, kind, changes) => series.appliedChanges.inc({ origin, kind }, changes),
     countConflict: (type, resolution, conflicts = 1) => series.conflicts.inc({ type, resolution }, conflicts),
+    setCertificateExpiry: ({ expiresAt, authorityExpiresAt }) => {
+      series.certificateExpiry.set({ certificate: "node" }, expiresAt.getTime() / 1000);
+      series.certificateExpiry.set({ certificate: "ca" }, authorityExpiresAt.getTime() / 1000);
+    },
     render: () => registry.metrics(),
   };
 }
@@ -130,6 +142,11 @@ function createSeries(registry: Registry) {
       "peer",
     ]),
     clockSkew: gauge("mmlite_clock_skew_seconds", "Clock of the peer minus clock of this node", ["peer"]),
+    certificateExpiry: gauge(
+      "mmlite_certificate_expiry_timestamp_seconds",
+      "When the certificate expires, seconds since 1970",
+      ["certificate"],
+    ),
     decodedTransactions: counter("mmlite_decoded_transactions_total", "Transactions read from slots", [
       "kind",
     ]),

@@ -44,8 +44,9 @@ export const PeerState = z.enum(PEER_STATES).openapi("PeerState");
 export type PeerState = z.infer<typeof PeerState>;
 
 /** What the receiving side of a peer does at the moment. */
-export const InboundState = z.enum(["disconnected", "streaming", "blocked", "fenced"]).openapi(
+export const InboundState = z.enum(["disconnected", "waiting", "streaming", "blocked", "fenced"]).openapi(
   "InboundState",
+  { description: "waiting: this node dialled the peer, which cannot dial it, and the peer does not push" },
 );
 export type InboundState = z.infer<typeof InboundState>;
 
@@ -133,9 +134,18 @@ export const NodeIdentity = z.object({
 }).openapi("NodeIdentity");
 export type NodeIdentity = z.infer<typeof NodeIdentity>;
 
+/** How this node proves to its peers who it is. */
+export const TlsStatus = z.object({
+  identity: z.string().openapi({ example: "mmlite://mmlite/ams" }),
+  certificate_expires_at: Time,
+  ca_expires_at: Time.openapi({ description: "when the CA that issued it expires" }),
+}).openapi("TlsStatus");
+export type TlsStatus = z.infer<typeof TlsStatus>;
+
 /** The whole node on one page. */
 export const NodeStatus = z.object({
   node: NodeIdentity,
+  tls: TlsStatus.nullable().openapi({ description: "null where the peer port speaks cleartext" }),
   postgres: PostgresStatus,
   peers: z.array(PeerStatus),
   tables: z.object({ replicated: Count, insert_only: Count }),

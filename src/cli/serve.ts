@@ -1,31 +1,37 @@
 /**
  * A node with its control API: the one place where the two meet.
  */
+import process from "node:process";
 import { createApi } from "../api/app.ts";
 import type { NodeControl } from "../api/control.ts";
 import { type ApiServer, serveApi } from "../api/server.ts";
 import { formatAddress, NO_ADVERTISE } from "../config/address.ts";
 import type { Config } from "../config.ts";
 import { log } from "../log.ts";
-import { startNode } from "../node/node.ts";
+import { type RunningNode, startNode } from "../node/node.ts";
 import { VERSION } from "../version.ts";
 
 /** Runs a node and its control API until the signal aborts; throws what makes it impossible to go on. */
 export async function serveNode(config: Config, signal: AbortSignal): Promise<void> {
   let server: ApiServer | undefined;
   const apiAddress = () => server?.address ? formatAddress(server.address) : null;
-  const node = await startNode(config, { signal, apiAddress });
+  let node: RunningNode | undefined;
+  // From the beginning: a SIGHUP that nobody takes ends the process.
+  const reload = () => void node?.reload();
+  process.on("SIGHUP", reload);
   try {
-    server = await serveControl(config, node.control);
+    const running = node = await startNode(config, { signal, apiAddress });
+    server = await serveControl(config, running.control);
     log("api").info("The control API listens on {address}", { address: apiAddress() });
     // Its outcome is that of `closed`.
-    const close = () => void node.close().catch(() => {});
+    const close = () => void running.close().catch(() => {});
     if (signal.aborted) close();
     else signal.addEventListener("abort", close, { once: true });
-    await node.closed;
+    await running.closed;
   } finally {
+    process.off("SIGHUP", reload);
     await server?.close();
-    await node.close();
+    await node?.close();
   }
 }
 

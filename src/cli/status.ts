@@ -97,6 +97,7 @@ export function formatStatus(status: NodeStatus, colour: boolean): string {
   const { node, postgres, tables, ready } = status;
   const about: (Cell | string)[][] = [
     ["node", { text: ready ? "ready" : "not ready", colour: ready ? "green" : "red" }, describeNode(node)],
+    ["tls", ...describeTls(status.tls)],
     ["postgres", {
       text: postgres.connected ? "connected" : "away",
       colour: postgres.connected ? "green" : "red",
@@ -111,13 +112,24 @@ export function formatStatus(status: NodeStatus, colour: boolean): string {
 }
 
 function describeNode(
-  { name, cluster, version, peer_address, advertised_url, insecure }: NodeStatus["node"],
+  { name, cluster, version, peer_address, advertised_url }: NodeStatus["node"],
 ): string {
   const advertised = advertised_url === null ? "" : ` as ${advertised_url}`;
-  const clear = insecure ? ", cleartext" : "";
-  return `${name} of cluster ${
-    cluster ?? "-"
-  }, mmlite ${version}, peers at ${peer_address}${advertised}${clear}`;
+  return `${name} of cluster ${cluster ?? "-"}, mmlite ${version}, peers at ${peer_address}${advertised}`;
+}
+
+function describeTls(tls: NodeStatus["tls"]): (Cell | string)[] {
+  if (tls === null) return [{ text: "off (insecure)", colour: "yellow" }];
+  const { identity, certificate_expires_at, ca_expires_at } = tls;
+  return [
+    { text: "on", colour: "green" },
+    `${identity}, certificate until ${day(certificate_expires_at)}, CA until ${day(ca_expires_at)}`,
+  ];
+}
+
+/** The day of a time, `2026-11-22`. */
+function day(time: string): string {
+  return time.slice(0, 10);
 }
 
 function describePostgres({ version, database, host, wal_lsn }: NodeStatus["postgres"]): string {

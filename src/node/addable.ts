@@ -1,6 +1,7 @@
 /**
  * Which name and address a new peer may have, as far as this node can tell without asking anybody.
  */
+import { type PeerSecurity, requireSafeUrl } from "../config/peer_url.ts";
 import { MmliteError } from "../errors.ts";
 import { slotName } from "../pg/slots.ts";
 
@@ -16,10 +17,19 @@ interface Surroundings {
   /** Addresses at which this node itself listens or is advertised. */
   readonly ownUrls: readonly string[];
   readonly peers: readonly Place[];
+  /** What this node has to protect connections with. */
+  readonly security: PeerSecurity;
 }
 
-/** Throws `conflict` for this node itself, for a name whose slot is taken, and for another peer's address. */
-export function requireAddable({ name, url }: Place, { self, ownUrls, peers }: Surroundings): void {
+/**
+ * Throws `conflict` for this node itself, for a name whose slot is taken, and for another peer's address; `config`
+ * for one that must not be dialled as this node is set up.
+ */
+export function requireAddable(
+  { name, url }: Place,
+  { self, ownUrls, peers, security }: Surroundings,
+): void {
+  if (url !== null) requireSafeUrl(url, security);
   if (name === self) {
     throw refused(name, "that is this node itself", "Name the other node and give its address");
   }

@@ -9,6 +9,7 @@ const SURROUNDINGS = {
     { name: "ams-1", url: "http://10.0.0.2:7432" },
     { name: "lon", url: null },
   ],
+  security: { tls: false, insecure: true },
 };
 
 function add(name: string, url: string | null): void {
@@ -49,7 +50,7 @@ Deno.test("a name whose slot would be another peer's, or this node's, cannot be 
   refuses("ams_1", null, /its slot name is taken by "ams-1"/);
   refuses("ams_1", "http://10.0.0.3:7432", /its slot name is taken by "ams-1"/);
   assert.throws(
-    () => requireAddable({ name: "a_b", url: "http://h:1" }, { self: "a-b", ownUrls: [], peers: [] }),
+    () => requireAddable({ name: "a_b", url: "http://h:1" }, { ...SURROUNDINGS, self: "a-b", peers: [] }),
     /its slot name is taken by "a-b"/,
   );
 });

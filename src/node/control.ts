@@ -8,6 +8,7 @@ import { parsePeerUrl } from "../http/peer_url.ts";
 import { formatLsn } from "../lsn.ts";
 import type { Metrics } from "../metrics.ts";
 import { VERSION } from "../version.ts";
+import type { TlsKeys } from "../pki/tls_keys.ts";
 import type { NodeIdentity } from "../wire/frame.ts";
 import { type Database, serverWarnings } from "./database.ts";
 import type { Guard } from "./guard.ts";
@@ -16,7 +17,8 @@ import type { ConflictCounts } from "./observers.ts";
 import { Peer } from "./peer.ts";
 import type { Peers } from "./peers.ts";
 import type { PublicationKeeper } from "./publication_keeper.ts";
-import { nodeStatus, peerStatus, type Positions, readPositions } from "./status.ts";
+import { nodeStatus, peerStatus, type Positions, readPositions, tlsStatus } from "./status.ts";
+import { tlsProblems } from "./tls.ts";
 
 interface ControlOptions {
   readonly self: NodeIdentity;
@@ -32,6 +34,8 @@ interface ControlOptions {
   readonly invites: Invites;
   readonly conflicts: ConflictCounts;
   readonly metrics: Metrics;
+  /** Null on a node that speaks cleartext. */
+  readonly tls: TlsKeys | null;
 }
 
 /** The control of a running node. */
@@ -125,9 +129,9 @@ async function status(options: ControlOptions): Promise<NodeStatus> {
       peer_address: options.peerAddress,
       api_address: options.apiAddress(),
       advertised_url: options.url,
-      // This release has no TLS.
-      insecure: true,
+      insecure: options.tls === null,
     },
+    tls: options.tls === null ? null : tlsStatus(options.tls.current),
     postgres: {
       connected: positions !== null,
       version: facts.version,
@@ -144,7 +148,12 @@ async function status(options: ControlOptions): Promise<NodeStatus> {
     tables: tables.counts(),
     conflicts: conflicts.byType(),
     ready: health(options).ready,
-    problems: [...serverWarnings(facts), ...(problem === null ? [] : [problem]), ...tables.problems()],
+    problems: [
+      ...serverWarnings(facts),
+      ...(problem === null ? [] : [problem]),
+      ...tables.problems(),
+      ...(options.tls === null ? [] : tlsProblems(options.tls)),
+    ],
   });
 }
 
@@ -157,7 +166,8 @@ function health({ guard, tables }: ControlOptions): Health {
   return { ready: checks.every(({ ok }) => ok), checks };
 }
 
-function updateGauges({ peers, metrics }: ControlOptions, positions: Positions | null): void {
+function updateGauges({ peers, metrics, tls }: ControlOptions, positions: Positions | null): void {
+  if (tls !== null) metrics.setCertificateExpiry(tls.current);
   for (const peer of peers.list()) {
     const shown = peerStatus(peer, positions);
     metrics.setPeer(peer.name, {

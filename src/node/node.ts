@@ -3,7 +3,7 @@
  */
 import type { NodeControl } from "../api/control.ts";
 import type { Config } from "../config.ts";
-import { advertisedUrl, formatAddress } from "../config/address.ts";
+import { advertisedUrl, formatAddress, peerScheme } from "../config/address.ts";
 import { MmliteError, toMmliteError } from "../errors.ts";
 import { PeerDialler } from "../http/peer_dialler.ts";
 import { listenForPeers } from "../http/peer_server.ts";
@@ -23,6 +23,7 @@ import { outboundPorts } from "./outbound.ts";
 import { PeerSlots } from "./peer_slots.ts";
 import { Peers } from "./peers.ts";
 import { PublicationKeeper } from "./publication_keeper.ts";
+import { authorityFiles, openTls } from "./tls.ts";
 
 interface StartOptions {
   readonly signal: AbortSignal;
@@ -37,6 +38,8 @@ export interface RunningNode {
   readonly peerAddress: string;
   /** Settles when the node is closed; rejects with what made it impossible to go on. */
   readonly closed: Promise<void>;
+  /** Reads the files of TLS again; changes nothing where they cannot be used. */
+  reload(): Promise<void>;
   /** Ends every link and session, then lets go of the database. */
   close(): Promise<void>;
 }
@@ -47,8 +50,11 @@ export async function startNode(config: Config, { signal, apiAddress }: StartOpt
   const startedAt = new Date();
   const stop = new AbortController();
   const ended = AbortSignal.any([signal, stop.signal]);
+  const tls = await openTls(config);
+  const tlsKeys = tls?.keys ?? null;
+  const security = { tls: tls !== null, insecure: config.insecure };
   const database = await openDatabase(config.postgres.url, ended);
-  const cleanup: (() => Promise<unknown>)[] = [() => database.close()];
+  const cleanup: (() => unknown)[] = [() => database.close()];
   const close = async () => {
     stop.abort();
     for (const step of cleanup.splice(0).reverse()) await step();
@@ -82,13 +88,14 @@ export async function startNode(config: Config, { signal, apiAddress }: StartOpt
     const ownUrls: string[] = [];
     const conflicts = new ConflictCounts();
     const slots = new PeerSlots(database);
-    const dialler = new PeerDialler({ tls: null, self: self.node });
+    const dialler = new PeerDialler({ tls: tlsKeys, self: self.node });
     cleanup.push(() => dialler.close());
     const peers: Peers = new Peers({
       database,
       slots,
       self: self.node,
       ownUrls,
+      security,
       ports: (peer) =>
         outboundPorts({
           database,
@@ -97,6 +104,7 @@ export async function startNode(config: Config, { signal, apiAddress }: StartOpt
           slots,
           compression: config.compression,
           dialler,
+          security,
           sourceObserver: sourceObserver(metrics),
         }, peer),
       observer: (peer) => ({
@@ -120,12 +128,18 @@ export async function startNode(config: Config, { signal, apiAddress }: StartOpt
       admit: (hello) => admit(admission, hello),
       observe: (sender, state) => peers.find(sender)?.inbound.enter(state),
     });
-    const invites = new Invites({ database, self, tls: null, authorityFiles: null, url: () => url });
+    const invites = new Invites({
+      database,
+      self,
+      tls: tlsKeys,
+      authorityFiles: authorityFiles(config),
+      url: () => url,
+    });
     await invites.load();
     await peers.load();
     const server = await listenForPeers({
       address: config.listen.peers.address,
-      tls: null,
+      tls: tlsKeys,
       accept: (channel) => inbox.accept(channel),
       acceptReturn: (_channel, node) =>
         Promise.reject(new MmliteError("refused", `Cannot push to node "${node}" over its own connection`)),
@@ -134,8 +148,8 @@ export async function startNode(config: Config, { signal, apiAddress }: StartOpt
     });
     cleanup.push(() => server.close(), () => inbox.close(), () => peers.close());
     const peerAddress = formatAddress(server.address);
-    url = advertisedUrl(config.listen.peers.advertise, server.address);
-    ownUrls.push(`http://${peerAddress}`, ...(url === null ? [] : [url]));
+    url = advertisedUrl(config.listen.peers, server.address);
+    ownUrls.push(`${peerScheme(tls)}://${peerAddress}`, ...(url === null ? [] : [url]));
     await peers.start(config.peers);
 
     const guard = new Guard({
@@ -146,7 +160,11 @@ export async function startNode(config: Config, { signal, apiAddress }: StartOpt
         inbox.interrupt();
       },
     });
-    watching = Promise.all([guard.run(ended), tables.run(ended, () => guard.problem === null)]);
+    watching = Promise.all([
+      guard.run(ended),
+      tables.run(ended, () => guard.problem === null),
+      tls?.run(ended),
+    ]);
     logger.info("Node {node} of cluster {cluster} listens for peers on {address}", {
       node: self.node,
       cluster: self.cluster,
@@ -166,8 +184,13 @@ export async function startNode(config: Config, { signal, apiAddress }: StartOpt
         invites,
         conflicts,
         metrics,
+        tls: tlsKeys,
       }),
       peerAddress,
+      reload: async () => {
+        if (tls === null) logger.info("There are no certificate files to read again");
+        else await tls.keys.reload();
+      },
       closed: watching.then(close, async (thrown) => {
         await close();
         throw toMmliteError(thrown);

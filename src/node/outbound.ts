@@ -2,6 +2,7 @@
  * The ports of a link: how an attempt gets its slot, its peer and its bookkeeping from this node.
  */
 import type { CompressionSetting } from "../config.ts";
+import { type PeerSecurity, requireSafeUrl } from "../config/peer_url.ts";
 import { MmliteError } from "../errors.ts";
 import type { PeerDialler } from "../http/peer_dialler.ts";
 import type { SessionPorts } from "../link/ports.ts";
@@ -25,6 +26,8 @@ interface OutboundOptions {
   readonly slots: PeerSlots;
   readonly compression: CompressionSetting;
   readonly dialler: PeerDialler;
+  /** What this node has to protect connections with. */
+  readonly security: PeerSecurity;
   /** Is told what decoding yields. */
   readonly sourceObserver: SourceObserver;
 }
@@ -38,6 +41,7 @@ export function outboundPorts(options: OutboundOptions, peer: string): SessionPo
     connect: async (signal) => {
       const { url } = await requirePeer(query, peer);
       if (url === null) throw new MmliteError("refused", `Cannot dial peer "${peer}": it has no address`);
+      requireSafeUrl(url, options.security);
       const name = { cluster: self.cluster, node: peer };
       return await options.dialler.dial(new URL(url), { peer: name, path: "push", signal });
     },

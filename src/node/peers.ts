@@ -2,6 +2,7 @@
  * The peers of this node: durable rows, their slots and origins, and the links that run for them.
  */
 import { delay } from "../backoff.ts";
+import type { PeerSecurity } from "../config/peer_url.ts";
 import { MmliteError, toMmliteError } from "../errors.ts";
 import type { SessionPorts } from "../link/ports.ts";
 import { log } from "../log.ts";
@@ -33,6 +34,8 @@ interface PeersOptions {
   readonly self: string;
   /** Addresses at which this node itself listens or is advertised. */
   readonly ownUrls: readonly string[];
+  /** What this node has to protect connections with. */
+  readonly security: PeerSecurity;
   readonly slots: PeerSlots;
   readonly ports: (peer: string) => SessionPorts;
   readonly observer: (peer: string) => PeerObserver;
@@ -180,6 +183,20 @@ export class Peers {
     await this.#removals.forget(peer);
     await forgetPeer(this.#query(`take back peer "${peer.name}"`), peer.name);
     throw state.error;
+  }
+
+  /** Forgets a peer that has exchanged nothing yet, as if it had never been added; throws `conflict` if it has. */
+  async forgetUnmet(name: string): Promise<void> {
+    const peer = this.#peers.get(name);
+    if (peer === undefined) return;
+    const query = this.#query(`take back peer "${name}"`);
+    if ((await readPeer(query, name))?.incarnation != null) {
+      throw new MmliteError("conflict", `Cannot take back peer "${name}": it has exchanged data already`, {
+        hint: "Remove it with `mmlite peers remove`",
+      });
+    }
+    await this.#removals.forget(peer);
+    await forgetPeer(query, name);
   }
 
   /** Stops the link until {@link resume}, also across restarts. */

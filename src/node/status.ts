@@ -8,6 +8,7 @@ import type {
   PeerState,
   PeerStatus,
   SlotStatus,
+  TlsStatus,
 } from "../api/schemas.ts";
 import { formatLsn, type Lsn, maxLsn } from "../lsn.ts";
 import { type Progress, readProgress } from "../pg/progress.ts";
@@ -15,6 +16,8 @@ import { readWalLsn } from "../pg/server.ts";
 import { readSlots, SLOT_PREFIX, slotName, type SlotState } from "../pg/slots.ts";
 import type { Query } from "../pg/query.ts";
 import type { MmliteError } from "../errors.ts";
+import { formatPeerUri } from "../pki/identity.ts";
+import type { TlsMaterial } from "../pki/tls_keys.ts";
 import type { Peer } from "./peer.ts";
 
 /** States in which transactions get through, so that the age of the oldest un-acked one is the lag. */
@@ -71,6 +74,7 @@ export function peerStatus(peer: Peer, positions: Positions | null): PeerStatus 
 /** The whole page, from its parts. */
 export function nodeStatus(parts: {
   readonly node: NodeStatus["node"];
+  readonly tls: NodeStatus["tls"];
   readonly postgres: NodeStatus["postgres"];
   readonly peers: readonly PeerStatus[];
   readonly tables: NodeStatus["tables"];
@@ -83,6 +87,15 @@ export function nodeStatus(parts: {
     peers: [...parts.peers],
     conflicts: { since_start: { ...parts.conflicts } },
     problems: parts.problems.map(({ kind, message, hint }) => ({ kind, message, hint })),
+  };
+}
+
+/** What this node's own certificate says. */
+export function tlsStatus({ name, expiresAt, authorityExpiresAt }: TlsMaterial): TlsStatus {
+  return {
+    identity: formatPeerUri(name),
+    certificate_expires_at: expiresAt.toISOString(),
+    ca_expires_at: authorityExpiresAt.toISOString(),
   };
 }
 

@@ -87,7 +87,9 @@ export class TlsKeys {
    * {@link problem} and a warning, and leave the current set as it is. Never throws.
    */
   async reload(): Promise<boolean> {
-    return (await this.#inTurn(() => this.#reload({ report: true }))) === "changed";
+    const done = await this.#inTurn(() => this.#reload({ report: true }));
+    if (done === "same") log("tls").info("The certificate files have not changed");
+    return done === "changed";
   }
 
   /** Looks at the files until `signal` is aborted, and reads them when they have changed. */

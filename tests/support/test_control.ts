@@ -147,6 +147,7 @@ const NODE_PAGE = {
     advertised_url: null,
     insecure: true,
   },
+  tls: null,
   postgres: {
     connected: true,
     version: "18.4",
