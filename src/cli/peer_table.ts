@@ -16,6 +16,7 @@ const STATE_COLOURS: Readonly<Record<State, Colour>> = {
   blocked: "red",
   fenced: "red",
   disconnected: "yellow",
+  waiting: "yellow",
 };
 
 const BYTE_UNITS = ["B", "KiB", "MiB", "GiB", "TiB"];
@@ -68,7 +69,7 @@ function stateCell(state: State, suffix = ""): Cell {
 }
 
 /** A link that was stopped has no trouble; one that flows has none any more, though its last error is on record. */
-const UNTROUBLED: readonly State[] = ["catchup", "streaming", "paused"];
+const UNTROUBLED: readonly State[] = ["catchup", "streaming", "paused", "waiting"];
 
 function errorLines({ name, state, last_error, inbound }: PeerStatus): string[] {
   return [

@@ -4,8 +4,9 @@
  * A sender that dials again has given up its older session, which may be half dead: that one is ended, and is over
  * before the new one touches the database.
  */
+import type { MmliteError } from "../errors.ts";
 import type { Channel } from "../wire/channel.ts";
-import type { InboxPorts, RunningSession } from "./ports.ts";
+import type { InboundState, InboxPorts, RunningSession } from "./ports.ts";
 import { receive } from "./session.ts";
 
 /** The receiving sessions of a node. */
@@ -20,20 +21,25 @@ export class Inbox {
     this.#ports = ports;
   }
 
-  /** Serves one channel until it is over. */
-  async accept(channel: Channel): Promise<void> {
+  /** Serves one channel until it is over; one that this node opened to a sender, until `opened.signal` aborts too. */
+  async accept(channel: Channel, opened?: { sender: string; signal: AbortSignal }): Promise<void> {
+    const signals = [this.#stop.signal, this.#interrupt.signal, ...(opened ? [opened.signal] : [])];
+    if (opened !== undefined) this.#observe(opened.sender, { name: "waiting" });
     const session = receive(channel, {
       ports: this.#ports,
+      openedTo: opened?.sender,
       register: (sender, session) => this.#register(sender, session),
-      refused: (sender, error) => {
-        // While the real one is being received from, an impostor's failure is not its.
-        if (!this.#running.has(sender)) this.#ports.observe(sender, { name: "failed", error });
-      },
-      signal: AbortSignal.any([this.#stop.signal, this.#interrupt.signal]),
+      refused: (sender, error) => this.failed(sender, error),
+      signal: AbortSignal.any(signals),
     });
     this.#all.add(session);
     await session;
     this.#all.delete(session);
+  }
+
+  /** Nothing can be received from a sender, and why. */
+  failed(sender: string, error: MmliteError): void {
+    this.#observe(sender, { name: "failed", error });
   }
 
   /** Ends every session, because the local PostgreSQL is going down; new ones may come. */
@@ -53,6 +59,11 @@ export class Inbox {
   async close(): Promise<void> {
     this.#stop.abort();
     await Promise.all(this.#all);
+  }
+
+  /** While the real one is being received from, what befalls another that gives its name is not its. */
+  #observe(sender: string, state: InboundState): void {
+    if (!this.#running.has(sender)) this.#ports.observe(sender, state);
   }
 
   async #register(sender: string, session: RunningSession): Promise<void> {

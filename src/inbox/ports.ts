@@ -52,5 +52,7 @@ export interface RunningSession {
 /** What arrives from a sender, at the moment. */
 export type InboundState =
   | { readonly name: "streaming" }
+  /** The stream that this node opened is there, and the sender does not push. */
+  | { readonly name: "waiting" }
   | { readonly name: "disconnected" }
   | { readonly name: "failed"; readonly error: MmliteError };

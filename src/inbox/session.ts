@@ -10,17 +10,18 @@ import { encodeFrame } from "../wire/codec.ts";
 import { type ChunkReader, openChunkReader } from "../wire/decompressor.ts";
 import { type Frame, type Hello, PROTOCOL_VERSION } from "../wire/frame.ts";
 import { FrameDecoder, MessageAssembler } from "../wire/frame_decoder.ts";
-import { HANDSHAKE_TIMEOUT_MS } from "../wire/frame_stream.ts";
+import { HANDSHAKE_TIMEOUT_MS, refusalError } from "../wire/frame_stream.ts";
 import { keepAlive, type Liveness } from "../wire/liveness.ts";
 import type { Admission, InboxPorts, RunningSession, TransactionSink } from "./ports.ts";
 
 /** Receives on one channel until the sender ends it, something fails, or `signal` aborts. Never throws. */
 export async function receive(
   channel: Channel,
-  { signal, ...context }: Pick<Session, "ports" | "register" | "refused" | "signal">,
+  { signal, ...context }: Pick<Session, "ports" | "openedTo" | "register" | "refused" | "signal">,
 ): Promise<void> {
   const stop = new AbortController();
   const ended = AbortSignal.any([signal, stop.signal]);
+  if (ended.aborted) return channel.destroy();
   const breakOff = () => channel.destroy();
   ended.addEventListener("abort", breakOff, { once: true });
   const liveness = keepAlive(channel);
@@ -39,6 +40,8 @@ export async function receive(
 interface Session {
   readonly channel: Channel;
   readonly ports: InboxPorts;
+  /** The sender that this node opened the channel to; undefined if the sender opened it. */
+  readonly openedTo: string | undefined;
   /** Ends the sender's older session, if there is one, and resolves when that is over. */
   readonly register: (sender: string, session: RunningSession) => Promise<void>;
   /** A sender is not let in. */
@@ -52,7 +55,7 @@ async function session(context: Session): Promise<void> {
   const { channel, ports, register } = context;
   const chunks = channel.incoming[Symbol.asyncIterator]();
   const decoder = new FrameDecoder();
-  const { hello, rest } = await readHello(chunks, decoder, channel);
+  const { hello, rest } = await greeted(context, chunks, decoder);
   // Before the older session is ended: a stranger that gives a known name must not end it.
   await ports.recognise(hello, channel.peer).catch((thrown) => {
     context.refused(hello.identity.node, toMmliteError(thrown));
@@ -65,6 +68,35 @@ async function session(context: Session): Promise<void> {
   } finally {
     over.resolve();
   }
+}
+
+/** Reads the Hello; a sender that this node dialled for it is told of where there is none, or another's. */
+async function greeted(
+  context: Session,
+  chunks: AsyncIterator<Uint8Array>,
+  decoder: FrameDecoder,
+): Promise<{ hello: Hello; rest: Frame[] }> {
+  const { openedTo, refused, signal } = context;
+  if (openedTo === undefined) return await readHello(context, chunks, decoder);
+  try {
+    const greeting = await readHello(context, chunks, decoder);
+    requireOpenedTo(openedTo, greeting.hello);
+    return greeting;
+  } catch (thrown) {
+    if (!signal.aborted) refused(openedTo, toMmliteError(thrown));
+    throw thrown;
+  }
+}
+
+function requireOpenedTo(peer: string, { identity: { node } }: Hello): void {
+  if (node === peer) return;
+  throw new MmliteError(
+    "fenced",
+    `Cannot receive from peer "${peer}": the node at that address is called "${node}"`,
+    {
+      hint: `Add it as "${node}", or correct the address`,
+    },
+  );
 }
 
 async function admitted(context: Omit<Receiving, "admission">, hello: Hello): Promise<void> {
@@ -154,19 +186,23 @@ async function pushFrame(frame: Frame, assembler: MessageAssembler, sink: Transa
   }
 }
 
+/** Who opened the channel says Hello at once; another when it has something to push, and beats until then. */
 async function readHello(
+  { channel, openedTo, liveness }: Session,
   chunks: AsyncIterator<Uint8Array>,
   decoder: FrameDecoder,
-  channel: Channel,
 ): Promise<{ hello: Hello; rest: Frame[] }> {
   const silent = new MmliteError(
     "protocol",
     `Cannot receive from ${channel.remote}: no Hello within ${HANDSHAKE_TIMEOUT_MS / 1000} s`,
   );
-  const late = setTimeout(() => channel.destroy(silent), HANDSHAKE_TIMEOUT_MS);
+  const late = openedTo === undefined
+    ? setTimeout(() => channel.destroy(silent), HANDSHAKE_TIMEOUT_MS)
+    : undefined;
   try {
     for (;;) {
       const { value: chunk, done } = await chunks.next();
+      liveness.heard();
       if (done) throw new MmliteError("protocol", `Cannot receive from ${channel.remote}: it sent no Hello`);
       const frames = [...decoder.push(chunk)];
       const first = frames.findIndex((frame) => frame.kind !== "heartbeat");
@@ -179,6 +215,7 @@ async function readHello(
 }
 
 function requireHello(frame: Frame, channel: Channel): Hello {
+  if (frame.kind === "refusal") throw refusalError(frame);
   if (frame.kind !== "hello") {
     throw new MmliteError(
       "protocol",

@@ -64,6 +64,14 @@ function startInbox({ compression = null }: { compression?: Compression | null }
       const pair = memoryPair();
       return { sender: takeEnd(pair.dialling), over: inbox.accept(pair.accepting) };
     },
+    /** Gives the inbox a channel that it opened to `fra`, whose other end is the test's. */
+    open() {
+      const pair = memoryPair();
+      const stop = new AbortController();
+      const opened = { sender: "fra", signal: stop.signal };
+      const over = inbox.accept(pair.dialling, opened);
+      return { sender: takeEnd(pair.accepting), over, stop: () => stop.abort() };
+    },
     /** A sender that was let in. */
     async stream() {
       const connection = this.connect();
@@ -207,6 +215,57 @@ Deno.test("a newer session ends the older, which has let go of the database befo
   ]);
   newer.sink.durable(toLsn(200n));
   assert.equal((await newer.sender.hear("ack")).endLsn, 200n);
+});
+
+Deno.test("a channel that this node opened waits for its sender, past heartbeats", async () => {
+  await using run = startInbox();
+  const { sender, over } = run.open();
+  assert.deepEqual(run.log, ["fra waiting"]);
+  for (let beat = 0; beat < 3; beat++) await sender.say({ kind: "heartbeat", sentAt: 1n });
+  await sender.say(hello());
+  await sender.hear("welcome");
+  await sender.channel.end();
+  await over;
+  assert.deepEqual(run.log, ["fra waiting", "fra streaming", "open 1", "close 1", "fra disconnected"]);
+});
+
+Deno.test("a sender that refuses a channel, or is another, is shown with its error", async () => {
+  await using run = startInbox();
+  const refusing = run.open();
+  await refusing.sender.say({ kind: "refusal", errorKind: "refused", message: "No", hint: "" });
+  await within("the session to end", 5_000, refusing.over);
+  const another = run.open();
+  await another.sender.say(hello({ identity: { ...SENDER, node: "lon" } }));
+  await isRefused(another.sender, "fenced", /"fra": the node at that address is called "lon"/);
+  const ended = run.open();
+  await ended.sender.channel.end();
+  await within("the session to end", 5_000, ended.over);
+  assert.deepEqual(run.log.filter((entry) => entry !== "fra waiting"), [
+    "fra failed refused",
+    "fra failed fenced",
+    "fra failed protocol",
+  ]);
+});
+
+Deno.test("a channel that this node opened ends when it is stopped, before and after the Hello", async () => {
+  await using run = startInbox();
+  const silent = run.open();
+  silent.stop();
+  await within("the session to end", 5_000, silent.over);
+  const streaming = run.open();
+  await streaming.sender.say(hello());
+  await streaming.sender.hear("welcome");
+  streaming.stop();
+  await within("the session to end", 5_000, streaming.over);
+  await within(
+    "nothing to begin",
+    5_000,
+    run.inbox.accept(memoryPair().dialling, {
+      sender: "fra",
+      signal: AbortSignal.abort(),
+    }),
+  );
+  assert(!run.log.some((entry) => entry.includes("failed")), run.log.join());
 });
 
 Deno.test("a transaction that cannot be applied is told to the sender, and shown", async () => {
