@@ -22,6 +22,7 @@ const ROW: PeerRow = {
   incarnation: OTHER.incarnation,
   systemIdentifier: OTHER.systemIdentifier,
   timeline: OTHER.timeline,
+  dialsBack: null,
 };
 
 function recognise(other: Partial<NodeIdentity>, row: PeerRow | null = ROW): void {

@@ -22,10 +22,12 @@ export interface PeerRow {
   readonly incarnation: string | null;
   readonly systemIdentifier: string | null;
   readonly timeline: number | null;
+  /** Whether the peer dials this node, as it said last; null before. */
+  readonly dialsBack: boolean | null;
 }
 
-const COLUMNS =
-  "name, url, state, slot_lsn::text, acked_lsn::text, incarnation::text, system_identifier, timeline::text";
+const COLUMNS = "name, url, state, slot_lsn::text, acked_lsn::text, incarnation::text, system_identifier, " +
+  "timeline::text, dials_back::text";
 
 /** Every peer, removed ones included, by name. */
 export async function readPeers(query: Query): Promise<PeerRow[]> {
@@ -79,7 +81,7 @@ export async function setPeerSlot(query: Query, name: string, slotLsn: string): 
 export async function setPeerRemoved(query: Query, name: string): Promise<void> {
   await query(
     `UPDATE mmlite.peer SET state = 'removed', url = NULL, slot_lsn = NULL, acked_lsn = NULL,
-       incarnation = NULL, system_identifier = NULL, timeline = NULL WHERE name = $1`,
+       incarnation = NULL, system_identifier = NULL, timeline = NULL, dials_back = NULL WHERE name = $1`,
     [name],
   );
 }
@@ -112,6 +114,11 @@ export async function setPeerIdentity(query: Query, name: string, identity: Peer
   );
 }
 
+/** Records whether a peer dials this node. */
+export async function setPeerDialsBack(query: Query, name: string, dialsBack: boolean): Promise<void> {
+  await query("UPDATE mmlite.peer SET dials_back = $2 WHERE name = $1", [name, String(dialsBack)]);
+}
+
 /**
  * Stores a peer's ack; on disk when this returns, because the slot is confirmed right after: `query` must commit
  * synchronously, as the control connections do.
@@ -136,5 +143,6 @@ function toPeerRow(row: Row): PeerRow {
     incarnation: row.incarnation ?? null,
     systemIdentifier: row.system_identifier ?? null,
     timeline: row.timeline == null ? null : Number(row.timeline),
+    dialsBack: row.dials_back == null ? null : row.dials_back === "true",
   };
 }

@@ -95,6 +95,11 @@ COMMENT ON COLUMN mmlite.invite.secret_hash IS 'SHA-256 of the token''s secret, 
 COMMENT ON COLUMN mmlite.invite.node IS 'the only name that may join by it; null for any';
 COMMENT ON COLUMN mmlite.invite.used_key IS 'SHA-256 of the public key that it was used for: that one may ask again';
 INSERT INTO mmlite.schema_step (step) VALUES (2);`,
+
+  `ALTER TABLE mmlite.peer ADD COLUMN dials_back boolean;
+COMMENT ON COLUMN mmlite.peer.dials_back IS
+  'whether the peer dials this node, as it said last; if not, this node opens it a stream to push over';
+INSERT INTO mmlite.schema_step (step) VALUES (3);`,
 ];
 
 /** The SQL that brings a database with `done` steps up to this version, one transaction per element. */
