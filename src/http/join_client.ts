@@ -6,6 +6,7 @@ import type { ClientHttp2Session } from "node:http2";
 import type { Socket } from "node:net";
 import { connect as connectTls } from "node:tls";
 import { isErrorKind, MmliteError } from "../errors.ts";
+import type { TlsMaterial } from "../pki/tls_keys.ts";
 import type { PeerName } from "../wire/channel.ts";
 import { formatHostPort } from "./channel.ts";
 import { cannotReach, dialAborted, dialError, NOT_A_PEER, turnedAwayError } from "./dial_errors.ts";
@@ -15,14 +16,14 @@ import { connected, connectSecure } from "./peer_socket.ts";
 import { addressOf, parsePeerUrl } from "./peer_url.ts";
 import { isTurnedAway } from "./turn_away.ts";
 
-/** A member has this long to answer each request, milliseconds: it may have to sign a certificate and make a slot. */
-const ANSWER_TIMEOUT_MS = 30_000;
+/** A member has this long to answer, milliseconds: making a slot waits up to 30 s for transactions that run. */
+const ANSWER_TIMEOUT_MS = 45_000;
 
 interface JoinRequest {
-  /** The member's CA, PEM: it has been compared with the token's fingerprint. */
-  readonly authority: string;
+  /** Whom to trust (compared with the token's fingerprint), and the certificate to show once there is one. */
+  readonly material: Pick<TlsMaterial, "authorities"> & Partial<Pick<TlsMaterial, "certificate" | "key">>;
   /** Who has to answer. */
-  readonly inviter: PeerName;
+  readonly peer: PeerName;
   readonly body: unknown;
   readonly signal: AbortSignal;
 }
@@ -49,14 +50,10 @@ export async function readAuthority(url: URL, signal: AbortSignal): Promise<stri
  */
 export async function requestJoin(
   url: URL,
-  { authority, inviter, body, signal }: JoinRequest,
+  { material, peer, body, signal }: JoinRequest,
 ): Promise<unknown> {
   const { remote, address, ended } = target(url, signal);
-  const secure = connectSecure(
-    address,
-    { material: { authorities: [authority] }, peer: inviter, remote },
-    ended,
-  );
+  const secure = connectSecure(address, { material, peer, remote }, ended);
   const socket = secure.then(({ socket }) => socket);
   const text = await ask({ url, remote, socket, ended, signal }, {
     ":method": "POST",
@@ -110,7 +107,8 @@ async function exchange(
   session.on("error", reject);
   session.on("goaway", (_code, _last, data?: Uint8Array) => {
     const word = new TextDecoder().decode(data);
-    if (isTurnedAway(word)) reject(turnedAwayError(remote, word));
+    if (word === "certificate_required") reject(notOpen(remote));
+    else if (isTurnedAway(word)) reject(turnedAwayError(remote, word));
   });
   ended.addEventListener("abort", () => reject(ended.reason), { once: true });
   const stream = session.request(headers, { endStream: body === undefined });
@@ -136,6 +134,13 @@ async function exchange(
   });
   if (body !== undefined) stream.end(body);
   return await promise;
+}
+
+/** Nodes without a certificate are let in while an invite is open, and only then. */
+function notOpen(remote: string): MmliteError {
+  return new MmliteError("refused", `Cannot join at ${remote}: no invite is open there`, {
+    hint: "Make a new one with `mmlite invite`: the token was used, withdrawn, or has expired",
+  });
 }
 
 function answeredError(remote: string, status: number, text: string): MmliteError {

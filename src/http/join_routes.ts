@@ -1,11 +1,12 @@
 /**
- * The routes of a node that wants to become a member and has no certificate yet: `GET /mmlite/v1/ca` and
- * `POST /mmlite/v1/join`. Served over TLS only, and only while an invitation is outstanding.
+ * The routes of a node that wants to become a member: `GET /mmlite/v1/ca` and `POST /mmlite/v1/join`. Served over TLS
+ * only; without a certificate only while an invitation is outstanding.
  */
 import { Buffer } from "node:buffer";
 import type { IncomingHttpHeaders, ServerHttp2Stream } from "node:http2";
 import { ERROR_POLICY, MmliteError, toMmliteError } from "../errors.ts";
 import { log } from "../log.ts";
+import type { PeerName } from "../wire/channel.ts";
 
 /** Where a node reads the cluster's CA certificate, PEM. */
 export const CA_PATH = "/mmlite/v1/ca";
@@ -20,24 +21,29 @@ export interface JoinRoutes {
   isOpen(): boolean;
   /** The CA's certificate, PEM. */
   ca(): string;
-  /** Answers a request; what it throws goes to the joiner as kind, message and hint. */
-  join(body: unknown): Promise<unknown>;
+  /**
+   * Answers a request of whom the dialler's certificate names, null without one; what it throws goes to the joiner as
+   * kind, message and hint.
+   */
+  join(body: unknown, peer: PeerName | null): Promise<unknown>;
 }
 
 const logger = log("http");
 
-/** Answers one request of a stranger. Never throws. */
+/** Answers one request of a stranger, or of a node that has its certificate already. Never throws. */
 export async function serveJoin(
   stream: ServerHttp2Stream,
   headers: IncomingHttpHeaders,
-  routes: JoinRoutes,
+  { routes, peer }: { readonly routes: JoinRoutes; readonly peer: PeerName | null },
 ): Promise<void> {
   try {
     const route = `${headers[":method"]} ${headers[":path"]}`;
-    if (!routes.isOpen()) throw new MmliteError("refused", "Cannot join: no invitation is outstanding");
+    if (peer === null && !routes.isOpen()) {
+      throw new MmliteError("refused", "Cannot join: no invitation is outstanding");
+    }
     if (route === `GET ${CA_PATH}`) return answer(stream, 200, "application/x-pem-file", routes.ca());
     if (route !== `POST ${JOIN_PATH}`) throw new MmliteError("not_found", "Cannot answer this: no such path");
-    const result = await routes.join(parseBody(await readBody(stream)));
+    const result = await routes.join(parseBody(await readBody(stream)), peer);
     answer(stream, 200, "application/json", JSON.stringify(result));
   } catch (thrown) {
     const { kind, message, hint } = toMmliteError(thrown);

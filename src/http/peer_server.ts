@@ -12,12 +12,12 @@ import { type AddressInfo, createServer as createTcpServer, type Server, type So
 import { MmliteError } from "../errors.ts";
 import { log } from "../log.ts";
 import { NODE_NAME } from "../node_name.ts";
-import type { Channel } from "../wire/channel.ts";
+import type { Channel, PeerName } from "../wire/channel.ts";
 import { formatHostPort, remoteOf } from "./channel.ts";
 import { Connection } from "./connection.ts";
 import { cannotGoOn } from "./dial_errors.ts";
 import { Door, type Guest } from "./door.ts";
-import { type JoinRoutes, serveJoin } from "./join_routes.ts";
+import { JOIN_PATH, type JoinRoutes, serveJoin } from "./join_routes.ts";
 import {
   CONTENT_TYPE,
   FRAME_PATHS,
@@ -165,6 +165,9 @@ class PeerSessions {
   #route(connection: Connection, stream: ServerHttp2Stream, headers: IncomingHttpHeaders): void {
     const { ":path": path, ":method": method } = headers;
     const isReturn = path === FRAME_PATHS.return;
+    if (path === JOIN_PATH && connection.peer !== null) {
+      return this.#serveJoin(stream, headers, connection.peer);
+    }
     if (path !== FRAME_PATHS.push && !isReturn) {
       return answer(stream, 404, "No such path on mmlite's peer port");
     }
@@ -191,12 +194,16 @@ class PeerSessions {
   #serveJoiner(session: ServerHttp2Session): void {
     session.on("stream", (stream: ServerHttp2Stream, headers: IncomingHttpHeaders) => {
       stream.on("error", (error) => logger.debug("A joiner's stream broke: {error}", { error }));
-      const { join } = this.#routes;
-      if (join === null) return stream.close();
-      const serving = serveJoin(stream, headers, join);
-      this.#serving.add(serving);
-      void serving.then(() => this.#serving.delete(serving));
+      this.#serveJoin(stream, headers, null);
     });
+  }
+
+  #serveJoin(stream: ServerHttp2Stream, headers: IncomingHttpHeaders, peer: PeerName | null): void {
+    const { join } = this.#routes;
+    if (join === null) return stream.close();
+    const serving = serveJoin(stream, headers, { routes: join, peer });
+    this.#serving.add(serving);
+    void serving.then(() => this.#serving.delete(serving));
   }
 
   #watchTrust(connection: Connection, chain: readonly X509Certificate[]): void {
