@@ -24,6 +24,8 @@ import { PeerSlots } from "./peer_slots.ts";
 import { Peers } from "./peers.ts";
 import { PublicationKeeper } from "./publication_keeper.ts";
 import { authorityFiles, openTls } from "./tls.ts";
+import { ReturnStreams } from "./return_streams.ts";
+import { Reception } from "./reception.ts";
 
 interface StartOptions {
   readonly signal: AbortSignal;
@@ -141,9 +143,10 @@ export async function startNode(config: Config, { signal, apiAddress }: StartOpt
       address: config.listen.peers.address,
       tls: tlsKeys,
       accept: (channel) => inbox.accept(channel),
-      acceptReturn: (_channel, node) =>
-        Promise.reject(new MmliteError("refused", `Cannot push to node "${node}" over its own connection`)),
-      join: null,
+      acceptReturn: (channel, node) => returns.offer(node, channel),
+      join: tlsKeys && new Reception({
+        ...{ database, self, invites, peers, tls: tlsKeys, patterns: config.tables, signal: ended },
+      }),
       signal: ended,
     });
     cleanup.push(() => server.close(), () => inbox.close(), () => peers.close());
