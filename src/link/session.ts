@@ -66,7 +66,7 @@ async function begin({ hello, welcome, ...context }: Begun): Promise<void> {
   const liveness = keepAlive(channel, writer);
   try {
     requireSamePast(hello, welcome);
-    await ports.recognise(welcome.identity, channel.peer);
+    await ports.recognise(welcome, channel.peer);
     observer.started({ resumeLsn, walLsn: hello.walLsn, compression });
     await stream({ ...context, writer, liveness, sentLsn: resumeLsn });
   } finally {

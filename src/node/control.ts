@@ -95,7 +95,8 @@ async function putPeer(
 /** What a dry run shows of a peer that is not there yet. */
 function imagined(name: string, url: string | null): PeerStatus {
   const observer = { sent: unused, wrote: unused, reconnected: unused };
-  return peerStatus(new Peer(name, url, { ports: unused, observer }), null);
+  const returnPorts = { dial: unused, receive: unused, failed: unused };
+  return peerStatus(new Peer(name, url, { ports: unused, returnPorts, observer }), null);
 }
 
 /** A peer that is only shown never attempts anything. */

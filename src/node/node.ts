@@ -4,7 +4,7 @@
 import type { NodeControl } from "../api/control.ts";
 import type { Config } from "../config.ts";
 import { advertisedUrl, formatAddress, peerScheme } from "../config/address.ts";
-import { MmliteError, toMmliteError } from "../errors.ts";
+import { toMmliteError } from "../errors.ts";
 import { PeerDialler } from "../http/peer_dialler.ts";
 import { listenForPeers } from "../http/peer_server.ts";
 import { Inbox } from "../inbox/inbox.ts";
@@ -16,6 +16,7 @@ import { admit, recognise } from "./admission.ts";
 import { createControl } from "./control.ts";
 import { openDatabase, serverWarnings } from "./database.ts";
 import { Guard } from "./guard.ts";
+import { openDial } from "./dial.ts";
 import { ensureIncarnation } from "./incarnation.ts";
 import { Invites } from "./invites.ts";
 import { applyObserver, ConflictCounts, sourceObserver } from "./observers.ts";
@@ -23,9 +24,9 @@ import { outboundPorts } from "./outbound.ts";
 import { PeerSlots } from "./peer_slots.ts";
 import { Peers } from "./peers.ts";
 import { PublicationKeeper } from "./publication_keeper.ts";
-import { authorityFiles, openTls } from "./tls.ts";
 import { ReturnStreams } from "./return_streams.ts";
 import { Reception } from "./reception.ts";
+import { authorityFiles, openTls } from "./tls.ts";
 
 interface StartOptions {
   readonly signal: AbortSignal;
@@ -92,6 +93,8 @@ export async function startNode(config: Config, { signal, apiAddress }: StartOpt
     const slots = new PeerSlots(database);
     const dialler = new PeerDialler({ tls: tlsKeys, self: self.node });
     cleanup.push(() => dialler.close());
+    const dial = openDial({ dialler, cluster: self.cluster, security });
+    const returns = new ReturnStreams({ self: self.node, urlOf: (peer) => peers.find(peer)?.url });
     const peers: Peers = new Peers({
       database,
       slots,
@@ -105,16 +108,23 @@ export async function startNode(config: Config, { signal, apiAddress }: StartOpt
           url: () => url,
           slots,
           compression: config.compression,
-          dialler,
-          security,
+          dial,
+          returns,
+          dialsBack: (peer, dialsBack) => peers.heardDialsBack(peer, dialsBack),
           sourceObserver: sourceObserver(metrics),
         }, peer),
+      returnPorts: (peer) => ({
+        dial: (signal) => dial({ name: peer, url: peers.get(peer).url! }, "return", signal),
+        receive: (channel, signal) => inbox.accept(channel, { sender: peer, signal }),
+        failed: (error) => inbox.failed(peer, error),
+      }),
       observer: (peer) => ({
         sent: (bytes) => metrics.countSentMessageBytes(peer, bytes),
         wrote: (bytes) => metrics.countSentBytes(peer, bytes),
         reconnected: () => metrics.countReconnect(peer),
       }),
       dropInbound: (peer) => inbox.drop(peer),
+      dropReturns: (peer) => returns.drop(peer),
       removed: (peer) => metrics.removePeer(peer),
     });
     const admission = {
@@ -149,7 +159,7 @@ export async function startNode(config: Config, { signal, apiAddress }: StartOpt
       }),
       signal: ended,
     });
-    cleanup.push(() => server.close(), () => inbox.close(), () => peers.close());
+    cleanup.push(() => server.close(), () => returns.close(), () => inbox.close(), () => peers.close());
     const peerAddress = formatAddress(server.address);
     url = advertisedUrl(config.listen.peers, server.address);
     ownUrls.push(`${peerScheme(tls)}://${peerAddress}`, ...(url === null ? [] : [url]));

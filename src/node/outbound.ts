@@ -2,9 +2,6 @@
  * The ports of a link: how an attempt gets its slot, its peer and its bookkeeping from this node.
  */
 import type { CompressionSetting } from "../config.ts";
-import { type PeerSecurity, requireSafeUrl } from "../config/peer_url.ts";
-import { MmliteError } from "../errors.ts";
-import type { PeerDialler } from "../http/peer_dialler.ts";
 import type { SessionPorts } from "../link/ports.ts";
 import { formatLsn } from "../lsn.ts";
 import { requirePeer, setPeerIdentity, storeAck } from "../pg/peers.ts";
@@ -15,8 +12,10 @@ import { openSource, type SourceObserver } from "../source/source.ts";
 import { type NodeIdentity, PROTOCOL_VERSION } from "../wire/frame.ts";
 import { offeredCompressions } from "./compression.ts";
 import type { Database } from "./database.ts";
+import type { Dial } from "./dial.ts";
 import type { PeerSlots } from "./peer_slots.ts";
 import { requireKnown, requireProven } from "./recognition.ts";
+import type { ReturnStreams } from "./return_streams.ts";
 
 interface OutboundOptions {
   readonly database: Database;
@@ -25,9 +24,10 @@ interface OutboundOptions {
   readonly url: () => string | null;
   readonly slots: PeerSlots;
   readonly compression: CompressionSetting;
-  readonly dialler: PeerDialler;
-  /** What this node has to protect connections with. */
-  readonly security: PeerSecurity;
+  readonly dial: Dial;
+  readonly returns: ReturnStreams;
+  /** A peer said whether it dials this node. */
+  readonly dialsBack: (peer: string, dialsBack: boolean) => Promise<void>;
   /** Is told what decoding yields. */
   readonly sourceObserver: SourceObserver;
 }
@@ -40,10 +40,8 @@ export function outboundPorts(options: OutboundOptions, peer: string): SessionPo
     prepare: async () => void await options.slots.ensure(peer),
     connect: async (signal) => {
       const { url } = await requirePeer(query, peer);
-      if (url === null) throw new MmliteError("refused", `Cannot dial peer "${peer}": it has no address`);
-      requireSafeUrl(url, options.security);
-      const name = { cluster: self.cluster, node: peer };
-      return await options.dialler.dial(new URL(url), { peer: name, path: "push", signal });
+      if (url === null) return await options.returns.take(peer, signal);
+      return await options.dial({ name: peer, url }, "push", signal);
     },
     hello: async (remote) => {
       const slotLsn = await options.slots.ensure(peer);
@@ -60,11 +58,12 @@ export function outboundPorts(options: OutboundOptions, peer: string): SessionPo
         compression: offeredCompressions(options.compression, remote),
       };
     },
-    recognise: async (identity, proven) => {
+    recognise: async ({ identity, dialsBack }, proven) => {
       requireProven(identity, proven);
       const row = await requirePeer(query, peer);
       requireKnown(identity, { self, row, name: peer });
       await setPeerIdentity(query, peer, identity);
+      await options.dialsBack(peer, dialsBack);
     },
     openSource: async (startLsn, signal) =>
       await openSource({

@@ -11,6 +11,7 @@ import type { SourceBatch } from "../pgoutput/source.ts";
 import { decodeCommit, MESSAGE_TYPE, messageType } from "../pgoutput/peek.ts";
 import type { Compression } from "../wire/compression.ts";
 import { ageSeconds, unixMs } from "./clock.ts";
+import { ReturnLoop, type ReturnPorts } from "./return_loop.ts";
 
 /** Least time between two samples of the un-acked, milliseconds; bounds their number with a slow peer. */
 const SAMPLE_INTERVAL_MS = 100;
@@ -159,6 +160,7 @@ export class InboundProgress {
 interface PeerOptions {
   /** Called for each attempt of the link. */
   readonly ports: () => SessionPorts;
+  readonly returnPorts: ReturnPorts;
   readonly observer: PeerObserver;
 }
 
@@ -172,11 +174,16 @@ export class Peer {
   readonly outbound: OutboundProgress;
   readonly inbound = new InboundProgress();
   readonly link: Link;
+  /** Keeps a stream open for a peer that does not dial this node. */
+  readonly returning: ReturnLoop;
+  /** Whether the peer dials this node, as it said last; null before. */
+  dialsBack: boolean | null = null;
 
-  constructor(name: string, url: string | null, { ports, observer }: PeerOptions) {
+  constructor(name: string, url: string | null, { ports, returnPorts, observer }: PeerOptions) {
     this.name = name;
     this.url = url;
     this.outbound = new OutboundProgress(observer);
+    this.returning = new ReturnLoop(name, returnPorts);
     this.link = new Link({
       peer: name,
       attempt: (signal, report) => {
@@ -185,6 +192,11 @@ export class Peer {
         return runSession(ports(), this.outbound, signal);
       },
     });
+  }
+
+  /** Has the stream for the peer to push over kept open, if the peer needs one. */
+  startReturning(): void {
+    if (this.url !== null && this.dialsBack === false) this.returning.start();
   }
 
   /** Whether the link waits for the peer to dial this node, which cannot dial it. */

@@ -12,6 +12,7 @@ import {
   readPeer,
   readPeers,
   savePeer,
+  setPeerDialsBack,
   setPeerIntent,
   setPeerRemoved,
 } from "../pg/peers.ts";
@@ -21,6 +22,7 @@ import { requireAddable } from "./addable.ts";
 import type { Database } from "./database.ts";
 import { Peer, type PeerObserver } from "./peer.ts";
 import type { PeerSlots } from "./peer_slots.ts";
+import type { ReturnPorts } from "./return_loop.ts";
 import { Removals } from "./removal.ts";
 
 /** How long adding a peer waits for the first answer, milliseconds, so that both directions are set up by then. */
@@ -38,9 +40,12 @@ interface PeersOptions {
   readonly security: PeerSecurity;
   readonly slots: PeerSlots;
   readonly ports: (peer: string) => SessionPorts;
+  readonly returnPorts: (peer: string) => ReturnPorts;
   readonly observer: (peer: string) => PeerObserver;
   /** Ends what a peer is sending here. */
   readonly dropInbound: (peer: string) => Promise<void>;
+  /** Ends the streams that a peer has opened for this node to push over. */
+  readonly dropReturns: (peer: string) => void;
   /** Called when a peer is gone. */
   readonly removed: (peer: string) => void;
 }
@@ -62,6 +67,7 @@ export class Peers {
       isHeld: (peer) => this.#peers.get(peer.name) === peer,
       removed: (peer) => {
         this.#peers.delete(peer.name);
+        options.dropReturns(peer.name);
         options.removed(peer.name);
       },
       signal: this.#stop.signal,
@@ -87,6 +93,7 @@ export class Peers {
     for (const peer of this.list()) {
       if (peer.removing) void this.#removals.drain(peer);
       if (peer.link.state.name !== "paused") peer.link.start();
+      peer.startReturning();
     }
     // What was changed through the API is durable and wins, a removal too.
     const known = new Set((await readPeers(this.#query("read the peers"))).map(({ name }) => name));
@@ -146,10 +153,7 @@ export class Peers {
         throw thrown;
       }
       const peer = known ?? await this.#hold(row);
-      if (known !== undefined && known.url !== url) {
-        await known.link.stop();
-        known.url = url;
-      }
+      if (known !== undefined && known.url !== url) await this.#move(known, url);
       if (row.intent !== "paused") peer.link.start();
       return { peer, created: known === undefined };
     });
@@ -159,6 +163,18 @@ export class Peers {
   async register(name: string, url: string | null): Promise<void> {
     if (this.#peers.has(name)) return;
     await this.put(name, url);
+  }
+
+  /** A peer said whether it dials this node. */
+  async heardDialsBack(name: string, dialsBack: boolean): Promise<void> {
+    const peer = this.#peers.get(name);
+    if (peer === undefined) return;
+    if (peer.dialsBack !== dialsBack) {
+      await setPeerDialsBack(this.#query(`replicate with peer "${name}"`), name, dialsBack);
+      peer.dialsBack = dialsBack;
+    }
+    if (!dialsBack) peer.startReturning();
+    else await peer.returning.stop();
   }
 
   /** Waits a moment for the link's first answer, whatever it is; not for one that has to dial this node first. */
@@ -253,7 +269,8 @@ export class Peers {
   /** Stops every link; drains go on with the next start. */
   async close(): Promise<void> {
     this.#stop.abort();
-    await Promise.all([...this.#peers.values()].map((peer) => peer.link.stop()));
+    const stops = this.list().flatMap(({ link, returning }) => [link.stop(), returning.stop()]);
+    await Promise.all(stops);
     await this.#removals.close();
   }
 
@@ -261,15 +278,28 @@ export class Peers {
     return this.#options.database.control.query(doing);
   }
 
-  async #hold({ name, url, intent }: PeerRow): Promise<Peer> {
+  async #hold({ name, url, intent, dialsBack }: PeerRow): Promise<Peer> {
     const peer = new Peer(name, url, {
       ports: () => this.#options.ports(name),
+      returnPorts: this.#options.returnPorts(name),
       observer: this.#options.observer(name),
     });
     peer.removing = intent === "removing";
+    peer.dialsBack = dialsBack;
     if (intent === "paused") await peer.link.stop();
     this.#peers.set(name, peer);
     return peer;
+  }
+
+  /** Gives a peer another address; it learns whether this node dials it when it next says Hello. */
+  async #move(peer: Peer, url: string | null): Promise<void> {
+    const { dropInbound, dropReturns } = this.#options;
+    await Promise.all([peer.link.stop(), peer.returning.stop()]);
+    const turns = (peer.url === null) !== (url === null);
+    peer.url = url;
+    dropReturns(peer.name);
+    if (turns) await dropInbound(peer.name);
+    peer.startReturning();
   }
 
   /** A peer that the configuration names: its link makes the slot, so that one peer's trouble stops no start. */
