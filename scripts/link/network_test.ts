@@ -1,0 +1,62 @@
+import assert from "node:assert/strict";
+import { within } from "../../tests/support/poll.ts";
+import { networkProblem, openNetwork, type Site } from "./network.ts";
+
+/** Runs a module of these lines in a site; what it prints. */
+function start({ enter: [program, ...words] }: Site, code: string): Deno.ChildProcess {
+  return new Deno.Command(program, {
+    args: [...words, Deno.execPath(), "eval", "--quiet", code],
+    stdin: "null",
+    stdout: "piped",
+  }).spawn();
+}
+
+async function output(child: Deno.ChildProcess): Promise<string> {
+  return new TextDecoder().decode((await within("the program to end", 30_000, child.output())).stdout).trim();
+}
+
+const SERVER = `
+  const listener = Deno.listen({ hostname: "0.0.0.0", port: 7000 });
+  for await (const connection of listener) connection.readable.pipeTo(connection.writable).catch(() => {});`;
+
+/** Round trips of single bytes, milliseconds, by the middle one of nine. */
+const CLIENT = (host: string) => `
+  let connection;
+  while (!connection) {
+    connection = await Deno.connect({ hostname: "${host}", port: 7000 }).catch(() => {});
+    if (!connection) await new Promise((wake) => setTimeout(wake, 50));
+  }
+  const times = [];
+  for (let i = 0; i < 9; i++) {
+    const began = performance.now();
+    await connection.write(Uint8Array.of(1));
+    await connection.read(new Uint8Array(1));
+    times.push(performance.now() - began);
+  }
+  console.log(times.sort((a, b) => a - b)[4]);`;
+
+Deno.test("sites reach each other over their links alone, with the delay that they have", async () => {
+  if (await networkProblem() !== undefined) {
+    return await assert.rejects(openNetwork(), /^Error: Cannot emulate a network: [a-z]/);
+  }
+  await using network = await openNetwork();
+  const [near, middle, far] = [
+    await network.addSite("near"),
+    await network.addSite("mid"),
+    await network.addSite("far"),
+  ];
+  const short = await network.join(near, middle, { roundTripMs: 2 });
+  const long = await network.join(middle, far, { roundTripMs: 80, megabits: 10 });
+  const servers = [start(near, SERVER), start(far, SERVER)];
+  try {
+    const [quick, slow] = await Promise.all([
+      output(start(middle, CLIENT(short.addresses[0]))),
+      output(start(middle, CLIENT(long.addresses[1]))),
+    ]);
+    assert(Number(quick) >= 2 && Number(quick) < 40, quick);
+    assert(Number(slow) >= 80 && Number(slow) < 120, slow);
+  } finally {
+    for (const server of servers) server.kill();
+    await Promise.all(servers.map((server) => server.output()));
+  }
+});
