@@ -5,6 +5,7 @@
  * `MMLITE_PROGRAM` names another program to test than mod.ts, such as a packaged binary: a command line whose
  * words are separated by spaces.
  */
+import { existsSync } from "node:fs";
 import { join } from "node:path";
 import { type Leash, openLeash } from "./leash.ts";
 import { eventually, within } from "./poll.ts";
@@ -23,10 +24,16 @@ export interface MmliteOptions {
   readonly postgres: string;
   /** Table patterns; `public.*` unless given. */
   readonly tables?: readonly string[];
+  /** The directory of its certificate files, as `mmlite cert` names them; cleartext unless given. */
+  readonly tls?: string;
   /** Further arguments of `mmlite run`. */
   readonly extraArgs?: readonly string[];
   /** Further environment variables. */
   readonly env?: Readonly<Record<string, string>>;
+  /** Words to put before the command line, such as `ip netns exec NAME`. */
+  readonly enter?: readonly string[];
+  /** The host whose peer port it listens on; 127.0.0.1 unless given. */
+  readonly host?: string;
   /** Whether to wait for `/readyz`; true unless given. */
   readonly awaitReady?: boolean;
 }
@@ -147,7 +154,9 @@ class MmliteProcess implements Mmlite {
   readonly #directory: string;
   readonly #logFile: string;
   readonly #leash: Leash;
-  readonly #peerAddress = `127.0.0.1:${freePort()}`;
+  readonly #peerAddress: string;
+  readonly #apiSocket: string;
+  readonly #apiClient: Deno.HttpClient | undefined;
   readonly #apiAddress = `127.0.0.1:${freePort()}`;
   #child: Deno.ChildProcess | undefined;
   /** How the process that runs, or ran last, ends. */
@@ -159,11 +168,16 @@ class MmliteProcess implements Mmlite {
     this.#directory = directory;
     this.stateDir = join(directory, "state");
     this.#logFile = join(directory, "log");
+    this.#peerAddress = `${options.host ?? "127.0.0.1"}:${freePort()}`;
+    // In a network namespace only files are shared with it.
+    this.#apiSocket = join(directory, "api.sock");
+    this.#apiClient = options.enter &&
+      Deno.createHttpClient({ proxy: { transport: "unix", path: this.#apiSocket } });
     this.#leash = openLeash(directory);
   }
 
   get peerUrl(): string {
-    return `http://${this.#peerAddress}`;
+    return `${this.#options.tls === undefined ? "http" : "https"}://${this.#peerAddress}`;
   }
 
   get apiUrl(): string {
@@ -175,13 +189,18 @@ class MmliteProcess implements Mmlite {
   }
 
   async spawn(): Promise<void> {
-    const { name, postgres, tables = ["public.*"], extraArgs = [], env } = this.#options;
+    const { name, postgres, tables = ["public.*"], tls, extraArgs = [], env, enter } = this.#options;
+    const [shell, ...words] = [...enter ?? [], "sh"];
     // The shell only redirects: `exec` makes its process the program.
-    const child = new Deno.Command("sh", {
+    const child = new Deno.Command(shell, {
       args: [
+        ...words,
         ...["-c", 'log=$1; shift; exec "$@" >>"$log" 2>&1', "sh", this.#logFile, ...mmliteProgram()],
         ...["run", "--name", name, "--postgres", postgres, ...tables.flatMap((one) => ["--tables", one])],
-        ...["--listen", this.#peerAddress, "--api", this.#apiAddress, "--state", this.stateDir, ...extraArgs],
+        ...["--listen", this.#peerAddress, "--api", this.#apiAddress, "--state", this.stateDir],
+        ...(enter ? ["--api-socket", this.#apiSocket] : []),
+        ...(tls === undefined ? [] : tlsArgs(tls)),
+        ...extraArgs,
       ],
       clearEnv: true,
       env: environment(env),
@@ -217,6 +236,7 @@ class MmliteProcess implements Mmlite {
   async api(method: string, path: string, body?: unknown): Promise<ApiAnswer> {
     const response = await fetch(this.apiUrl + path, {
       method,
+      client: this.#apiClient,
       ...(body === undefined
         ? {}
         : { body: JSON.stringify(body), headers: { "content-type": "application/json" } }),
@@ -226,7 +246,8 @@ class MmliteProcess implements Mmlite {
   }
 
   async cli(...args: string[]): Promise<CommandResult> {
-    return await runMmlite(["--api", this.#apiAddress, ...args], { env: this.#options.env });
+    const api = this.#apiClient ? `unix:${this.#apiSocket}` : this.#apiAddress;
+    return await runMmlite(["--api", api, ...args], { env: this.#options.env });
   }
 
   signal(name: Deno.Signal): void {
@@ -265,10 +286,17 @@ class MmliteProcess implements Mmlite {
       await this.kill();
       throw new Error(`${(thrown as Error).message}; its output:\n${await this.log()}`, { cause: thrown });
     } finally {
+      this.#apiClient?.close();
       await removeScratch(this.#directory);
       await this.#leash.release();
     }
   }
+}
+
+function tlsArgs(directory: string): string[] {
+  const place = (flag: string, name: string) => [`--tls-${flag}`, join(directory, name)];
+  const caKey = existsSync(join(directory, "ca-key.pem")) ? place("ca-key", "ca-key.pem") : [];
+  return [...place("cert", "node.pem"), ...place("key", "node-key.pem"), ...place("ca", "ca.pem"), ...caKey];
 }
 
 /** The caller's environment without what would configure mmlite or reach another database. */

@@ -24,7 +24,7 @@ import {
 } from "./postgres_data_dir.ts";
 import type { PostgresMajor } from "./postgres_packages.ts";
 import { childrenOf, running, signalProcess } from "./processes.ts";
-import { freePort, makeScratch, removeScratch, serverUser } from "./scratch.ts";
+import { freePort, makeScratch, removeScratch, type ServerUser, serverUser } from "./scratch.ts";
 
 export type { ServerSettings } from "./postgres_data_dir.ts";
 export { POSTGRES_MAJORS, type PostgresMajor } from "./postgres_packages.ts";
@@ -55,6 +55,8 @@ export interface StartOptions {
   readonly encoding?: string;
   /** `C` unless given. */
   readonly locale?: string;
+  /** Words to put before the command line, to be run by root, such as `ip netns exec NAME`. */
+  readonly enter?: readonly string[];
   /** Where programs and templates are kept; the shared cache in the temporary directory unless given. */
   readonly cache?: string;
 }
@@ -117,7 +119,7 @@ export async function startPostgres(options: StartOptions): Promise<PostgresServ
   const template = options.cloneOf ?? await ensureTemplate(major, { cache, encoding, locale });
   const directory = await makeScratch(`pg${major}`);
   await Deno.chmod(directory, 0o755);
-  const server = new EmbeddedServer(major, { binaries, directory });
+  const server = new EmbeddedServer(major, { binaries, directory, enter: options.enter ?? [] });
   try {
     await copyCluster(template, server.dataDir);
     await writeAccessRules(server.dataDir, options.authMethod ?? "trust");
@@ -134,19 +136,30 @@ export async function startPostgres(options: StartOptions): Promise<PostgresServ
   }
 }
 
+/** What leaves root's account once `enter`, which needs it, has done its work. */
+function switchTo(user: ServerUser | undefined, enter: readonly string[]): string[] {
+  if (user === undefined || enter.length === 0) return [];
+  return ["setpriv", `--reuid=${user.uid}`, `--regid=${user.gid}`, "--clear-groups"];
+}
+
 class EmbeddedServer implements PostgresServer {
   readonly major: PostgresMajor;
   readonly host: string;
   readonly dataDir: string;
   readonly #binaries: string;
+  readonly #enter: readonly string[];
   readonly #logFile: string;
   readonly #leash: Leash;
   #port = 0;
   #postmaster: Deno.ChildProcess | undefined;
   #stopped: Promise<void> = Promise.resolve();
 
-  constructor(major: PostgresMajor, places: { binaries: string; directory: string }) {
+  constructor(
+    major: PostgresMajor,
+    places: { binaries: string; directory: string; enter: readonly string[] },
+  ) {
     this.major = major;
+    this.#enter = places.enter;
     this.host = places.directory;
     this.dataDir = join(places.directory, "data");
     this.#binaries = places.binaries;
@@ -224,9 +237,11 @@ class EmbeddedServer implements PostgresServer {
 
   async #spawn(): Promise<Deno.ChildProcess> {
     const program = join(this.#binaries, "bin/postgres");
-    const postmaster = new Deno.Command("sh", {
+    const user = serverUser();
+    const [entrance, ...words] = [...this.#enter, ...switchTo(user, this.#enter), "sh"];
+    const postmaster = new Deno.Command(entrance, {
       // The shell only redirects: `exec` makes its process the postmaster.
-      args: ["-c", 'exec "$1" -D "$2" >>"$3" 2>&1', "sh", program, this.dataDir, this.#logFile],
+      args: [...words, "-c", 'exec "$1" -D "$2" >>"$3" 2>&1', "sh", program, this.dataDir, this.#logFile],
       cwd: this.host,
       clearEnv: true,
       env: SERVER_ENVIRONMENT,
@@ -234,7 +249,7 @@ class EmbeddedServer implements PostgresServer {
       stdout: "null",
       stderr: "null",
       detached: true, // A Ctrl-C is for its owner, who then stops it.
-      ...serverUser(),
+      ...(this.#enter.length === 0 ? user : {}),
     }).spawn();
     this.#postmaster = postmaster;
     await this.#leash.hold(postmaster.pid);
