@@ -6,7 +6,6 @@ import { configJsonSchema } from "../config/schema.ts";
 import { maskPassword } from "../config/secret.ts";
 import { getSetting, setSetting } from "../config/settings.ts";
 import { completeConfig, type LoadedSettings, loadSettings } from "../config.ts";
-import { checkDatabase } from "../node/config_check.ts";
 import { addSettingOptions, type Context, flagsOf, type GlobalOptions, setAction } from "./context.ts";
 import { formatData, formatTable, heading } from "./output.ts";
 
@@ -35,6 +34,7 @@ async function checkConfig(options: GlobalOptions, context: Context): Promise<nu
   const settings = await load(options, context);
   const config = await completeConfig(settings);
   const { node } = config;
+  const { checkDatabase } = await import("../node/config_check.ts");
   const database = await checkDatabase(config, context.env);
   if (options.output === "table") {
     context.print(
