@@ -54,7 +54,7 @@ export async function createAuthority(
   const x509 = await loadLibrary();
   const keys = await createKeys();
   // Two authorities of one cluster live side by side while one replaces the other: their names must differ.
-  const name = `CN=mmlite ${cluster} ${randomBytes(4).toString("hex")}`;
+  const name = `CN=mmlite CA of ${cluster} ${randomBytes(4).toString("hex")}`;
   const certificate = await x509.X509CertificateGenerator.createSelfSigned({
     ...validity(days),
     serialNumber: serialNumber(),
