@@ -11,7 +11,7 @@ import { createServer, type Server, type TLSSocket } from "node:tls";
 import { log } from "../log.ts";
 import type { PeerName } from "../wire/channel.ts";
 import { remoteOf } from "./channel.ts";
-import { readFirstBytes } from "./preface.ts";
+import { type FirstBytes, readFirstBytes } from "./preface.ts";
 import { type KeySource, proveDialler } from "./trust.ts";
 import { goAway, turnAway, TURNED_AWAY, type TurnedAway } from "./turn_away.ts";
 
@@ -21,6 +21,8 @@ export const MAX_CONNECTIONS = 256;
 export const MAX_STRANGERS = 128;
 /** A connection has this long to show who it is, milliseconds. */
 export const HANDSHAKE_MS = 10_000;
+/** A node that joins has this long for its requests, milliseconds: a certificate is signed meanwhile. */
+const JOIN_MS = 30_000;
 /** One line per reason in this time, milliseconds, is a warning: anybody may knock as often as they like. */
 const WARNING_INTERVAL_MS = 60_000;
 
@@ -47,13 +49,19 @@ interface DoorOptions {
   readonly begin: (socket: Socket, guest: Guest) => void;
 }
 
+interface Stranger {
+  readonly socket: Socket;
+  /** Closes the connection. */
+  timer: ReturnType<typeof setTimeout>;
+}
+
 /** Takes connections in. */
 export class Door {
   readonly #options: DoorOptions;
   readonly #tls: Server | null;
   readonly #sockets = new Set<Socket>();
   /** In the order of their coming; by {@link endpointsOf}. */
-  readonly #strangers = new Map<string, Socket>();
+  readonly #strangers = new Map<string, Stranger>();
   readonly #warnedAt = new Map<string, number>();
   readonly #forgetKeys: () => void;
 
@@ -71,18 +79,8 @@ export class Door {
       return void socket.destroy();
     }
     this.#hold(socket);
-    switch (await readFirstBytes(socket, HANDSHAKE_MS)) {
-      case "tls":
-        return this.#tls === null ? turnAway(socket, SENTENCE) : void this.#tls.emit("connection", socket);
-      case "http2":
-        if (this.#tls !== null) return this.#refuse(socket, "tls_required");
-        this.#recognise(socket);
-        return this.#options.begin(socket, { kind: "unproven" });
-      case "other":
-        return turnAway(socket, this.#tls === null ? SENTENCE : TLS_SENTENCE);
-      case "nothing":
-        return void socket.destroy();
-    }
+    const first = await readFirstBytes(socket, HANDSHAKE_MS);
+    this.#orDestroy(socket, () => this.#begin(socket, first));
   }
 
   /** Destroys every socket; takes no notice of new keys any more. */
@@ -92,26 +90,53 @@ export class Door {
   }
 
   #hold(socket: Socket): void {
-    const key = endpointsOf(socket);
     if (this.#strangers.size >= MAX_STRANGERS) {
       const [oldest] = this.#strangers.values();
-      this.#warn("too_many_strangers", socket, `${MAX_STRANGERS} connections have not shown who they are`);
-      oldest.destroy();
+      const why = `${MAX_STRANGERS} newer connections have not shown who they are`;
+      this.#warn("too_many_strangers", oldest.socket, why);
+      oldest.socket.destroy();
     }
+    const key = endpointsOf(socket);
     this.#sockets.add(socket);
-    this.#strangers.set(key, socket);
-    const timer = setTimeout(() => this.#strangers.get(key) === socket && socket.destroy(), HANDSHAKE_MS);
+    this.#strangers.set(key, { socket, timer: setTimeout(() => socket.destroy(), HANDSHAKE_MS) });
     socket.once("close", () => {
-      clearTimeout(timer);
       this.#sockets.delete(socket);
-      if (this.#strangers.get(key) === socket) this.#strangers.delete(key);
+      this.#recognise(key, socket);
     });
     socket.on("error", () => socket.destroy());
   }
 
   /** The connection is a stranger's no longer. */
-  #recognise(socket: Socket): void {
-    this.#strangers.delete(endpointsOf(socket));
+  #recognise(key: string, socket: Socket): void {
+    const stranger = this.#strangers.get(key);
+    if (stranger?.socket !== socket) return;
+    clearTimeout(stranger.timer);
+    this.#strangers.delete(key);
+  }
+
+  #begin(socket: Socket, first: FirstBytes): void {
+    switch (first) {
+      case "tls":
+        return this.#tls === null ? turnAway(socket, SENTENCE) : void this.#tls.emit("connection", socket);
+      case "http2":
+        if (this.#tls !== null) return this.#refuse(socket, "tls_required");
+        this.#recognise(endpointsOf(socket), socket);
+        return this.#options.begin(socket, { kind: "unproven" });
+      case "other":
+        return turnAway(socket, this.#tls === null ? SENTENCE : TLS_SENTENCE);
+      case "nothing":
+        return void socket.destroy();
+    }
+  }
+
+  /** Whatever a connection makes us throw ends it, and it alone. */
+  #orDestroy(socket: Socket, step: () => void): void {
+    try {
+      step();
+    } catch (error) {
+      logger.debug("A connection from {remote} ended: {error}", { remote: remoteOf(socket), error });
+      socket.destroy();
+    }
   }
 
   #tlsServer(tls: KeySource): Server {
@@ -127,24 +152,29 @@ export class Door {
       logger.debug("A TLS handshake failed: {error}", { error: error.message });
       socket.destroy();
     });
-    server.on("secureConnection", (socket) => this.#secured(socket, tls));
+    server.on("secureConnection", (socket) => this.#orDestroy(socket, () => this.#secured(socket, tls)));
     return server;
   }
 
   #secured(socket: TLSSocket, tls: KeySource): void {
-    const raw = this.#strangers.get(endpointsOf(socket));
+    const key = endpointsOf(socket);
+    const stranger = this.#strangers.get(key);
     socket.on("error", () => socket.destroy());
-    socket.once("close", () => raw?.destroy());
-    if (raw === undefined) return void socket.destroy();
+    socket.once("close", () => stranger?.socket.destroy());
+    if (stranger === undefined) return void socket.destroy();
     const { authorities, name } = tls.current;
     const proof = proveDialler(socket, { authorities, cluster: name.cluster });
     if (proof.peer !== null) {
-      this.#recognise(socket);
+      this.#recognise(key, stranger.socket);
       return this.#options.begin(socket, { kind: "peer", ...proof });
     }
-    // Stays a stranger, with the time of one.
-    const joins = proof.why === "certificate_required" && this.#options.takesJoiners();
-    return joins ? this.#options.begin(socket, { kind: "joiner" }) : this.#refuse(socket, proof.why);
+    if (proof.why !== "certificate_required" || !this.#options.takesJoiners()) {
+      return this.#refuse(socket, proof.why);
+    }
+    // Stays a stranger, but for its time.
+    clearTimeout(stranger.timer);
+    stranger.timer = setTimeout(() => stranger.socket.destroy(), JOIN_MS);
+    this.#options.begin(socket, { kind: "joiner" });
   }
 
   #refuse(socket: Socket, why: TurnedAway): void {

@@ -1,19 +1,18 @@
 /**
  * The dialling end: channels to peers, those to one peer on one connection.
  */
-import type { MmliteError } from "../errors.ts";
 import type { Channel, PeerName } from "../wire/channel.ts";
 import { formatHostPort } from "./channel.ts";
-import { cannotGoOn, cannotReach, dialAborted } from "./dial_errors.ts";
-import { closeSession, openSession, type PeerSession, requestChannel } from "./peer_session.ts";
+import type { Connection } from "./connection.ts";
+import { cannotReach, dialAborted } from "./dial_errors.ts";
+import { closeSession, openSession, requestChannel } from "./peer_session.ts";
 import { addressOf, parsePeerUrl } from "./peer_url.ts";
 import type { FrameRoute } from "./session_options.ts";
-import { isStillGood, type KeySource } from "./trust.ts";
+import type { KeySource } from "./trust.ts";
+import { TrustWatch } from "./trust_watch.ts";
 
 /** A peer has this long to take the connection and answer the request, milliseconds. */
 export const CONNECT_TIMEOUT_MS = 10_000;
-/** How often the certificates of those connected are looked at, milliseconds. */
-const TRUST_INTERVAL_MS = 60_000;
 
 interface DiallerOptions {
   /** What this node shows, and whom it trusts; null where it dials cleartext only. */
@@ -34,15 +33,12 @@ interface DialOptions {
 /** Dials peers. */
 export class PeerDialler {
   readonly #options: DiallerOptions;
-  readonly #links = new Map<string, SharedSession>();
-  readonly #forgetKeys: () => void;
-  readonly #timer: ReturnType<typeof setInterval> | undefined;
+  readonly #sessions = new Map<string, SharedSession>();
+  readonly #trust: TrustWatch;
 
   constructor(options: DiallerOptions) {
     this.#options = options;
-    const { tls } = options;
-    this.#forgetKeys = tls?.onChange(() => this.#breakDistrusted()) ?? (() => {});
-    if (tls !== null) this.#timer = setInterval(() => this.#breakDistrusted(), TRUST_INTERVAL_MS);
+    this.#trust = new TrustWatch(options.tls);
   }
 
   /**
@@ -66,44 +62,39 @@ export class PeerDialler {
 
   /** Breaks every channel off. */
   close(): void {
-    this.#forgetKeys();
-    clearInterval(this.#timer);
-    for (const shared of this.#links.values()) shared.breakOff();
-    this.#links.clear();
+    this.#trust.close();
+    for (const shared of this.#sessions.values()) shared.breakOff();
+    this.#sessions.clear();
   }
 
   #sharedSession(url: URL, peer: PeerName): SharedSession {
     const key = `${url.origin} ${peer.cluster}/${peer.node}`;
-    const present = this.#links.get(key);
+    const present = this.#sessions.get(key);
     if (present !== undefined && !present.isOver) return present;
-    const shared = new SharedSession((onEmpty, signal) =>
-      openSession(url, { tls: this.#options.tls, peer, onEmpty, signal })
-    );
-    this.#links.set(key, shared);
+    const shared = new SharedSession(async (onEmpty, signal) => {
+      const { connection, chain } = await openSession(url, { tls: this.#options.tls, peer, onEmpty, signal });
+      if (chain.length > 0) this.#trust.watch(connection, chain);
+      return connection;
+    });
+    this.#sessions.set(key, shared);
     void shared.over.then(() => {
-      if (this.#links.get(key) === shared) this.#links.delete(key);
+      if (this.#sessions.get(key) === shared) this.#sessions.delete(key);
     });
     return shared;
-  }
-
-  /** Ends the connections whose certificate is good no longer: it has expired, or its CA is trusted no more. */
-  #breakDistrusted(): void {
-    const { authorities } = this.#options.tls!.current;
-    for (const shared of this.#links.values()) shared.breakUnlessGood(authorities);
   }
 }
 
 /** One connection for all that want channels on it; it ends with the last of them. */
 class SharedSession {
-  readonly #opened: Promise<PeerSession>;
+  readonly #opened: Promise<Connection>;
   readonly #stop = new AbortController();
   /** Settles when the connection has ended, or was never made. */
   readonly over: Promise<void>;
-  #session: PeerSession | undefined;
+  #connection: Connection | undefined;
   #requests = 0;
   #isOver = false;
 
-  constructor(open: (onEmpty: () => void, signal: AbortSignal) => Promise<PeerSession>) {
+  constructor(open: (onEmpty: () => void, signal: AbortSignal) => Promise<Connection>) {
     const { promise, resolve } = Promise.withResolvers<void>();
     this.over = promise;
     this.#opened = open(() => this.#closeIfUnused(), this.#stop.signal);
@@ -111,17 +102,17 @@ class SharedSession {
       this.#isOver = true;
       resolve();
     };
-    this.#opened.then((session) => {
-      this.#session = session;
-      session.connection.session.once("close", end);
-      if (session.connection.session.destroyed) end();
+    this.#opened.then((connection) => {
+      this.#connection = connection;
+      connection.session.once("close", end);
+      if (connection.session.destroyed) end();
       this.#closeIfUnused();
     }, end);
   }
 
   /** No further channel can be opened on it. */
   get isOver(): boolean {
-    return this.#isOver || this.#stop.signal.aborted || (this.#session?.connection.isOver ?? false);
+    return this.#isOver || this.#stop.signal.aborted || (this.#connection?.isOver ?? false);
   }
 
   async request(
@@ -130,7 +121,7 @@ class SharedSession {
   ): Promise<Channel> {
     this.#requests++;
     try {
-      const { connection } = await Promise.race([this.#opened, failed]);
+      const connection = await Promise.race([this.#opened, failed]);
       const requested = requestChannel(connection, options);
       try {
         return await Promise.race([requested, failed]);
@@ -144,24 +135,17 @@ class SharedSession {
     }
   }
 
-  breakOff(reason?: MmliteError): void {
+  breakOff(): void {
     this.#stop.abort();
-    this.#session?.connection.breakOff(reason);
-  }
-
-  breakUnlessGood(authorities: readonly string[]): void {
-    if (this.#session === undefined || this.#session.chain.length === 0) return;
-    const { chain, connection } = this.#session;
-    if (isStillGood(chain, authorities)) return;
-    this.breakOff(cannotGoOn(connection));
+    this.#connection?.breakOff();
   }
 
   #closeIfUnused(): void {
     if (this.#requests > 0) return;
-    if (this.#session === undefined) return this.#stop.abort();
-    if (this.#session.connection.channelCount > 0) return;
+    if (this.#connection === undefined) return this.#stop.abort();
+    if (this.#connection.channelCount > 0) return;
     this.#stop.abort();
-    closeSession(this.#session.connection);
+    closeSession(this.#connection);
   }
 }
 

@@ -35,12 +35,20 @@ const SETTINGS: Settings = {
 /** Whoever is ended on has this long to end as well, milliseconds, before the connection or stream is reset. */
 export const LINGER_MS = 10_000;
 
+/** Node.js refuses streams to a session that holds more, MB: what fills the windows of the others must not count. */
+const MAX_SESSION_MEMORY = 2 * SESSION_WINDOW_BYTES / 1_000_000;
+
 /** Options of a session we dial. */
-export const CLIENT_OPTIONS = { settings: SETTINGS, maxReservedRemoteStreams: 0 };
+export const CLIENT_OPTIONS = {
+  settings: SETTINGS,
+  maxReservedRemoteStreams: 0,
+  maxSessionMemory: MAX_SESSION_MEMORY,
+};
 
 /** Options of sessions that others dial. */
 export const SERVER_OPTIONS: ServerOptions = {
   settings: SETTINGS,
+  maxSessionMemory: MAX_SESSION_MEMORY,
   maxHeaderListPairs: 32,
   maxOutstandingPings: 4,
   maxSettings: 16,
@@ -49,6 +57,7 @@ export const SERVER_OPTIONS: ServerOptions = {
 /** Options of sessions of nodes without a certificate, which want to join: two short requests in small windows. */
 export const JOIN_SERVER_OPTIONS: ServerOptions = {
   ...SERVER_OPTIONS,
+  maxSessionMemory: 1,
   settings: { ...SETTINGS, initialWindowSize: 0xffff, maxConcurrentStreams: 2 },
 };
 
