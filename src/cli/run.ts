@@ -9,6 +9,7 @@ import { MmliteError, toMmliteError } from "../errors.ts";
 import { configureLog } from "../log.ts";
 import { addSettingOptions, type Context, flagsOf, type GlobalOptions, setAction } from "./context.ts";
 import { formatData } from "./output.ts";
+import { serviceManager } from "./notify.ts";
 import { untilSignal } from "./signals.ts";
 
 interface InitOptions extends GlobalOptions {
@@ -32,7 +33,7 @@ async function runNode(options: GlobalOptions, context: Context): Promise<number
   const { serveNode } = await import("./serve.ts");
   await untilSignal(async (signal) => {
     try {
-      await serveNode(config, signal);
+      await serveNode(config, { signal, service: serviceManager(context.env) });
     } catch (error) {
       // A start that the signal cut short is not a failure.
       if (!signal.aborted || toMmliteError(error).kind !== "aborted") throw error;
