@@ -9,6 +9,7 @@ import { addConfig } from "./config_command.ts";
 import { addGlobalOptions, type Context, type GlobalOptions, processContext } from "./context.ts";
 import { isHelp, reportFailure } from "./failure.ts";
 import { addInvite } from "./invite.ts";
+import { addJoin } from "./join.ts";
 import { addPeers } from "./peers.ts";
 import { addRun } from "./run.ts";
 import { addStatus } from "./status.ts";
@@ -53,6 +54,7 @@ function makeProgram(context: Context, finish: (exitCode: number) => void): Comm
   addPeers(program, context, finish);
   addTables(program, context, finish);
   addInvite(program, context, finish);
+  addJoin(program, context, finish);
   addConfig(program, context, finish);
   addCert(program, context, finish);
   addVersion(program, context, finish);

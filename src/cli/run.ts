@@ -7,6 +7,7 @@ import type { Command } from "commander";
 import { completeConfig, type Config, loadSettings } from "../config.ts";
 import { MmliteError, toMmliteError } from "../errors.ts";
 import { configureLog } from "../log.ts";
+import { requireNoPendingJoin } from "../node/pending_join.ts";
 import { addSettingOptions, type Context, flagsOf, type GlobalOptions, setAction } from "./context.ts";
 import { formatData } from "./output.ts";
 import { serviceManager } from "./notify.ts";
@@ -72,3 +73,4 @@ async function prepare(command: string, options: GlobalOptions, context: Context
 function terminate(statement: string): string {
   return /;\s*$/.test(statement) ? statement : `${statement};`;
 }
+  if (command === "run") await requireNoPendingJoin(settings.settings.state);

@@ -9,7 +9,7 @@ import { MmliteError } from "../errors.ts";
 import { NODE_NAME } from "../node_name.ts";
 
 /** Most tables that one request or answer may name: its body stays below what the peer port takes. */
-export const TABLES_PER_MESSAGE = 100;
+export const TABLES_PER_MESSAGE = 50;
 
 const Name = z.string().regex(NODE_NAME);
 const Url = z.string().max(2_048).nullable();

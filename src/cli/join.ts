@@ -1,0 +1,126 @@
+/**
+ * `mmlite join`: a new node by a token from a member; then it goes on as `mmlite run` does.
+ */
+import type { Command } from "commander";
+import process from "node:process";
+import { completeConfig, type LoadedSettings, loadSettings } from "../config.ts";
+import { readSecretFile } from "../config/secret.ts";
+import { MmliteError } from "../errors.ts";
+import { configureLog } from "../log.ts";
+import { decodeToken, type InviteToken } from "../node/invite_token.ts";
+import type { TablePatterns } from "../node/join.ts";
+import { readPendingJoin } from "../node/pending_join.ts";
+import { addSettingOptions, type Context, flagsOf, type GlobalOptions, setAction } from "./context.ts";
+import { formatRunLine } from "./run_line.ts";
+import { serveUntilSignal } from "./run.ts";
+
+interface JoinOptions extends GlobalOptions {
+  readonly inviteFile?: string;
+}
+
+/** A token that is longer than this is none, characters. */
+const MAX_TOKEN_LENGTH = 10_000;
+/** Stands for the tables until the member has told its own. */
+const NO_TABLES_YET = ["*.*"];
+
+const ABOUT = `
+TOKEN is what \`mmlite invite\` printed on a member. A command line is visible to every user of this machine: give -
+to read the token from standard input, or --invite-file. The key is made here and never leaves this host.
+
+The same tables must exist here as on the member, each empty on both or with equal rows: this release copies none.
+Without --tables those of the member are taken. When all is well this goes on in the foreground as \`mmlite run\`,
+and prints the command line for the next start. One that was cut short goes on if it is run again; once it has its
+certificate, without TOKEN too.`;
+
+/** Adds the command. */
+export function addJoin(program: Command, context: Context, finish: (exitCode: number) => void): void {
+  const join = program.command("join [TOKEN]").description("join a cluster by a token, then run")
+    .option("--invite-file <FILE>", "file whose first line is the token")
+    .addHelpText("after", ABOUT);
+  setAction<JoinOptions>(addSettingOptions(join), {
+    action: (options, [token]) => joinAndRun(options, { context, given: token }),
+    finish,
+  });
+}
+
+async function joinAndRun(
+  options: JoinOptions,
+  { context, given }: { readonly context: Context; readonly given: string | undefined },
+): Promise<number> {
+  if (options.asCurl) {
+    throw new MmliteError("usage", "Cannot print `mmlite join` as curl: it is no call of the control API");
+  }
+  const text = await readToken(given, options.inviteFile);
+  const token = text === null ? null : decodeToken(text);
+  const flags = flagsOf(options);
+  const loaded = await loadSettings({ flags, env: context.env, file: options.config });
+  if (!options.quiet) { for (const warning of loaded.warnings) context.note(`warning: ${warning}`); }
+  const settings = await settingsToJoin(loaded, token);
+  const say = (sentence: string) => options.quiet || context.note(sentence);
+  const { include, exclude } = settings.settings.tables;
+  const own = include === undefined || include.length === 0 ? null : { include, exclude };
+  const config = await completeConfig(withTables(settings, own ?? { include: NO_TABLES_YET, exclude }));
+  await configureLog(config.log);
+  return await serveUntilSignal(context, async (signal) => {
+    const { joinCluster } = await import("../node/join.ts");
+    const tables = await joinCluster({ config, tables: own, token, say, signal });
+    const isDefault = loaded.settings.node.cluster === config.node.cluster;
+    const line = { cluster: isDefault ? null : config.node.cluster, tables: own === null ? tables : null };
+    say("This node has joined. From now on it is started by:");
+    context.print(formatRunLine({ flags, file: options.config }, line));
+    return await completeConfig(withTables(settings, tables));
+  });
+}
+
+/** The token as it was given; null if it was not. Throws `usage`, never with the token in it. */
+async function readToken(given: string | undefined, file: string | undefined): Promise<string | null> {
+  if (given !== undefined && file !== undefined) {
+    throw new MmliteError("usage", "Cannot use both TOKEN and --invite-file", { hint: "Keep one of them" });
+  }
+  if (file !== undefined) return await readSecretFile(file);
+  return given === "-" ? await readStandardInput() : given?.trim() ?? null;
+}
+
+async function readStandardInput(): Promise<string> {
+  let text = "";
+  for await (const chunk of process.stdin.setEncoding("utf8")) {
+    text += chunk;
+    if (text.includes("\n") || text.length > MAX_TOKEN_LENGTH) break;
+  }
+  process.stdin.destroy();
+  return text.split("\n", 1)[0].trim();
+}
+
+/** The settings with what a join decides: the cluster is the token's, and the peer port speaks TLS. */
+async function settingsToJoin(loaded: LoadedSettings, token: InviteToken | null): Promise<LoadedSettings> {
+  const { settings, origins } = loaded;
+  const { peers } = settings.listen;
+  if (settings.insecure || peers.tls === "off") {
+    throw new MmliteError("config", "Cannot join without TLS: the certificate that a join gets is for TLS", {
+      hint: "Leave out --insecure and tls: off",
+    });
+  }
+  const cluster = token?.cluster ?? (await readPendingJoin(settings.state))?.cluster ?? settings.node.cluster;
+  if (origins.get("node.cluster") !== "default" && settings.node.cluster !== cluster) {
+    throw new MmliteError(
+      "config",
+      `Cannot join cluster "${cluster}": node.cluster is "${settings.node.cluster}" (${
+        origins.get("node.cluster")
+      })`,
+      { hint: "Leave the setting out, or get a token of that cluster" },
+    );
+  }
+  return {
+    ...loaded,
+    settings: {
+      ...settings,
+      node: { ...settings.node, cluster },
+      listen: { ...settings.listen, peers: { ...peers, tls: peers.tls ?? {} } },
+    },
+  };
+}
+
+function withTables(loaded: LoadedSettings, { include, exclude }: TablePatterns): LoadedSettings {
+  const tables = { include: [...include], exclude: [...exclude] };
+  return { ...loaded, settings: { ...loaded.settings, tables } };
+}

@@ -1,0 +1,262 @@
+/**
+ * `mmlite join`: makes this host's database a member, ready for `run`. One straight line of steps, each of which may be
+ * made again: what a crash leaves, the next attempt finds and goes on with.
+ *
+ * The order matters. Every slot, here and on the members, is made before any table is compared, so that what is
+ * committed after the comparison is sent, and what was committed before it is in it.
+ */
+import type { Config } from "../config.ts";
+import { advertisedUrl } from "../config/address.ts";
+import { MmliteError, toMmliteError } from "../errors.ts";
+import { digestTables } from "../pg/digest.ts";
+import { readNode, requireSameNode } from "../pg/identity.ts";
+import { openLock } from "../pg/lock.ts";
+import { forgetPeer, savePeer, setPeerRemoved } from "../pg/peers.ts";
+import { ensureOrigin, forgetProgress } from "../pg/progress.ts";
+import { readSchemaSteps } from "../pg/schema.ts";
+import { requireUsable } from "../pg/server.ts";
+import { dropSlot, slotName } from "../pg/slots.ts";
+import { formatTableName } from "../pg/table_pattern.ts";
+import { TlsKeys } from "../pki/tls_keys.ts";
+import { type Database, openDatabase, reachDatabase } from "./database.ts";
+import { readComparableTables } from "./digest_jobs.ts";
+import { ensureIncarnation } from "./incarnation.ts";
+import type { InviteToken } from "./invite_token.ts";
+import { ensureJoinCertificate } from "./join_certificate.ts";
+import { MemberClient } from "./join_members.ts";
+import type { Member } from "./join_messages.ts";
+import { PeerSlots } from "./peer_slots.ts";
+import { readPendingJoin, removePendingJoin } from "./pending_join.ts";
+import { PublicationKeeper } from "./publication_keeper.ts";
+import { type ComparedTable, compareTables, type TableDifference, toCompared } from "./table_comparison.ts";
+
+/** Patterns that say which tables are replicated. */
+export interface TablePatterns {
+  readonly include: readonly string[];
+  readonly exclude: readonly string[];
+}
+
+interface JoinOptions {
+  /** As `run` will have it, but for the tables. */
+  readonly config: Config;
+  /** Null takes those of the member that invites. */
+  readonly tables: TablePatterns | null;
+  /** Null to go on with a join that has its certificate. */
+  readonly token: InviteToken | null;
+  /** Tells people how far it is. */
+  readonly say: (sentence: string) => void;
+  readonly signal: AbortSignal;
+}
+
+/** How many tables that differ an error names. */
+const MAX_NAMED_TABLES = 10;
+/** Telling the members that this node does not join after all may take this long, milliseconds. */
+const TAKE_BACK_MS = 15_000;
+
+/**
+ * Joins, and returns the tables to replicate. Throws what stands in the way, with its remedy; then nothing on any node
+ * keeps WAL for this one, and the certificate, if there is one by then, stays for the next attempt.
+ */
+export async function joinCluster(options: JoinOptions): Promise<TablePatterns> {
+  const { config, token, say, signal } = options;
+  await preflight(config, signal);
+  const name = { cluster: config.node.cluster, node: config.node.name };
+  const files = config.listen.peers.tls!;
+  const { inviter, urls } = await ensureJoinCertificate({
+    ...{ state: config.state, files, name, token, say, signal },
+  });
+  const tls = await TlsKeys.load(files, name);
+  const joining = new Joining(options, tls);
+  try {
+    const tables = await joining.run(new MemberClient({ name: inviter, urls }, { tls, signal }));
+    await removePendingJoin(config.state);
+    return tables;
+  } catch (thrown) {
+    await joining.takeBack();
+    throw thrown;
+  } finally {
+    await joining.close();
+  }
+}
+
+/** Throws what would keep this database from being a member, before anything is asked of anybody. */
+async function preflight({ node, postgres, state }: Config, signal: AbortSignal): Promise<void> {
+  const pending = await readPendingJoin(state);
+  const { target, control, facts } = await reachDatabase(postgres.url, signal);
+  try {
+    requireUsable(facts);
+    const query = control.query("look at the database");
+    const found = await readSchemaSteps(query) === 0 ? undefined : await readNode(query);
+    if (found !== undefined) requireSameNode(found, node);
+    if (found !== undefined && pending === null) throw alreadyJoined(node);
+    const lock = await openLock(target, signal);
+    await lock.close();
+  } finally {
+    await control.close();
+  }
+}
+
+function alreadyJoined({ name, cluster }: Config["node"]): MmliteError {
+  return new MmliteError(
+    "conflict",
+    `Cannot join: this database is node "${name}" of cluster "${cluster}" already`,
+    { hint: "Start it with `mmlite run`" },
+  );
+}
+
+/** What is under way after the certificate is there, and how to take it back. */
+class Joining {
+  readonly #options: JoinOptions;
+  readonly #tls: TlsKeys;
+  /** Members that know this node by now. */
+  readonly #registered: MemberClient[] = [];
+  /** Members that this database has a slot for, or may have. */
+  readonly #held: string[] = [];
+  #database: Database | undefined;
+
+  constructor(options: JoinOptions, tls: TlsKeys) {
+    this.#options = options;
+    this.#tls = tls;
+  }
+
+  async run(inviter: MemberClient): Promise<TablePatterns> {
+    const { say } = this.#options;
+    const url = advertisedUrl(this.#options.config.listen.peers, this.#options.config.listen.peers.address);
+    this.#registered.push(inviter);
+    const answer = await inviter.register(url);
+    const others = answer.members.filter(({ name }) => name !== inviter.name);
+    say(`Node "${inviter.name}" keeps from now on what is committed there for this node`);
+    const tables = this.#options.tables ?? answer.tables;
+    const database = await this.#openDatabase(tables);
+    await this.#hold(database, { name: inviter.name, url: inviter.url });
+    for (const member of others) await this.#meet(database, member, url);
+    await this.#compare(database, tables);
+    return tables;
+  }
+
+  /** Takes back what was registered, as far as the nodes can be reached; says where not. */
+  async takeBack(): Promise<void> {
+    const { say, config } = this.#options;
+    const signal = AbortSignal.timeout(TAKE_BACK_MS);
+    for (const { name, url } of this.#registered) {
+      const member = new MemberClient({ name, urls: [url] }, { tls: this.#tls, signal });
+      await member.leave().catch((thrown) => {
+        const remedy = `\`mmlite peers remove ${config.node.name} --force\``;
+        say(`Node "${name}" still keeps WAL for this one: join again, or run ${remedy} there`);
+        say(`  ${toMmliteError(thrown).message}`);
+      });
+    }
+    for (const name of this.#held) await this.#release(name);
+  }
+
+  async close(): Promise<void> {
+    await this.#database?.close();
+  }
+
+  async #openDatabase(tables: TablePatterns): Promise<Database> {
+    const { config, signal } = this.#options;
+    const database = await openDatabase(config.postgres.url, signal);
+    this.#database = database;
+    const query = database.control.query("identify this node");
+    await ensureIncarnation(query, { ...config.node, state: config.state });
+    // Slots come after the publications that they are read through.
+    await new PublicationKeeper({ database, patterns: tables }).sync();
+    return database;
+  }
+
+  /** Makes a member a peer of this node: from here on what is committed here is kept for it. */
+  async #hold(database: Database, member: Member): Promise<void> {
+    const query = database.control.query(`add peer "${member.name}"`);
+    this.#held.push(member.name);
+    await savePeer(query, member);
+    await ensureOrigin(query, member.name);
+    await new PeerSlots(database).ensure(member.name);
+  }
+
+  /** Makes another member and this node peers of each other; one that is away learns of it when it is back. */
+  async #meet(database: Database, member: Member, url: string | null): Promise<void> {
+    const { say, config } = this.#options;
+    const { name } = member;
+    if (member.url === null && url === null) {
+      return say(`Node "${name}" and this one cannot reach each other: neither can be dialled`);
+    }
+    await this.#hold(database, member);
+    if (member.url === null) {
+      return say(
+        `Node "${name}" cannot be dialled: run \`mmlite peers add ${config.node.name} ${url}\` there`,
+      );
+    }
+    const { signal } = this.#options;
+    const client = new MemberClient({ name, urls: [member.url] }, { tls: this.#tls, signal });
+    try {
+      await client.register(url);
+      this.#registered.push(client);
+      say(`Node "${name}" keeps from now on what is committed there for this node`);
+    } catch (thrown) {
+      if (signal.aborted) throw thrown;
+      const { message, hint } = toMmliteError(thrown);
+      say(`Node "${name}" was not asked: ${message}. ${hint}`);
+      say(`  It is a peer all the same, and is tried again. What it had not sent by now does not come here`);
+    }
+  }
+
+  /** Throws `conflict` unless each table is empty on both nodes or equal, on every member that could be asked. */
+  async #compare(database: Database, patterns: TablePatterns): Promise<void> {
+    const { say, signal } = this.#options;
+    const tables = await readComparableTables(database.control.query("list the tables"), patterns);
+    say(`Comparing ${tables.length} tables: each must be empty on both nodes, or equal`);
+    const digests = await digestTables({ target: database.target, tables, isHashed: () => true, signal });
+    const here = digests.map(toCompared);
+    for (const member of this.#registered) {
+      const there = await this.#digestOf(member, here);
+      const differences = compareTables(here, there);
+      if (differences.length > 0) throw differing(member.name, differences);
+      const rows = here.reduce((sum, table) => sum + BigInt(table.rows), 0n);
+      say(
+        rows === 0n
+          ? `They are empty here and on "${member.name}"`
+          : `They are equal to those of "${member.name}"`,
+      );
+    }
+  }
+
+  async #digestOf(member: MemberClient, here: readonly ComparedTable[]): Promise<ComparedTable[]> {
+    const filled = new Set(here.filter(({ rows }) => rows !== "0").map(formatTableName));
+    const names = new Map([...here, ...await member.tables()].map(({ schema, name }) => {
+      const table = { schema, name };
+      return [formatTableName(table), { ...table, hashed: filled.has(formatTableName(table)) }];
+    }));
+    let waited = 0;
+    return await member.digest([...names.values()], () => {
+      if (++waited % 4 === 0) this.#options.say(`Node "${member.name}" is still reading its tables`);
+    });
+  }
+
+  async #release(peer: string): Promise<void> {
+    try {
+      const query = this.#database!.control.query(`take back peer "${peer}"`);
+      await dropSlot(query, slotName(peer));
+      await forgetProgress(query, peer);
+      await setPeerRemoved(query, peer);
+      await forgetPeer(query, peer);
+    } catch (thrown) {
+      this.#options.say(`Slot ${slotName(peer)} may still keep WAL here: ${toMmliteError(thrown).message}`);
+    }
+  }
+}
+
+function differing(member: string, differences: readonly TableDifference[]): MmliteError {
+  const named = differences.slice(0, MAX_NAMED_TABLES).map(({ table, here, there }) =>
+    `${table} (here ${here}, there ${there})`
+  );
+  const more = differences.length > named.length ? ` and ${differences.length - named.length} more` : "";
+  return new MmliteError(
+    "conflict",
+    `Cannot join: the rows differ from those of node "${member}" in ${named.join(", ")}${more}`,
+    {
+      hint:
+        "Empty the tables on both nodes or make them equal while nobody writes (this release copies no rows), " +
+        "or leave them out with --exclude; then run the same command again: the certificate is here already",
+    },
+  );
+}
