@@ -31,10 +31,19 @@ export function addRun(program: Command, context: Context, finish: (exitCode: nu
 
 async function runNode(options: GlobalOptions, context: Context): Promise<number> {
   const config = await prepare("run", options, context);
-  const { serveNode } = await import("./serve.ts");
+  return await serveUntilSignal(context, () => Promise.resolve(config));
+}
+
+/** Runs the node that `configure` says in the foreground until SIGINT or SIGTERM; its exit code. */
+export async function serveUntilSignal(
+  { env }: Context,
+  configure: (signal: AbortSignal) => Promise<Config>,
+): Promise<number> {
   await untilSignal(async (signal) => {
+    const config = await configure(signal);
+    const { serveNode } = await import("./serve.ts");
     try {
-      await serveNode(config, { signal, service: serviceManager(context.env) });
+      await serveNode(config, { signal, service: serviceManager(env) });
     } catch (error) {
       // A start that the signal cut short is not a failure.
       if (!signal.aborted || toMmliteError(error).kind !== "aborted") throw error;
@@ -65,6 +74,7 @@ async function prepare(command: string, options: GlobalOptions, context: Context
   }
   const settings = await loadSettings({ flags: flagsOf(options), env: context.env, file: options.config });
   if (!options.quiet) { for (const warning of settings.warnings) context.note(`warning: ${warning}`); }
+  if (command === "run") await requireNoPendingJoin(settings.settings.state);
   const config = await completeConfig(settings);
   await configureLog(config.log);
   return config;
@@ -73,4 +83,3 @@ async function prepare(command: string, options: GlobalOptions, context: Context
 function terminate(statement: string): string {
   return /;\s*$/.test(statement) ? statement : `${statement};`;
 }
-  if (command === "run") await requireNoPendingJoin(settings.settings.state);
