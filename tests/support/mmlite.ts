@@ -26,7 +26,9 @@ export interface MmliteOptions {
   readonly tables?: readonly string[];
   /** The directory of its certificate files, as `mmlite cert` names them; cleartext unless given. */
   readonly tls?: string;
-  /** Further arguments of `mmlite run`. */
+  /** The command and what belongs to it, such as `["join", token]`, asked for at each start; `run` unless given. */
+  readonly command?: () => readonly string[];
+  /** Further arguments of the command. */
   readonly extraArgs?: readonly string[];
   /** Further environment variables. */
   readonly env?: Readonly<Record<string, string>>;
@@ -190,13 +192,21 @@ class MmliteProcess implements Mmlite {
 
   async spawn(): Promise<void> {
     const { name, postgres, tables = ["public.*"], tls, extraArgs = [], env, enter } = this.#options;
+    const command = this.#options.command?.() ?? ["run"];
     const [shell, ...words] = [...enter ?? [], "sh"];
     // The shell only redirects: `exec` makes its process the program.
     const child = new Deno.Command(shell, {
       args: [
         ...words,
         ...["-c", 'log=$1; shift; exec "$@" >>"$log" 2>&1', "sh", this.#logFile, ...mmliteProgram()],
-        ...["run", "--name", name, "--postgres", postgres, ...tables.flatMap((one) => ["--tables", one])],
+        ...[
+          ...command,
+          "--name",
+          name,
+          "--postgres",
+          postgres,
+          ...tables.flatMap((one) => ["--tables", one]),
+        ],
         ...["--listen", this.#peerAddress, "--api", this.#apiAddress, "--state", this.stateDir],
         ...(enter ? ["--api-socket", this.#apiSocket] : []),
         ...(tls === undefined ? [] : tlsArgs(tls)),
