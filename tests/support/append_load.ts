@@ -59,7 +59,7 @@ export function seededIntegers(seed: number): RandomInteger {
 export interface AppendPlace {
   /** Name of its node: the origin of its rows. */
   readonly name: string;
-  readonly server: PostgresServer;
+  readonly server: Pick<PostgresServer, "connect" | "sql">;
   readonly database: string;
 }
 
