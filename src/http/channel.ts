@@ -90,6 +90,7 @@ export class StreamChannel implements Channel {
 
   async end(): Promise<void> {
     await this.#turn;
+    if (this.#isDestroyed) throw this.#broken("end");
     const { promise, resolve } = Promise.withResolvers<void>();
     this.#stream.once("close", resolve).end(resolve);
     await promise;
@@ -101,8 +102,14 @@ export class StreamChannel implements Channel {
     this.#isDestroyed = true;
     this.#reason ??= reason;
     if (this.#stream.writableFinished) return this.#letGo();
-    this.#stream.close(constants.NGHTTP2_CANCEL);
+    this.#reset();
     this.#connection.abandon(this, reason);
+  }
+
+  #reset(): void {
+    // Node.js ends a stream before it resets it, and the other end would take that for a clean end.
+    this.#stream.end = () => this.#stream;
+    this.#stream.close(constants.NGHTTP2_CANCEL);
   }
 
   /**

@@ -178,13 +178,22 @@ Deno.test("channels to one peer share a connection, and the end of one leaves th
 
 Deno.test("a connection ends with its last channel, and the next dial makes another", async () => {
   await using bed = await openTwoWayPort();
-  for (let round = 0; round < 3; round++) {
-    const channel = await bed.dial("push");
+  let open = 0;
+  await using relay = await tcpServer((socket) => {
+    open++;
+    const onward = net.connect(bed.port.address.port, "127.0.0.1");
+    socket.pipe(onward).pipe(socket).once("close", () => open--);
+  });
+  const dialler = new PeerDialler({ tls: null, self: "a" });
+  for (let round = 1; round <= 3; round++) {
+    const channel = await dialler.dial(relay.url, { peer: PEER, path: "push", signal: NEVER });
     await channel.end();
     await drain(channel);
     channel.destroy();
+    await eventually("the connection to end", () => open === 0, { timeoutMs: 5000, intervalMs: 5 });
+    assert.equal(new Set(bed.remotes).size, round);
   }
-  assert.equal(new Set(bed.remotes).size, 3);
+  dialler.close();
 });
 
 Deno.test("a channel that nobody reads stops no other on its connection", async () => {
