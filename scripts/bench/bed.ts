@@ -7,7 +7,7 @@
  * anybody polling for it.
  */
 import { eventually } from "../../tests/support/poll.ts";
-import { type PostgresServer, startPostgres } from "../../tests/support/postgres.ts";
+import { type PostgresServer, type StartOptions, startPostgres } from "../../tests/support/postgres.ts";
 
 /** The database that everything is sent from. */
 export const SOURCE = "source";
@@ -35,6 +35,9 @@ export interface Bed {
   readonly subscriber: PostgresServer;
 }
 
+/** Where a server runs. */
+export type Place = Pick<StartOptions, "enter">;
+
 /** One run of one rival. */
 export interface Run {
   /** Unlike that of any other run of the workload: names databases, slots and nodes. */
@@ -42,10 +45,14 @@ export interface Run {
   readonly bed: Bed;
 }
 
-/** Starts the servers. */
-export async function openBed(stack: AsyncDisposableStack): Promise<Bed> {
-  const server = async () => stack.use(await startPostgres({ major: 18, settings: SETTINGS }));
-  const [publisher, subscriber] = await Promise.all([server(), server()]);
+/** Starts the servers; `places` says where, if not both on this machine's loopback. */
+export async function openBed(
+  stack: AsyncDisposableStack,
+  places: readonly [Place, Place] = [{}, {}],
+): Promise<Bed> {
+  const server = async ({ enter }: Place) =>
+    stack.use(await startPostgres({ major: 18, settings: SETTINGS, enter }));
+  const [publisher, subscriber] = await Promise.all(places.map(server));
   return { publisher, subscriber };
 }
 

@@ -8,7 +8,9 @@ import { serverTimes } from "./processor_time.ts";
 import type { Link, Rival } from "./rival.ts";
 
 /** The rival, over TCP as between two hosts, or over the unix socket, which it cannot use between hosts. */
-export function builtinRival({ unixSocket }: { unixSocket: boolean }): Rival {
+export function builtinRival(
+  { unixSocket, host = "127.0.0.1" }: { unixSocket: boolean; host?: string },
+): Rival {
   return {
     name: unixSocket ? "builtin_unix" : "builtin",
     prepare: async ({ name, bed }) =>
@@ -16,12 +18,11 @@ export function builtinRival({ unixSocket }: { unixSocket: boolean }): Rival {
         SOURCE,
         `SELECT pg_create_logical_replication_slot('${name}', 'pgoutput')`,
       ),
-    attach: (run) => attach(run, conninfo(run.bed, unixSocket)),
+    attach: (run) => attach(run, conninfo(run.bed, unixSocket ? run.bed.publisher.host : host)),
   };
 }
 
-function conninfo({ publisher }: Bed, unixSocket: boolean): string {
-  const host = unixSocket ? publisher.host : "127.0.0.1";
+function conninfo({ publisher }: Bed, host: string): string {
   return `host=${host} port=${publisher.port} user=postgres dbname=${SOURCE}`;
 }
 

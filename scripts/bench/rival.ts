@@ -5,7 +5,7 @@ import type { Run } from "./bed.ts";
 import type { ProcessorTime } from "./processor_time.ts";
 
 /** Names of the rivals, as the results have them. */
-export type RivalName = "builtin" | "builtin_unix" | "mmlite";
+export type RivalName = "builtin" | "builtin_unix" | "mmlite" | "mmlite_off" | "mmlite_zstd" | "mmlite_gzip";
 
 /** A way to replicate. */
 export interface Rival {

@@ -3,32 +3,52 @@
  *
  * The built-in subscription goes one way, so the way back is paused.
  */
-import { type Mmlite, startMmlite } from "../../tests/support/mmlite.ts";
+import { type Mmlite, type MmliteOptions, startMmlite } from "../../tests/support/mmlite.ts";
 import { cpuSeconds, MemoryWatch } from "../memory_watch.ts";
 import { type Bed, type Run, SOURCE } from "./bed.ts";
 import { serverTimes } from "./processor_time.ts";
-import type { Link, Rival } from "./rival.ts";
+import type { Link, Rival, RivalName } from "./rival.ts";
 
-const SENDER = "sender";
-/** Where a run's node is said to be before it is started: nobody listens there, and no two share it. */
-const nowhere = (index: number) => `http://127.0.0.1:${index + 1}`;
+/** The sending node of all runs. */
+export const SENDER = "sender";
+/** Where and how a node runs, if not in cleartext on this machine's loopback. */
+export type NodePlace = Pick<MmliteOptions, "enter" | "host" | "tls" | "extraArgs">;
 
 /** The rival, with its sending process. */
 export async function startSidecars(bed: Bed, stack: AsyncDisposableStack): Promise<Rival> {
-  const sender = stack.use(await startMmlite({ name: SENDER, postgres: bed.publisher.url(SOURCE) }));
-  let prepared = 0;
+  return sidecarRival(await startSender(bed, stack), { name: "mmlite" });
+}
+
+/** Starts the sending process. */
+export async function startSender(
+  bed: Bed,
+  stack: AsyncDisposableStack,
+  place: NodePlace = {},
+): Promise<Mmlite> {
+  return stack.use(await startMmlite({ name: SENDER, postgres: bed.publisher.url(SOURCE), ...place }));
+}
+
+/** The rival that a sending process and the receiving one of each run are; `placeOf` says where that runs. */
+export function sidecarRival(
+  sender: Mmlite,
+  { name: rival, placeOf = () => Promise.resolve({}) }: {
+    name: RivalName;
+    placeOf?: (run: Run) => Promise<NodePlace>;
+  },
+): Rival {
   return {
-    name: "mmlite",
+    name: rival,
     async prepare({ name }) {
-      await request(sender, "PUT", `/v1/peers/${name}`, { url: nowhere(prepared++) });
+      // It is not started yet, and one without an address is nobody's.
+      await request(sender, "PUT", `/v1/peers/${name}`, {});
       await request(sender, "POST", `/v1/peers/${name}/pause`);
     },
-    attach: (run) => attach(run, sender),
+    attach: async (run) => attach(run, sender, await placeOf(run)),
   };
 }
 
-async function attach({ name, bed }: Run, sender: Mmlite): Promise<Link> {
-  const receiver = await startMmlite({ name, postgres: bed.subscriber.url(name) });
+async function attach({ name, bed }: Run, sender: Mmlite, place: NodePlace): Promise<Link> {
+  const receiver = await startMmlite({ name, postgres: bed.subscriber.url(name), ...place });
   try {
     await request(sender, "PUT", `/v1/peers/${name}`, { url: receiver.peerUrl });
     await request(receiver, "PUT", `/v1/peers/${SENDER}`, { url: sender.peerUrl });

@@ -122,9 +122,12 @@ export async function startPostgres(options: StartOptions): Promise<PostgresServ
   const server = new EmbeddedServer(major, { binaries, directory, enter: options.enter ?? [] });
   try {
     await copyCluster(template, server.dataDir);
-    await writeAccessRules(server.dataDir, options.authMethod ?? "trust");
+    // A network namespace holds nobody but whom the test puts there.
+    const [listen_addresses, from] = options.enter ? ["*", "all"] : ["127.0.0.1", "127.0.0.1/32"];
+    await writeAccessRules(server.dataDir, { method: options.authMethod ?? "trust", from });
     await addSettings(server.dataDir, {
       ...defaultSettings(major),
+      listen_addresses,
       unix_socket_directories: directory,
       ...options.settings,
     });

@@ -20,10 +20,13 @@ export async function addSettings(dataDir: string, settings: ServerSettings): Pr
 }
 
 /** Writes pg_hba.conf: `method` for everyone but the superuser on the socket. */
-export async function writeAccessRules(dataDir: string, method: string): Promise<void> {
+export async function writeAccessRules(
+  dataDir: string,
+  { method, from }: { method: string; from: string },
+): Promise<void> {
   const rules = [`local all ${SUPERUSER} trust`, `local replication ${SUPERUSER} trust`];
   for (const database of ["all", "replication"]) {
-    rules.push(`local ${database} all ${method}`, `host ${database} all 127.0.0.1/32 ${method}`);
+    rules.push(`local ${database} all ${method}`, `host ${database} all ${from} ${method}`);
   }
   await writeFile(dataDir, { name: "pg_hba.conf", text: rules.join("\n") + "\n" });
 }
