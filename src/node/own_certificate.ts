@@ -38,14 +38,21 @@ const DAY_MS = 24 * 60 * 60_000;
 
 const logger = log("tls");
 
-/** Issues or renews the certificate where that is due and the CA's key is here; true if it did. Throws `config`. */
-export async function ensureCertificate(files: TlsConfig, owner: Owner): Promise<boolean> {
+/**
+ * Issues the certificate, or renews it once two thirds of its life are over, where the CA's key is here; true if it
+ * did. Throws `config`.
+ */
+export async function ensureCertificate(
+  files: TlsConfig,
+  owner: Owner,
+  now = Date.now(),
+): Promise<boolean> {
   const { ca, caKey, cert } = files;
   if (caKey === null) return false;
   if (!existsSync(cert)) return await issue(files, { authority: await readAuthority({ ca, caKey }), owner });
   const { certificates: [present] } = await readCertificateFile(cert, "Remove the file to have one issued");
   const [from, until] = [Date.parse(present.validFrom), Date.parse(present.validTo)];
-  if (until - Date.now() > (until - from) / 3) return false;
+  if (until - now > (until - from) / 3) return false;
   const authority = await readAuthority({ ca, caKey });
   const lastsLonger = Date.parse(authority.certificate.validTo) > until;
   const name = peerNameOf(present);

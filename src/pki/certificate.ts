@@ -1,9 +1,8 @@
 /**
  * Certificates out of PEM files: read them, say what is in them, and whether one vouches for another.
  */
-import { Buffer } from "node:buffer";
 import { X509Certificate } from "node:crypto";
-import { extensionOf, readElements } from "./der.ts";
+import { extensionOf, readElements, readFirst } from "./der.ts";
 import { clusterOf, formatClusterUri, formatPeerUri, peerNameOf } from "./identity.ts";
 import { formatHostName, hostNames } from "./subject_names.ts";
 
@@ -70,12 +69,17 @@ export function isTrusted(chain: readonly X509Certificate[], authorities: readon
 
 /** Whether a certificate may be used by both ends of a connection; one that restricts nothing may. */
 export function servesBothEnds(certificate: X509Certificate): boolean {
-  const extension = extensionOf(certificate, EXTENDED_KEY_USAGE);
-  if (extension === null) return true;
-  const purposes = readElements(readElements(extension)[0].contents).map(({ contents }) =>
-    Buffer.from(contents).toString("hex")
-  );
-  return SERVER_AND_CLIENT.every((purpose) => purposes.includes(purpose));
+  try {
+    const extension = extensionOf(certificate, EXTENDED_KEY_USAGE);
+    if (extension === null) return true;
+    const purposes = readElements(readFirst(extension).contents).map(({ contents }) =>
+      contents.toString("hex")
+    );
+    return SERVER_AND_CLIENT.every((purpose) => purposes.includes(purpose));
+  } catch (error) {
+    if (error instanceof RangeError) return false;
+    throw error;
+  }
 }
 
 function identityOf(certificate: X509Certificate): string | null {

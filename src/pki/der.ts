@@ -13,9 +13,6 @@ export interface DerElement {
   readonly contents: Buffer;
 }
 
-/** Tags as they stand in the bytes: class, constructed bit and number. */
-export const DER_TAG = { octets: 0x04, oid: 0x06, sequence: 0x30 } as const;
-
 /** `extensions [3]` of a TBSCertificate, RFC 5280 4.1. */
 const EXTENSIONS_TAG = 0xa3;
 /** Lengths that take more bytes than this belong to no certificate. */
@@ -33,21 +30,25 @@ export function readElements(bytes: Buffer): DerElement[] {
   return elements;
 }
 
+/** The first of the elements; throws a RangeError where there is none. */
+export function readFirst(bytes: Buffer): DerElement {
+  const [first] = readElements(bytes);
+  if (first === undefined) throw new RangeError("a DER element is missing");
+  return first;
+}
+
 /**
  * The contents of a certificate's extension, the DER that its `extnValue` holds; null where it has none. The
- * object identifier is given in its encoded form, hexadecimal.
+ * object identifier is given in its encoded form, hexadecimal. Throws a RangeError for odd bytes.
  */
 export function extensionOf(certificate: X509Certificate, oid: string): Buffer | null {
-  const [whole] = readElements(Buffer.from(certificate.raw));
-  const [toBeSigned] = readElements(whole.contents);
+  const whole = readFirst(Buffer.from(certificate.raw));
+  const toBeSigned = readFirst(whole.contents);
   const extensions = readElements(toBeSigned.contents).find(({ tag }) => tag === EXTENSIONS_TAG);
   if (extensions === undefined) return null;
-  const [list] = readElements(extensions.contents);
-  for (const { contents } of readElements(list.contents)) {
-    const parts = readElements(contents);
-    if (parts[0].tag === DER_TAG.oid && parts[0].contents.toString("hex") === oid) {
-      return parts.at(-1)!.contents;
-    }
+  for (const { contents } of readElements(readFirst(extensions.contents).contents)) {
+    // The object identifier, perhaps whether it is critical, and the value.
+    if (readFirst(contents).contents.toString("hex") === oid) return readElements(contents).at(-1)!.contents;
   }
   return null;
 }

@@ -4,7 +4,7 @@
 import type { Buffer } from "node:buffer";
 import type { X509Certificate } from "node:crypto";
 import { isIP } from "node:net";
-import { type DerElement, extensionOf, readElements } from "./der.ts";
+import { type DerElement, extensionOf, readElements, readFirst } from "./der.ts";
 
 /** One name; `other` stands for the kinds that mmlite does not read, their text is empty. */
 export interface SubjectName {
@@ -26,7 +26,10 @@ const SUBJECT_ALTERNATIVE_NAME = "551d11";
 /** Parses `dns:NAME` or `ip:ADDRESS`; null for anything else. */
 export function parseHostName(text: string): HostName | null {
   const [, kind, name] = /^(dns|ip):(.+)$/.exec(text) ?? [];
-  if (kind === "ip" && isIP(name) !== 0) return { kind, text: name };
+  if (kind === "ip" && isIP(name) === 4) return { kind, text: name };
+  if (kind === "ip" && isIP(name) === 6) {
+    return URL.canParse(`http://[${name}]`) ? { kind, text: shortIpv6(name) } : null;
+  }
   return kind === "dns" && DNS_NAME.test(name) && isIP(name) === 0 ? { kind, text: name } : null;
 }
 
@@ -47,8 +50,7 @@ export function subjectNames(certificate: X509Certificate): SubjectName[] {
   try {
     const extension = extensionOf(certificate, SUBJECT_ALTERNATIVE_NAME);
     if (extension === null) return [];
-    const [names] = readElements(extension);
-    return readElements(names.contents).map(subjectName);
+    return readElements(readFirst(extension).contents).map(subjectName);
   } catch (error) {
     if (error instanceof RangeError) return [];
     throw error;
@@ -73,5 +75,10 @@ function formatIp(bytes: Buffer): string {
   if (bytes.length === 4) return bytes.join(".");
   if (bytes.length !== 16) return bytes.toString("hex");
   const groups = Array.from({ length: 8 }, (_, index) => bytes.readUInt16BE(index * 2).toString(16));
-  return new URL(`http://[${groups.join(":")}]`).hostname.slice(1, -1);
+  return shortIpv6(groups.join(":"));
+}
+
+/** The usual form of an IPv6 address: lower case, the longest run of zeros left out, no dotted decimals. */
+function shortIpv6(text: string): string {
+  return new URL(`http://[${text}]`).hostname.slice(1, -1);
 }

@@ -7,6 +7,7 @@
  */
 import { createPrivateKey, type KeyObject, type X509Certificate } from "node:crypto";
 import { stat } from "node:fs/promises";
+import { createSecureContext } from "node:tls";
 import { delay } from "../backoff.ts";
 import { type MmliteError, toMmliteError } from "../errors.ts";
 import { log } from "../log.ts";
@@ -92,8 +93,8 @@ export class TlsKeys {
     return done === "changed";
   }
 
-  /** Looks at the files until `signal` is aborted, and reads them when they have changed. */
-  async watch(signal: AbortSignal): Promise<void> {
+  /** Looks at the files until `signal` is aborted, and reads them when they have changed. Never throws. */
+  async watch(signal: AbortSignal, intervalMs = WATCH_INTERVAL_MS): Promise<void> {
     let seen: string | null = null;
     let unsettled = false;
     while (!signal.aborted) {
@@ -105,7 +106,7 @@ export class TlsKeys {
         unsettled = done === "failed" && !settled;
         seen = stamp;
       }
-      await delay(WATCH_INTERVAL_MS, signal);
+      await delay(intervalMs, signal);
     }
   }
 
@@ -160,6 +161,7 @@ async function readMaterial(files: TlsFiles, name: PeerName): Promise<TlsMateria
     throw unusableCertificate(files.cert, `no authority in "${files.ca}" has issued it`, HINT_ISSUE);
   }
   refuseOutOfTime(files.ca, authority);
+  refuseWeak(files.cert, { certificate, key });
   return {
     certificate,
     key,
@@ -186,6 +188,16 @@ function refuseWrongKey(
   }
   if (certificate.checkPrivateKey(parsed)) return;
   throw unusableCertificate(files.key, `it is not the key of "${files.cert}"`, HINT_ISSUE);
+}
+
+/** What the TLS library would not take, such as a key that is too short: better said here than at a handshake. */
+function refuseWeak(path: string, { certificate, key }: { certificate: string; key: string }): void {
+  try {
+    createSecureContext({ cert: certificate, key, minVersion: "TLSv1.3" });
+  } catch (cause) {
+    // OpenSSL's text is `error:0A00018F:SSL routines::ee key too small`.
+    throw unusableCertificate(path, (cause as Error).message.split(":").at(-1)!, HINT_ISSUE);
+  }
 }
 
 function refuseOutOfTime(path: string, { validFrom, validTo }: X509Certificate): void {
