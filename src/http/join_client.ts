@@ -33,15 +33,17 @@ interface JoinRequest {
  * token's. Throws `unreachable`, `aborted`, or what the member answers.
  */
 export async function readAuthority(url: URL, signal: AbortSignal): Promise<string> {
-  const { remote, address, ended } = target(url, signal);
-  const socket = connectTls({
-    ...address,
-    rejectUnauthorized: false,
-    minVersion: "TLSv1.3",
-    ALPNProtocols: ["h2"],
-  });
-  const secured = connected(socket, "secureConnect", ended).then(() => socket);
-  return await ask({ url, remote, socket: secured, ended, signal }, { ":method": "GET", ":path": CA_PATH });
+  const address = addressOf(parsePeerUrl(url.href));
+  const connectUnproven = async (ended: AbortSignal) => {
+    const options = { rejectUnauthorized: false, minVersion: "TLSv1.3", ALPNProtocols: ["h2"] } as const;
+    const socket = connectTls({ ...address, ...options });
+    await connected(socket, "secureConnect", ended);
+    return socket;
+  };
+  return await ask(
+    { url, remote: formatHostPort(address.host, address.port), connect: connectUnproven, signal },
+    { ":method": "GET", ":path": CA_PATH },
+  );
 }
 
 /**
@@ -52,10 +54,12 @@ export async function requestJoin(
   url: URL,
   { material, peer, body, signal }: JoinRequest,
 ): Promise<unknown> {
-  const { remote, address, ended } = target(url, signal);
-  const secure = connectSecure(address, { material, peer, remote }, ended);
-  const socket = secure.then(({ socket }) => socket);
-  const text = await ask({ url, remote, socket, ended, signal }, {
+  const address = addressOf(parsePeerUrl(url.href));
+  const remote = formatHostPort(address.host, address.port);
+  const connectProven = async (ended: AbortSignal) => {
+    return (await connectSecure(address, { material, peer, remote }, ended)).socket;
+  };
+  const text = await ask({ url, remote, connect: connectProven, signal }, {
     ":method": "POST",
     ":path": JOIN_PATH,
     "content-type": "application/json",
@@ -63,42 +67,42 @@ export async function requestJoin(
   return parseAnswer(remote, text);
 }
 
-function target(url: URL, signal: AbortSignal) {
-  const address = addressOf(parsePeerUrl(url.href));
-  const ended = AbortSignal.any([signal, AbortSignal.timeout(ANSWER_TIMEOUT_MS)]);
-  return { address, remote: formatHostPort(address.host, address.port), ended };
-}
-
 interface Asking {
   readonly url: URL;
   readonly remote: string;
-  readonly socket: Promise<Socket>;
-  /** Aborts when the caller stops or the time is over. */
-  readonly ended: AbortSignal;
+  /** A connected socket; the signal is that of the caller or of the clock. */
+  readonly connect: (ended: AbortSignal) => Promise<Socket>;
   readonly signal: AbortSignal;
 }
 
 async function ask(
-  { url, remote, socket, ended, signal }: Asking,
+  { url, remote, connect, signal }: Asking,
   headers: Record<string, string>,
   body?: string,
 ): Promise<string> {
+  // Not AbortSignal.timeout: on Deno it would keep the process from ending as long as somebody listens to it.
+  const clock = new AbortController();
+  const timer = setTimeout(() => clock.abort(), ANSWER_TIMEOUT_MS);
+  const ended = AbortSignal.any([signal, clock.signal]);
   let session: ClientHttp2Session | undefined;
   try {
-    session = beginSession(await socket, url);
+    session = beginSession(await connect(ended), url);
     return await exchange(session, { remote, ended, headers, body });
   } catch (error) {
     if (signal.aborted) throw dialAborted(remote);
-    if (ended.aborted) throw cannotReach(remote, `no answer within ${ANSWER_TIMEOUT_MS} ms`);
+    if (clock.signal.aborted) throw cannotReach(remote, `no answer within ${ANSWER_TIMEOUT_MS} ms`);
     throw dialError(remote, error as Error);
   } finally {
+    clearTimeout(timer);
     session?.destroy();
   }
 }
 
 async function exchange(
   session: ClientHttp2Session,
-  { remote, ended, headers, body }: Pick<Asking, "remote" | "ended"> & {
+  { remote, ended, headers, body }: {
+    remote: string;
+    ended: AbortSignal;
     headers: Record<string, string>;
     body?: string;
   },

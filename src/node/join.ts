@@ -137,15 +137,17 @@ class Joining {
   /** Takes back what was registered, as far as the nodes can be reached; says where not. */
   async takeBack(): Promise<void> {
     const { say, config } = this.#options;
-    const signal = AbortSignal.timeout(TAKE_BACK_MS);
+    const clock = new AbortController();
+    const timer = setTimeout(() => clock.abort(), TAKE_BACK_MS);
     for (const { name, url } of this.#registered) {
-      const member = new MemberClient({ name, urls: [url] }, { tls: this.#tls, signal });
+      const member = new MemberClient({ name, urls: [url] }, { tls: this.#tls, signal: clock.signal });
       await member.leave().catch((thrown) => {
         const remedy = `\`mmlite peers remove ${config.node.name} --force\``;
         say(`Node "${name}" still keeps WAL for this one: join again, or run ${remedy} there`);
         say(`  ${toMmliteError(thrown).message}`);
       });
     }
+    clearTimeout(timer);
     for (const name of this.#held) await this.#release(name);
   }
 
