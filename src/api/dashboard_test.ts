@@ -7,7 +7,7 @@ Deno.test("the dashboard may run its own script alone, and asks nobody else", as
     const { status, headers, text } = await call("GET", "/");
     assert.equal(status, 200);
     assert.equal(headers["content-type"], "text/html; charset=UTF-8");
-    const policy = headers["content-security-policy"];
+    const policy = String(headers["content-security-policy"]);
     assert.match(
       policy,
       /^default-src 'none'; script-src 'sha256-[\w+/]{43}='; style-src 'sha256-[\w+/]{43}=';/,
