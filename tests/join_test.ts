@@ -1,0 +1,93 @@
+/** Nodes that join by a token: from nothing to a mesh, and on through kills at every step. */
+import assert from "node:assert/strict";
+import { join } from "node:path";
+import { decodeToken } from "../src/node/invite_token.ts";
+import {
+  inviteAt,
+  type JoinPlace,
+  makeDatabase,
+  runJoin,
+  slotsOf,
+  startJoinBed,
+  startJoining,
+  streaming,
+} from "./support/join_bed.ts";
+import { type Mmlite, runMmlite } from "./support/mmlite.ts";
+import { eventually } from "./support/poll.ts";
+import { startPostgres } from "./support/postgres.ts";
+
+/** Writes a row at each place, and waits until every place has all of them. */
+async function converge(places: readonly JoinPlace[], firstId: number): Promise<void> {
+  for (const [index, { server, database }] of places.entries()) {
+    await server.sql(database, `INSERT INTO t VALUES (${firstId + index}, '${database}')`);
+  }
+  for (const { server, database } of places) {
+    await eventually(`${database} to have every row`, async () => {
+      const rows = await server.sql(database, `SELECT id FROM t WHERE id >= ${firstId} ORDER BY id`);
+      return rows.length === places.length;
+    });
+  }
+}
+
+/** The `mmlite run …` line that a join has printed, without the program. */
+async function printedRunLine(node: Mmlite): Promise<string[]> {
+  const line = (await node.log()).split("\n").find((line) => line.startsWith("mmlite run "));
+  assert.ok(line, await node.log());
+  const { stdout } = await new Deno.Command("sh", {
+    args: ["-c", `mmlite() { for word; do printf '%s\\n' "$word"; done; }\n${line}`],
+  }).output();
+  return new TextDecoder().decode(stdout).trimEnd().split("\n");
+}
+
+Deno.test("three nodes become a mesh by two invites, also while one of them is away", async () => {
+  await using first = await startPostgres({ major: 18 });
+  await using second = await startPostgres({ major: 14 });
+  await using third = await startPostgres({ major: 10 });
+  const [ams, fra, nyc] = [
+    { server: first, database: "ams" },
+    { server: second, database: "fra" },
+    { server: third, database: "nyc" },
+  ];
+  await using bed = await startJoinBed({ server: first, name: "ams", cluster: "shop" });
+  await makeDatabase(fra);
+  await makeDatabase(nyc);
+  await first.sql("ams", "CREATE TABLE s (id int); ALTER TABLE s REPLICA IDENTITY FULL");
+
+  const tokenForFra = await bed.invite("--name", "fra");
+  let command: readonly string[] = ["join", tokenForFra];
+  await using joined = await startJoining(fra, () => command);
+  for (const node of [bed.member, joined]) await streaming(node, 1);
+  await converge([ams, fra], 1);
+  const { json: { node } } = await joined.api("GET", "/v1/status");
+  assert.deepEqual([node.name, node.cluster, node.insecure], ["fra", "shop", false]);
+  const { json: { items: [invite] } } = await bed.member.api("GET", "/v1/invites");
+  assert.deepEqual([invite.state, invite.name, invite.used_by], ["used", "fra", "fra"]);
+
+  await joined.stop();
+  const again = await runJoin(fra, [tokenForFra], { state: joined.stateDir });
+  assert.deepEqual([again.code, again.stdout], [1, ""]);
+  assert.match(again.stderr, /^error: Cannot join: this database is node "fra" of cluster "shop" already$/m);
+  assert.match(again.stderr, /^hint: .*`mmlite run`/m);
+
+  await first.sql("ams", "TRUNCATE t");
+  const tokenForNyc = await bed.invite("--ttl", "10m");
+  await using last = await startJoining(nyc, () => ["join", tokenForNyc]);
+  await streaming(last, 2).catch(() => {});
+  assert.match(await last.log(), /^Node "fra" was not asked: Cannot reach the peer .*ECONNREFUSED/m);
+  assert.match(await last.log(), /^ {2}It is a peer all the same, and is tried again\./m);
+  command = (await printedRunLine(joined)).slice(0, 1);
+  await joined.start();
+  for (const node of [bed.member, joined, last]) await streaming(node, 2);
+  await converge([ams, fra, nyc], 10);
+  await last.stop();
+  const line = await printedRunLine(last);
+  assert.deepEqual(line.slice(0, 3), ["run", "--name", "nyc"]);
+  assert.deepEqual(line.slice(line.indexOf("--cluster"), line.indexOf("--cluster") + 2), [
+    "--cluster",
+    "shop",
+  ]);
+  assert.deepEqual(line.slice(line.indexOf("--tables"), line.indexOf("--tables") + 2), [
+    "--tables",
+    "public.*",
+  ]);
+});
