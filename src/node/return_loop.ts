@@ -43,6 +43,7 @@ export class ReturnLoop {
 
   /** Stops the loop and ends its stream; resolves when what it was receiving is over. */
   async stop(): Promise<void> {
+    if (this.#stop !== undefined) this.#logger.info("This node opens no stream to the peer any longer");
     this.#stop?.abort();
     this.#stop = undefined;
     await this.#running;

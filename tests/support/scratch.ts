@@ -51,8 +51,18 @@ export async function removeScratch(directory: string): Promise<void> {
   });
 }
 
-/** A TCP port of 127.0.0.1 that was free a moment ago; whoever binds it must be ready to try another. */
+const handedOut = new Set<number>();
+
+/**
+ * A TCP port of 127.0.0.1 that was free a moment ago, another with each call; whoever binds it must be ready to
+ * try another.
+ */
 export function freePort(): number {
-  using listener = Deno.listen({ hostname: "127.0.0.1", port: 0 });
-  return listener.addr.port;
+  for (;;) {
+    using listener = Deno.listen({ hostname: "127.0.0.1", port: 0 });
+    const { port } = listener.addr;
+    if (handedOut.has(port)) continue;
+    handedOut.add(port);
+    return port;
+  }
 }
