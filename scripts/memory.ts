@@ -123,7 +123,9 @@ async function transactionCase(pair: Pair): Promise<Result[]> {
   });
   await requireEqual(pair, "SELECT count(*), sum(id), sum(hashtext(body)) FROM item");
   const { json } = await pair.nodes[0].api("GET", "/v1/peers/b");
-  const what = `one transaction of ${TRANSACTION_ROWS} rows, ${inMb(Number(json.sent_message_bytes))} MB of pgoutput`;
+  const what = `one transaction of ${TRANSACTION_ROWS} rows, ${
+    inMb(Number(json.sent_message_bytes))
+  } MB of pgoutput`;
   return residentResults(what, watches);
 }
 
