@@ -211,6 +211,9 @@ Deno.test("the first node needs the CA's key alone; no key is in what nodes say"
     /Issued this node a certificate, .*a\/node\.pem, as the CA's key is here/,
   );
 
+  const [peer] = status.peers;
+  assert.equal(peer.certificate_expires_at, (await statusOf(b)).tls.certificate_expires_at);
+
   const { json: metrics } = await a.mmlite.api("GET", "/metrics");
   for (const [certificate, time] of [["node", "certificate_expires_at"], ["ca", "ca_expires_at"]]) {
     const seconds = Date.parse(status.tls[time]) / 1000;

@@ -85,6 +85,9 @@ export const PeerStatus = z.object({
   awaits_dial: z.boolean().openapi({
     description: "cannot be dialled, and has not dialled this node: what is for it waits here",
   }),
+  certificate_expires_at: Time.nullable().openapi({
+    description: "of the certificate that it showed when it connected last; null on cleartext and before",
+  }),
   removing: z.boolean().openapi({ description: "deleted; goes once everything is delivered" }),
   sent_lsn: LsnText.nullable(),
   acked_lsn: LsnText.nullable(),

@@ -7,7 +7,7 @@ import type { Http2Stream } from "node:http2";
 import { constants } from "node:http2";
 import type { Socket } from "node:net";
 import { MmliteError } from "../errors.ts";
-import type { Channel, PeerName } from "../wire/channel.ts";
+import type { Channel, ProvenPeer } from "../wire/channel.ts";
 import type { Connection } from "./connection.ts";
 import { LINGER_MS } from "./session_options.ts";
 
@@ -19,7 +19,7 @@ const SLICE_BYTES = 0x4_0000;
 /** Made by `Connection.open`. */
 export class StreamChannel implements Channel {
   readonly remote: string;
-  readonly peer: PeerName | null;
+  readonly peer: ProvenPeer | null;
   readonly incoming: AsyncIterable<Uint8Array>;
   readonly #stream: Http2Stream;
   readonly #connection: Connection;

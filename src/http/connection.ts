@@ -6,7 +6,7 @@
  */
 import type { Http2Session, Http2Stream } from "node:http2";
 import { MmliteError } from "../errors.ts";
-import type { Channel, PeerName } from "../wire/channel.ts";
+import type { Channel, ProvenPeer } from "../wire/channel.ts";
 import { StreamChannel } from "./channel.ts";
 
 /** An HTTP/2 session, while it lasts. */
@@ -14,7 +14,7 @@ export class Connection {
   /** The other end's address and port. */
   readonly remote: string;
   /** Who the other end proved to be; null on cleartext. */
-  readonly peer: PeerName | null;
+  readonly peer: ProvenPeer | null;
   readonly session: Http2Session;
   readonly #channels = new Set<StreamChannel>();
   readonly #onEmpty: () => void;
@@ -25,7 +25,7 @@ export class Connection {
   /** `onEmpty` is called whenever the last channel has closed. Handles the session's `error` event from now on. */
   constructor(
     session: Http2Session,
-    options: { remote: string; peer: PeerName | null; onEmpty?: () => void },
+    options: { remote: string; peer: ProvenPeer | null; onEmpty?: () => void },
   ) {
     this.session = session;
     this.remote = options.remote;

@@ -9,7 +9,7 @@ import { constants } from "node:crypto";
 import type { Socket } from "node:net";
 import { createServer, type Server, type TLSSocket } from "node:tls";
 import { log } from "../log.ts";
-import type { PeerName } from "../wire/channel.ts";
+import type { ProvenPeer } from "../wire/channel.ts";
 import { remoteOf } from "./channel.ts";
 import { type FirstBytes, readFirstBytes } from "./preface.ts";
 import { type KeySource, proveDialler } from "./trust.ts";
@@ -34,7 +34,7 @@ const TLS_SENTENCE = `${SENTENCE}. It takes TLS with a client certificate only (
 
 /** A connection that may begin with HTTP/2. */
 export type Guest =
-  | { readonly kind: "peer"; readonly peer: PeerName; readonly chain: readonly X509Certificate[] }
+  | { readonly kind: "peer"; readonly peer: ProvenPeer; readonly chain: readonly X509Certificate[] }
   /** Cleartext: nobody proves anything. */
   | { readonly kind: "unproven" }
   /** Has no certificate, and an invitation is outstanding. */

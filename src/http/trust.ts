@@ -8,7 +8,7 @@ import type { X509Certificate } from "node:crypto";
 import type { TLSSocket } from "node:tls";
 import { isTrusted } from "../pki/certificate.ts";
 import { peerNameOf } from "../pki/identity.ts";
-import type { PeerName } from "../wire/channel.ts";
+import type { PeerName, ProvenPeer } from "../wire/channel.ts";
 import type { TurnedAway } from "./turn_away.ts";
 
 /** What a node shows others, and whom it trusts. All PEM. */
@@ -30,7 +30,7 @@ export interface KeySource {
 
 /** What a connected socket's other end proved. */
 export type Proof =
-  | { readonly peer: PeerName; readonly chain: readonly X509Certificate[] }
+  | { readonly peer: ProvenPeer; readonly chain: readonly X509Certificate[] }
   | { readonly peer: null; readonly why: TurnedAway };
 
 interface Trust {
@@ -59,7 +59,7 @@ export function proveDialler(socket: TLSSocket, { authorities, cluster }: Trust)
   const peer = peerNameOf(chain[0]);
   if (peer === null) return { peer: null, why: "bad_certificate" };
   if (peer.cluster !== cluster) return { peer: null, why: "other_cluster" };
-  return { peer, chain };
+  return { peer: { ...peer, expiresAt: new Date(chain[0].validTo) }, chain };
 }
 
 /** Whether a chain that was good once still is. */

@@ -3,7 +3,7 @@
  */
 import type { MmliteError } from "../errors.ts";
 import type { Lsn } from "../lsn.ts";
-import type { PeerName } from "../wire/channel.ts";
+import type { ProvenPeer } from "../wire/channel.ts";
 import type { Compression } from "../wire/compression.ts";
 import type { Hello, NodeIdentity } from "../wire/frame.ts";
 
@@ -35,7 +35,7 @@ export interface Admission {
 /** The rest of the node, as one receiving session sees it. */
 export interface InboxPorts {
   /** Decides whether a sender may apply here, changing nothing of its; throws the error that it gets to see. */
-  readonly recognise: (hello: Hello, proven: PeerName | null) => Promise<void>;
+  readonly recognise: (hello: Hello, proven: ProvenPeer | null) => Promise<void>;
   /** Begins the session of a sender that was recognised. */
   readonly admit: (hello: Hello) => Promise<Admission>;
   /** What comes from a sender is doing, for status. */

@@ -3,7 +3,7 @@
  */
 import type { Lsn } from "../lsn.ts";
 import type { Source, SourceBatch } from "../pgoutput/source.ts";
-import type { Channel, PeerName } from "../wire/channel.ts";
+import type { Channel, ProvenPeer } from "../wire/channel.ts";
 import type { Compression } from "../wire/compression.ts";
 import type { Hello, Welcome } from "../wire/frame.ts";
 
@@ -16,7 +16,7 @@ export interface SessionPorts {
   /** Our first frame to the node at `remote`, with the positions as they are now. */
   readonly hello: (remote: string) => Promise<Hello>;
   /** Compares who answered with who was met before, and takes note of what it says; throws `fenced`. */
-  readonly recognise: (welcome: Welcome, proven: PeerName | null) => Promise<void>;
+  readonly recognise: (welcome: Welcome, proven: ProvenPeer | null) => Promise<void>;
   readonly openSource: (startLsn: Lsn, signal: AbortSignal) => Promise<Source>;
   /** Puts an ack on disk; the slot is confirmed after it returns. */
   readonly storeAck: (endLsn: Lsn) => Promise<void>;

@@ -11,7 +11,7 @@ import { type PeerRow, readPeer, setPeerIdentity } from "../pg/peers.ts";
 import { ensureOrigin, nextEpoch, originName, readProgressOf, startProgress } from "../pg/progress.ts";
 import type { Query } from "../pg/query.ts";
 import { chooseCompression } from "../wire/compression.ts";
-import type { PeerName } from "../wire/channel.ts";
+import type { ProvenPeer } from "../wire/channel.ts";
 import type { Hello, NodeIdentity } from "../wire/frame.ts";
 import { allowedCompressions } from "./compression.ts";
 import type { Database } from "./database.ts";
@@ -25,6 +25,8 @@ interface AdmissionOptions {
   readonly register: (name: string, url: string | null) => Promise<void>;
   /** Whether this node's link to a peer dials it. */
   readonly dials: (peer: string) => boolean;
+  /** A sender was recognised, by this certificate or by none. */
+  readonly proven: (peer: string, proven: ProvenPeer | null) => void;
   readonly compression: CompressionSetting;
   readonly observer: (sender: string) => ApplyObserver;
 }
@@ -33,7 +35,7 @@ interface AdmissionOptions {
 export async function recognise(
   options: AdmissionOptions,
   hello: Hello,
-  proven: PeerName | null,
+  proven: ProvenPeer | null,
 ): Promise<void> {
   requireProven(hello.identity, proven);
   const { database, self } = options;
@@ -42,6 +44,7 @@ export async function recognise(
   requireKnown(hello.identity, { self, row, name: sender });
   requireMeant(hello, self);
   await requireRegistered(options, hello, row);
+  options.proven(sender, proven);
 }
 
 /** Begins the session of a sender that was recognised: from here on every earlier one can apply nothing. */

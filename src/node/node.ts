@@ -11,6 +11,7 @@ import { Inbox } from "../inbox/inbox.ts";
 import { log } from "../log.ts";
 import { createMetrics } from "../metrics.ts";
 import { VERSION } from "../version.ts";
+import type { ProvenPeer } from "../wire/channel.ts";
 import type { NodeIdentity } from "../wire/frame.ts";
 import { admit, recognise } from "./admission.ts";
 import { createControl } from "./control.ts";
@@ -95,6 +96,10 @@ export async function startNode(config: Config, { signal, apiAddress }: StartOpt
     cleanup.push(() => dialler.close());
     const dial = openDial({ dialler, cluster: self.cluster, security });
     const returns = new ReturnStreams({ self: self.node, urlOf: (peer) => peers.find(peer)?.url });
+    const proven = (name: string, by: ProvenPeer | null) => {
+      const peer = peers.find(name);
+      if (peer !== undefined) peer.certificateExpiresAt = by?.expiresAt ?? null;
+    };
     const peers: Peers = new Peers({
       database,
       slots,
@@ -111,6 +116,7 @@ export async function startNode(config: Config, { signal, apiAddress }: StartOpt
           dial,
           returns,
           dialsBack: (peer, dialsBack) => peers.heardDialsBack(peer, dialsBack),
+          proven,
           sourceObserver: sourceObserver(metrics),
         }, peer),
       returnPorts: (peer) => ({
@@ -132,6 +138,7 @@ export async function startNode(config: Config, { signal, apiAddress }: StartOpt
       self,
       register: (name: string, url: string | null) => peers.register(name, url),
       dials: (peer: string) => peers.find(peer)?.url !== null,
+      proven,
       compression: config.compression,
       observer: (sender: string) => applyObserver({ peer: peers.find(sender), sender, metrics, conflicts }),
     };

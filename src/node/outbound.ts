@@ -9,6 +9,7 @@ import { PUBLICATIONS } from "../pg/publication.ts";
 import { readWalLsn } from "../pg/server.ts";
 import { requireSlot, slotName } from "../pg/slots.ts";
 import { openSource, type SourceObserver } from "../source/source.ts";
+import type { ProvenPeer } from "../wire/channel.ts";
 import { type NodeIdentity, PROTOCOL_VERSION } from "../wire/frame.ts";
 import { offeredCompressions } from "./compression.ts";
 import type { Database } from "./database.ts";
@@ -28,6 +29,8 @@ interface OutboundOptions {
   readonly returns: ReturnStreams;
   /** A peer said whether it dials this node. */
   readonly dialsBack: (peer: string, dialsBack: boolean) => Promise<void>;
+  /** A peer was recognised, by this certificate or by none. */
+  readonly proven: (peer: string, proven: ProvenPeer | null) => void;
   /** Is told what decoding yields. */
   readonly sourceObserver: SourceObserver;
 }
@@ -63,6 +66,7 @@ export function outboundPorts(options: OutboundOptions, peer: string): SessionPo
       const row = await requirePeer(query, peer);
       requireKnown(identity, { self, row, name: peer });
       await setPeerIdentity(query, peer, identity);
+      options.proven(peer, proven);
       await options.dialsBack(peer, dialsBack);
     },
     openSource: async (startLsn, signal) =>

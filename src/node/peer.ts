@@ -178,6 +178,8 @@ export class Peer {
   readonly returning: ReturnLoop;
   /** Whether the peer dials this node, as it said last; null before. */
   dialsBack: boolean | null = null;
+  /** When the certificate expires that it showed when it connected last; null on cleartext and before. */
+  certificateExpiresAt: Date | null = null;
 
   constructor(name: string, url: string | null, { ports, returnPorts, observer }: PeerOptions) {
     this.name = name;

@@ -27,7 +27,7 @@ function provenAs(node: string, channel: Channel): Channel {
   return {
     remote,
     incoming,
-    peer: { cluster: "eu", node },
+    peer: { cluster: "eu", node, expiresAt: new Date(0) },
     write: (bytes) => channel.write(bytes),
     end: () => channel.end(),
     destroy: (reason) => channel.destroy(reason),

@@ -55,6 +55,7 @@ export function peerStatus(peer: Peer, positions: Positions | null): PeerStatus 
     state: link.state.name satisfies PeerState,
     since: link.since.toISOString(),
     awaits_dial: peer.awaitsDial,
+    certificate_expires_at: peer.certificateExpiresAt?.toISOString() ?? null,
     removing: peer.removing,
     sent_lsn: lsnText(outbound.sentLsn),
     acked_lsn: lsnText(outbound.ackedLsn),

@@ -10,12 +10,18 @@ export interface PeerName {
   readonly node: string;
 }
 
+/** A node that has shown a certificate which is good. */
+export interface ProvenPeer extends PeerName {
+  /** When that certificate expires. */
+  readonly expiresAt: Date;
+}
+
 /** A full-duplex stream of bytes between two nodes. */
 export interface Channel {
   /** Where the other end is, for log lines and errors: an address and port. */
   readonly remote: string;
   /** Who the other end is, as its certificate proved; null on cleartext, where nobody proves anything. */
-  readonly peer: PeerName | null;
+  readonly peer: ProvenPeer | null;
   /** What arrives, in order, in chunks whose bounds mean nothing. Ends when the other end ended cleanly; throws
    * an `unreachable` error when the stream broke. May be iterated once. Not reading holds the other end back. */
   readonly incoming: AsyncIterable<Uint8Array>;

@@ -106,6 +106,7 @@ export function testPeer(name: string, url: string | null): PeerStatus {
     state: "streaming",
     since: STARTED,
     awaits_dial: false,
+    certificate_expires_at: null,
     removing: false,
     sent_lsn: "0/1B",
     acked_lsn: "0/1A",
