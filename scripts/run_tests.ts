@@ -2,6 +2,9 @@
  * `deno task test`: the checks, the unit tests, then the tests on real PostgreSQL servers and whole clusters, then those
  * with containers.
  *
+ * Whole nodes are what MMLITE_PROGRAM names, such as a compiled executable; then a part of their tests runs the sources
+ * as well.
+ *
  * Every stage runs, so that one report tells everything. The last line is `N passed, N failed, N skipped`; the
  * exit code is 1 if a stage failed or ran no test.
  */
@@ -9,16 +12,29 @@ import process from "node:process";
 import { runContainers } from "./containers.ts";
 import { formatOutcome, type Outcome, runDeno, runTests } from "./test_outcome.ts";
 
+/** Tests that run every part of the program: what they find right on the sources, the others do too. */
+const TESTS_OF_SOURCES = ["cli", "mmlite", "kill", "certificate", "join"].map((name) =>
+  `tests/${name}_test.ts`
+);
+
+type Stage = readonly [name: string, run: () => Promise<Outcome>];
+
+const SOURCES: Stage = [
+  "whole clusters of `deno run mod.ts`",
+  () => runTests(["--no-check", ...TESTS_OF_SOURCES], { env: { MMLITE_PROGRAM: "" } }),
+];
+
 async function runCheck(): Promise<Outcome> {
   const { success } = await runDeno(["task", "check"]);
   return { passed: 0, failed: success ? 0 : 1, skipped: 0 };
 }
 
 async function main(): Promise<number> {
-  const stages: [string, () => Promise<Outcome>][] = [
+  const stages: Stage[] = [
     ["format, lint, types, layers", runCheck],
     ["unit tests", () => runTests(["--no-check", "src", "scripts"])],
     ["tests on PostgreSQL and whole clusters", () => runTests(["--no-check", "tests"])],
+    ...(process.env.MMLITE_PROGRAM ? [SOURCES] : []),
     ["tests with containers", runContainers],
   ];
   const sum = { passed: 0, failed: 0, skipped: 0 };
