@@ -9,7 +9,7 @@ import { MmliteError } from "../errors.ts";
 import { configureLog } from "../log.ts";
 import { decodeToken, type InviteToken } from "../node/invite_token.ts";
 import type { TablePatterns } from "../node/join.ts";
-import { readPendingJoin } from "../node/pending_join.ts";
+import { readPendingJoin, removePendingJoin } from "../node/pending_join.ts";
 import { addSettingOptions, type Context, flagsOf, type GlobalOptions, setAction } from "./context.ts";
 import { formatRunLine } from "./run_line.ts";
 import { serveUntilSignal } from "./run.ts";
@@ -68,6 +68,7 @@ async function joinAndRun(
     const line = { cluster: isDefault ? null : config.node.cluster, tables: own === null ? tables : null };
     say("This node has joined. From now on it is started by:");
     context.print(formatRunLine({ flags, file: options.config }, line));
+    await removePendingJoin(config.state);
     return await completeConfig(withTables(settings, tables));
   });
 }

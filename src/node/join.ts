@@ -26,7 +26,7 @@ import { ensureJoinCertificate } from "./join_certificate.ts";
 import { MemberClient } from "./join_members.ts";
 import type { Member } from "./join_messages.ts";
 import { PeerSlots } from "./peer_slots.ts";
-import { readPendingJoin, removePendingJoin } from "./pending_join.ts";
+import { readPendingJoin } from "./pending_join.ts";
 import { PublicationKeeper } from "./publication_keeper.ts";
 import { type ComparedTable, compareTables, type TableDifference, toCompared } from "./table_comparison.ts";
 
@@ -54,7 +54,7 @@ const MAX_NAMED_TABLES = 10;
 const TAKE_BACK_MS = 15_000;
 
 /**
- * Joins, and returns the tables to replicate. Throws what stands in the way, with its remedy; then nothing on any node
+ * Joins, and returns the tables to replicate; `removePendingJoin` ends it. Throws what stands in the way, with its remedy; then nothing on any node
  * keeps WAL for this one, and the certificate, if there is one by then, stays for the next attempt.
  */
 export async function joinCluster(options: JoinOptions): Promise<TablePatterns> {
@@ -68,9 +68,7 @@ export async function joinCluster(options: JoinOptions): Promise<TablePatterns> 
   const tls = await TlsKeys.load(files, name);
   const joining = new Joining(options, tls);
   try {
-    const tables = await joining.run(new MemberClient({ name: inviter, urls }, { tls, signal }));
-    await removePendingJoin(config.state);
-    return tables;
+    return await joining.run(new MemberClient({ name: inviter, urls }, { tls, signal }));
   } catch (thrown) {
     await joining.takeBack();
     throw thrown;
@@ -100,7 +98,7 @@ function alreadyJoined({ name, cluster }: Config["node"]): MmliteError {
   return new MmliteError(
     "conflict",
     `Cannot join: this database is node "${name}" of cluster "${cluster}" already`,
-    { hint: "Start it with `mmlite run`" },
+    { hint: "Start it with `mmlite run` and the same settings" },
   );
 }
 
