@@ -3,24 +3,20 @@
  */
 import { MmliteError } from "../errors.ts";
 import type { PeerName } from "../wire/channel.ts";
-import { TURNED_AWAY, type TurnedAway } from "./turn_away.ts";
+import { type Distrust, TURNED_AWAY, type TurnedAway } from "./turn_away.ts";
 
 /** The remedy where something else than a peer answers. */
 export const NOT_A_PEER =
   "Check that the URL is the peer's --listen address, not its control API or another program";
 
+const THEIR_REMEDY =
+  "Issue it a certificate with `mmlite cert issue` from the CA whose file this node has; compare both clocks";
+
 interface Reason {
   readonly why: string;
   readonly hint?: string;
-  /** It is about the certificate that the peer showed. */
-  readonly isDistrust?: true;
 }
 
-const UNKNOWN_AUTHORITY: Reason = {
-  isDistrust: true,
-  why: "this node's CA did not sign its certificate",
-  hint: "Issue it a certificate from the cluster's CA, or give both nodes the same CA file",
-};
 const NO_TLS: Reason = {
   why: "it does not speak TLS",
   hint: "Give its URL as http:// if it runs without TLS on purpose; check that the port is its --listen port",
@@ -35,27 +31,6 @@ const REASONS: Readonly<Record<string, Reason>> = {
   ECONNRESET: { why: "it closed the connection (ECONNRESET)", hint: NOT_A_PEER },
   EPIPE: { why: "it closed the connection (EPIPE)", hint: NOT_A_PEER },
   ERR_HTTP2_ERROR: { why: "it does not speak HTTP/2" },
-  CERT_HAS_EXPIRED: {
-    isDistrust: true,
-    why: "its certificate has expired",
-    hint: "Issue it a new certificate with `mmlite cert issue`; compare both clocks if it is still valid",
-  },
-  CERT_NOT_YET_VALID: {
-    isDistrust: true,
-    why: "its certificate is not valid yet",
-    hint: "Set the clocks of both hosts right",
-  },
-  INVALID_PURPOSE: {
-    isDistrust: true,
-    why: "its certificate is not for servers",
-    hint: "Issue it a certificate with `mmlite cert issue`",
-  },
-  DEPTH_ZERO_SELF_SIGNED_CERT: UNKNOWN_AUTHORITY,
-  SELF_SIGNED_CERT_IN_CHAIN: UNKNOWN_AUTHORITY,
-  UNABLE_TO_GET_ISSUER_CERT: UNKNOWN_AUTHORITY,
-  UNABLE_TO_GET_ISSUER_CERT_LOCALLY: UNKNOWN_AUTHORITY,
-  UNABLE_TO_VERIFY_LEAF_SIGNATURE: UNKNOWN_AUTHORITY,
-  CERT_SIGNATURE_FAILURE: UNKNOWN_AUTHORITY,
   ERR_SSL_WRONG_VERSION_NUMBER: NO_TLS,
   ERR_SSL_PACKET_LENGTH_TOO_LONG: NO_TLS,
   ERR_SSL_TLSV1_ALERT_PROTOCOL_VERSION: { why: "it does not speak TLS 1.3", hint: NOT_A_PEER },
@@ -66,14 +41,21 @@ const REASONS: Readonly<Record<string, Reason>> = {
 export function dialError(remote: string, cause: NodeJS.ErrnoException): MmliteError {
   if (cause instanceof MmliteError) return cause;
   const reason: Reason = REASONS[cause.code ?? ""] ?? { why: cause.message, hint: NOT_A_PEER };
-  const toError = reason.isDistrust ? cannotTrust : cannotReach;
-  return toError(remote, reason.why, { hint: reason.hint, cause });
+  return cannotReach(remote, reason.why, { hint: reason.hint, cause });
 }
 
 /** What the peer said when it turned us away. */
 export function turnedAwayError(remote: string, word: TurnedAway): MmliteError {
   const { told, hint } = TURNED_AWAY[word];
   return (word === "tls_required" ? cannotReach : cannotTrust)(remote, told, { hint });
+}
+
+/** What is wrong with the certificate that the peer showed. */
+export function distrustError(remote: string, word: Distrust): MmliteError {
+  const isClock = word === "certificate_not_yet_valid";
+  return cannotTrust(remote, TURNED_AWAY[word].seen, {
+    hint: isClock ? TURNED_AWAY[word].hint : THEIR_REMEDY,
+  });
 }
 
 /** An `untrusted` error about dialling: one of the two certificates is not accepted. */

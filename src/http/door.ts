@@ -12,7 +12,7 @@ import { log } from "../log.ts";
 import type { ProvenPeer } from "../wire/channel.ts";
 import { remoteOf } from "./channel.ts";
 import { type FirstBytes, readFirstBytes } from "./preface.ts";
-import { type KeySource, proveDialler } from "./trust.ts";
+import { type KeySource, proveOther } from "./trust.ts";
 import { goAway, turnAway, TURNED_AWAY, type TurnedAway } from "./turn_away.ts";
 
 /** Connections at a time: far more than a mesh needs, few enough to bound what is held. */
@@ -162,9 +162,9 @@ export class Door {
     socket.on("error", () => socket.destroy());
     socket.once("close", () => stranger?.socket.destroy());
     if (stranger === undefined) return void socket.destroy();
-    const { authorities, name } = tls.current;
-    const proof = proveDialler(socket, { authorities, cluster: name.cluster });
+    const proof = proveOther(socket, tls.current);
     if (proof.peer !== null) {
+      if (proof.peer.cluster !== tls.current.name.cluster) return this.#refuse(socket, "other_cluster");
       this.#recognise(key, stranger.socket);
       return this.#options.begin(socket, { kind: "peer", ...proof });
     }

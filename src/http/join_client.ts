@@ -35,8 +35,12 @@ interface JoinRequest {
 export async function readAuthority(url: URL, signal: AbortSignal): Promise<string> {
   const address = addressOf(parsePeerUrl(url.href));
   const connectUnproven = async (ended: AbortSignal) => {
-    const options = { rejectUnauthorized: false, minVersion: "TLSv1.3", ALPNProtocols: ["h2"] } as const;
-    const socket = connectTls({ ...address, ...options });
+    const socket = connectTls({
+      ...address,
+      rejectUnauthorized: false,
+      minVersion: "TLSv1.3",
+      ALPNProtocols: ["h2"],
+    });
     await connected(socket, "secureConnect", ended);
     return socket;
   };

@@ -61,8 +61,7 @@ async function openSocket(url: URL, remote: string, { tls, peer, signal }: OpenO
       return { socket: await connectPlain(address, signal), peer: null, chain: [] };
     }
     if (tls === null) throw noCertificate(url);
-    const { socket, chain } = await connectSecure(address, { material: tls.current, peer, remote }, signal);
-    return { socket, peer: { ...peer, expiresAt: new Date(chain[0].validTo) }, chain };
+    return await connectSecure(address, { material: tls.current, peer, remote }, signal);
   } catch (error) {
     throw signal.aborted ? error : dialError(remote, error as Error);
   }

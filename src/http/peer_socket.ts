@@ -4,10 +4,10 @@
 import { connect, type Socket } from "node:net";
 import { connect as connectTls, type TLSSocket } from "node:tls";
 import type { X509Certificate } from "node:crypto";
-import { isSamePeer, peerNameOf } from "../pki/identity.ts";
-import type { PeerName } from "../wire/channel.ts";
-import { cannotReach, cannotTrust, dialError, NOT_A_PEER } from "./dial_errors.ts";
-import { chainOf, type Keys } from "./trust.ts";
+import { isSamePeer } from "../pki/identity.ts";
+import type { PeerName, ProvenPeer } from "../wire/channel.ts";
+import { cannotReach, cannotTrust, distrustError, NOT_A_PEER } from "./dial_errors.ts";
+import { type Keys, proveOther } from "./trust.ts";
 
 interface Address {
   readonly host: string;
@@ -22,6 +22,16 @@ interface SecureOptions {
   readonly remote: string;
 }
 
+/** Who is at the other end, and the certificates that it showed. */
+interface Proven {
+  readonly peer: ProvenPeer;
+  readonly chain: readonly X509Certificate[];
+}
+
+interface SecureSocket extends Proven {
+  readonly socket: TLSSocket;
+}
+
 /** A connected TCP socket; `signal` destroys it while it connects. */
 export async function connectPlain(address: Address, signal: AbortSignal): Promise<Socket> {
   const socket = connect(address);
@@ -30,14 +40,15 @@ export async function connectPlain(address: Address, signal: AbortSignal): Promi
 }
 
 /**
- * A TLS connection to exactly `peer`, and the certificates that it showed; throws `unreachable` for anybody else.
+ * A TLS connection to exactly `peer`; throws `untrusted` for anybody else, `unreachable` for who speaks something else.
  * Host names play no part: the SAN URI says who it is.
  */
 export async function connectSecure(
   address: Address,
-  { material, peer, remote }: SecureOptions,
+  options: SecureOptions,
   signal: AbortSignal,
-): Promise<{ socket: TLSSocket; chain: readonly X509Certificate[] }> {
+): Promise<SecureSocket> {
+  const { material } = options;
   const socket = connectTls({
     ...address,
     cert: material.certificate,
@@ -45,13 +56,13 @@ export async function connectSecure(
     ca: [...material.authorities],
     minVersion: "TLSv1.3",
     ALPNProtocols: ["h2"],
+    // Judged below, by the same rules on every runtime, before anything is sent.
+    rejectUnauthorized: false,
     checkServerIdentity: () => undefined,
   });
   await connected(socket, "secureConnect", signal);
   try {
-    const chain = chainOf(socket);
-    requirePeer(socket, chain[0], { peer, remote });
-    return { socket, chain };
+    return { socket, ...requirePeer(socket, options) };
   } catch (error) {
     socket.destroy();
     throw error;
@@ -78,33 +89,23 @@ export async function connected(socket: Socket, event: string, signal: AbortSign
 
 function requirePeer(
   socket: TLSSocket,
-  certificate: X509Certificate | undefined,
-  { peer, remote }: Omit<SecureOptions, "material">,
-): void {
-  if (!socket.authorized || certificate === undefined) {
-    throw dialError(
-      remote,
-      Object.assign(new Error("its certificate is not accepted"), socket.authorizationError),
-    );
-  }
+  { material, peer, remote }: SecureOptions,
+): Proven {
   if (socket.alpnProtocol !== "h2") {
     throw cannotReach(remote, "it does not speak HTTP/2", { hint: NOT_A_PEER });
   }
-  const found = peerNameOf(certificate);
-  if (found === null) {
-    throw cannotTrust(remote, "its certificate is not that of an mmlite node", {
-      hint: "Issue it a certificate with `mmlite cert issue`",
-    });
-  }
-  if (isSamePeer(found, peer)) return;
-  if (found.cluster !== peer.cluster) {
+  const proof = proveOther(socket, material);
+  if (proof.peer === null) throw distrustError(remote, proof.why);
+  if (isSamePeer(proof.peer, peer)) return proof;
+  const { cluster, node } = proof.peer;
+  if (cluster !== peer.cluster) {
     throw cannotTrust(
       remote,
-      `its certificate is for cluster "${found.cluster}", and this node is of cluster "${peer.cluster}"`,
+      `its certificate is for cluster "${cluster}", and this node is of cluster "${peer.cluster}"`,
       { hint: "Start both nodes with the same --cluster and certificates for it, or remove the peer" },
     );
   }
-  throw cannotTrust(remote, `its certificate is for node "${found.node}", not for "${peer.node}"`, {
-    hint: `Correct the address, or add the peer as "${found.node}"`,
+  throw cannotTrust(remote, `its certificate is for node "${node}", not for "${peer.node}"`, {
+    hint: `Correct the address, or add the peer as "${node}"`,
   });
 }

@@ -6,10 +6,10 @@
  */
 import type { X509Certificate } from "node:crypto";
 import type { TLSSocket } from "node:tls";
-import { isTrusted } from "../pki/certificate.ts";
+import { isTrusted, servesBothEnds } from "../pki/certificate.ts";
 import { peerNameOf } from "../pki/identity.ts";
 import type { PeerName, ProvenPeer } from "../wire/channel.ts";
-import type { TurnedAway } from "./turn_away.ts";
+import type { Distrust } from "./turn_away.ts";
 
 /** What a node shows others, and whom it trusts. All PEM. */
 export interface Keys {
@@ -28,37 +28,26 @@ export interface KeySource {
   onChange(listener: () => void): () => void;
 }
 
-/** What a connected socket's other end proved. */
+/** What a connected socket's other end proved to be. */
 export type Proof =
   | { readonly peer: ProvenPeer; readonly chain: readonly X509Certificate[] }
-  | { readonly peer: null; readonly why: TurnedAway };
-
-interface Trust {
-  /** PEM, one certificate each. */
-  readonly authorities: readonly string[];
-  readonly cluster: string;
-}
+  | { readonly peer: null; readonly why: Distrust };
 
 /** A chain of certificates is not followed further than this. */
 const MAX_CHAIN_LENGTH = 8;
 
-const REASONS: Readonly<Record<string, TurnedAway>> = {
-  CERT_HAS_EXPIRED: "certificate_expired",
-  CERT_NOT_YET_VALID: "certificate_not_yet_valid",
-  INVALID_PURPOSE: "bad_certificate",
-};
-
-/** Looks at what the dialling end of a TLS connection showed. */
-export function proveDialler(socket: TLSSocket, { authorities, cluster }: Trust): Proof {
+/** Looks at what the other end of a TLS connection has shown; TLS itself has made sure that it holds the key. */
+export function proveOther(socket: TLSSocket, { authorities }: Pick<Keys, "authorities">): Proof {
   const chain = chainOf(socket);
   if (chain.length === 0) return { peer: null, why: "certificate_required" };
-  const past = outOfDate(chain);
-  if (past !== null) return { peer: null, why: past };
-  if (!socket.authorized) return { peer: null, why: REASONS[errorCode(socket)] ?? "unknown_authority" };
+  const why = outOfDate(chain);
+  if (why !== null) return { peer: null, why };
   if (!isTrusted(chain, authorities)) return { peer: null, why: "unknown_authority" };
+  if (!servesBothEnds(chain[0])) return { peer: null, why: "wrong_usage" };
+  // Whatever else the runtime holds against it.
+  if (!socket.authorized) return { peer: null, why: "unknown_authority" };
   const peer = peerNameOf(chain[0]);
-  if (peer === null) return { peer: null, why: "bad_certificate" };
-  if (peer.cluster !== cluster) return { peer: null, why: "other_cluster" };
+  if (peer === null) return { peer, why: "bad_certificate" };
   return { peer: { ...peer, expiresAt: new Date(chain[0].validTo) }, chain };
 }
 
@@ -68,7 +57,7 @@ export function isStillGood(chain: readonly X509Certificate[], authorities: read
 }
 
 /** The certificate that the other end showed, then its issuers as far as they are known. */
-export function chainOf(socket: TLSSocket): X509Certificate[] {
+function chainOf(socket: TLSSocket): X509Certificate[] {
   const chain: X509Certificate[] = [];
   let next = socket.getPeerX509Certificate();
   while (next !== undefined && chain.length < MAX_CHAIN_LENGTH) {
@@ -84,10 +73,4 @@ function outOfDate(
   const now = Date.now();
   if (chain.some(({ validTo }) => Date.parse(validTo) < now)) return "certificate_expired";
   return chain.some(({ validFrom }) => Date.parse(validFrom) > now) ? "certificate_not_yet_valid" : null;
-}
-
-/** Runtimes give the code as text or as an error with one. */
-function errorCode({ authorizationError }: TLSSocket): string {
-  const error = authorizationError as Error & { code?: string } | string | null;
-  return typeof error === "string" ? error : error?.code ?? "";
 }

@@ -7,15 +7,17 @@ import { Buffer } from "node:buffer";
 import type { Socket } from "node:net";
 import { LINGER_MS } from "./session_options.ts";
 
-/** Why a connection is not taken. */
-export type TurnedAway =
-  | "tls_required"
+/** What is wrong with what the other end showed. */
+export type Distrust =
   | "certificate_required"
   | "certificate_expired"
   | "certificate_not_yet_valid"
   | "unknown_authority"
+  | "wrong_usage"
   | "bad_certificate"
   | "other_cluster";
+/** Why a connection is not taken. */
+export type TurnedAway = Distrust | "tls_required";
 
 interface Explanation {
   /** What the accepting node sees, for its log. */
@@ -52,6 +54,11 @@ export const TURNED_AWAY: Readonly<Record<TurnedAway, Explanation>> = {
     seen: "this node's CA did not sign its certificate",
     told: "it does not accept this node's certificate, which its CA did not sign",
     hint: "Issue this node a certificate from the cluster's CA, or give both nodes the same CA file",
+  },
+  wrong_usage: {
+    seen: "its certificate is not for servers and clients both",
+    told: "it does not accept this node's certificate, which is not for servers and clients both",
+    hint: "Issue this node a certificate with `mmlite cert issue`",
   },
   bad_certificate: {
     seen: "its certificate is not that of an mmlite node",
