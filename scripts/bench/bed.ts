@@ -50,30 +50,42 @@ export async function openBed(
   stack: AsyncDisposableStack,
   places: readonly [Place, Place] = [{}, {}],
 ): Promise<Bed> {
-  const server = async ({ enter }: Place) =>
-    stack.use(await startPostgres({ major: 18, settings: SETTINGS, enter }));
-  const [publisher, subscriber] = await Promise.all(places.map(server));
+  const [publisher, subscriber] = await Promise.all(places.map((place) => openServer(stack, place)));
   return { publisher, subscriber };
 }
 
-/** Makes a workload's databases; `schema` runs on both sides, `receiverSchema` only on the receiver's. */
-export async function createDatabases(
-  { publisher, subscriber }: Bed,
-  { schema, receiverSchema = "" }: { schema: string; receiverSchema?: string },
-): Promise<void> {
-  const marks = "CREATE TABLE mark (id int PRIMARY KEY)";
+/** Starts a server. */
+export async function openServer(
+  stack: AsyncDisposableStack,
+  { enter }: Place = {},
+): Promise<PostgresServer> {
+  return stack.use(await startPostgres({ major: 18, settings: SETTINGS, enter }));
+}
+
+/** A workload's tables: `schema` on both sides, `receiverSchema` only on the receiver's. */
+interface Schemas {
+  readonly schema: string;
+  readonly receiverSchema?: string;
+}
+
+const MARKS = "CREATE TABLE mark (id int PRIMARY KEY)";
+
+/** Makes a workload's databases. */
+export async function createDatabases({ publisher, subscriber }: Bed, schemas: Schemas): Promise<void> {
+  const publication = `CREATE PUBLICATION ${PUBLICATION} FOR TABLES IN SCHEMA public`;
   await Promise.all([
-    createDatabase(
-      publisher,
-      SOURCE,
-      `${marks}; ${schema}; CREATE PUBLICATION ${PUBLICATION} FOR TABLES IN SCHEMA public`,
-    ),
-    createDatabase(
-      subscriber,
-      TEMPLATE,
-      `${marks}; ALTER TABLE mark ADD at timestamptz DEFAULT clock_timestamp(); ${schema}; ${receiverSchema}`,
-    ),
+    createDatabase(publisher, SOURCE, `${MARKS}; ${schemas.schema}; ${publication}`),
+    createTemplate(subscriber, schemas),
   ]);
+}
+
+/** Makes what every receiving database of a server is a copy of. */
+export async function createTemplate(
+  server: PostgresServer,
+  { schema, receiverSchema = "" }: Schemas,
+): Promise<void> {
+  const clock = "ALTER TABLE mark ADD at timestamptz DEFAULT clock_timestamp()";
+  await createDatabase(server, TEMPLATE, `${MARKS}; ${clock}; ${schema}; ${receiverSchema}`);
 }
 
 async function createDatabase(server: PostgresServer, name: string, schema: string): Promise<void> {

@@ -75,7 +75,8 @@ async function attach({ name, bed }: Run, sender: Mmlite, place: NodePlace): Pro
   };
 }
 
-async function request(node: Mmlite, method: string, path: string, body?: unknown): Promise<void> {
+/** A request to a node, which must not refuse it. */
+export async function request(node: Mmlite, method: string, path: string, body?: unknown): Promise<void> {
   const { status, json } = await node.api(method, path, body);
   if (status >= 300) {
     throw new Error(`Cannot ${method} ${path} at ${node.name}: ${status} ${JSON.stringify(json)}`);
