@@ -90,12 +90,12 @@ export async function startJoining(
 /** Runs `mmlite join` to its end, for joins that fail. */
 export async function runJoin(
   { server, database }: JoinPlace,
-  args: readonly string[],
-  { name = database, state }: { name?: string; state: string },
+  words: readonly string[],
+  { state, args = [] }: { readonly state: string; readonly args?: readonly string[] },
 ): Promise<CommandResult> {
   return await runMmlite([
-    ...["join", ...args, "--name", name, "--postgres", server.url(database), "--state", state],
-    ...["--listen", "127.0.0.1:1", "--api", "127.0.0.1:0"],
+    ...["join", ...words, "--name", database, "--postgres", server.url(database), "--state", state],
+    ...["--listen", "127.0.0.1:1", "--api", "127.0.0.1:0", ...args],
   ]);
 }
 
