@@ -37,6 +37,10 @@ Deno.test("metrics name every series as the interface does", async () => {
   metrics.countSentMessageBytes("fra", 2048);
   metrics.countSentBytes("fra", 512);
   metrics.countReconnect("fra");
+  metrics.setCertificateExpiry({
+    expiresAt: new Date(1_900_000_000_000),
+    authorityExpiresAt: new Date(2e12),
+  });
   metrics.observeApplied("fra", 0.003);
   metrics.countChanges("fra", "insert", 2);
   metrics.countChanges("fra", "delete", 1);
@@ -63,6 +67,8 @@ Deno.test("metrics name every series as the interface does", async () => {
     'mmlite_conflicts_total{type="update_missing",resolution="inserted"}': 1,
     'mmlite_apply_duration_seconds_bucket{le="0.005"}': 1,
     "mmlite_apply_duration_seconds_count": 1,
+    'mmlite_certificate_expiry_timestamp_seconds{certificate="node"}': 1_900_000_000,
+    'mmlite_certificate_expiry_timestamp_seconds{certificate="ca"}': 2_000_000_000,
   };
   for (const [name, value] of Object.entries(expected)) assert.equal(series.get(name), value, name);
 });

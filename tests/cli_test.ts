@@ -184,7 +184,8 @@ Deno.test("config check tells which database is meant, and what a malformed URL 
     const { code, stdout } = await run(...least, "postgres://app:secret@db.example:6432/shop");
     assert.deepEqual([code, stdout], [
       0,
-      "The configuration is right: node ams of cluster mmlite, database shop at db.example:6432\n",
+      "The configuration is right: node ams of cluster mmlite, database shop at db.example:6432, peers in " +
+      "cleartext\n",
     ]);
     const wrong = await run(...least, "postgres://app:secret@db:port/shop");
     assertFailed(wrong, { code: 78, says: [/^error: Cannot read the PostgreSQL URL/m] });
@@ -250,6 +251,7 @@ Deno.test("status prints the node, and says by its exit code whether somebody ha
     const blocked = await run("status", "--api", address);
     assert.equal(blocked.code, 1);
     assert.match(blocked.stdout, /^node +ready +ams of cluster test/m);
+    assert.match(blocked.stdout, /^tls +off \(insecure\)$/m);
     assert.match(blocked.stdout, /^postgres +connected +PostgreSQL 18\.4, database app/m);
     assert.match(blocked.stdout, /^fra +streaming +0\/1B +0\/1A +1 B +0\.0 s +blocked +http:\/\/fra:7432$/m);
     assert.match(blocked.stdout, /^from fra: Cannot apply\n {2}hint: Add the column$/m);

@@ -34,14 +34,18 @@ async function checkConfig(options: GlobalOptions, context: Context): Promise<nu
   const settings = await load(options, context);
   const config = await completeConfig(settings);
   const { node } = config;
-  const { checkDatabase } = await import("../node/config_check.ts");
+  const { checkDatabase, checkTls } = await import("../node/config_check.ts");
   const database = await checkDatabase(config, context.env);
+  const tls = await checkTls(config);
   if (options.output === "table") {
     context.print(
-      `The configuration is right: node ${node.name} of cluster ${node.cluster}, database ${database}`,
+      `The configuration is right: node ${node.name} of cluster ${node.cluster}, database ${database}, ` +
+        `peers ${tls === null ? "in cleartext" : "over TLS"}`,
     );
   } else {
-    context.print(formatData({ node: node.name, cluster: node.cluster, postgres: database }, options.output));
+    context.print(
+      formatData({ node: node.name, cluster: node.cluster, postgres: database, tls }, options.output),
+    );
   }
   return 0;
 }
