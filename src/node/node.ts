@@ -3,7 +3,7 @@
  */
 import type { NodeControl } from "../api/control.ts";
 import type { Config } from "../config.ts";
-import { advertisedUrl, formatAddress, peerScheme } from "../config/address.ts";
+import { advertisedUrl, formatAddress, isLoopbackHost, peerScheme } from "../config/address.ts";
 import { toMmliteError } from "../errors.ts";
 import { PeerDialler } from "../http/peer_dialler.ts";
 import { listenForPeers } from "../http/peer_server.ts";
@@ -190,6 +190,11 @@ export async function startNode(config: Config, { signal, apiAddress }: StartOpt
       cluster: self.cluster,
       address: peerAddress,
     });
+    if (tls === null && !isLoopbackHost(server.address.host)) {
+      logger.warn(
+        "The peer port speaks cleartext: whoever is on the network can read and change what is replicated",
+      );
+    }
     return {
       control: createControl({
         self,
