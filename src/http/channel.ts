@@ -29,6 +29,8 @@ export class StreamChannel implements Channel {
   #queued = 0;
   /** Wakes the one write that waits for room. */
   #wake: () => void = () => {};
+  /** Wakes `end`. */
+  #ended: () => void = () => {};
   /** Settles when all earlier writes have been queued: writes never interleave. */
   #turn: Promise<void> = Promise.resolve();
 
@@ -66,7 +68,7 @@ export class StreamChannel implements Channel {
   }
 
   async #room(): Promise<void> {
-    if (this.#stream.destroyed) throw this.#broken("write to");
+    if (this.#stream.destroyed || this.#isDestroyed) throw this.#broken("write to");
     const { promise, resolve } = Promise.withResolvers<void>();
     this.#wake = resolve;
     await promise;
@@ -92,8 +94,12 @@ export class StreamChannel implements Channel {
     await this.#turn;
     if (this.#isDestroyed) throw this.#broken("end");
     const { promise, resolve } = Promise.withResolvers<void>();
+    this.#ended = resolve;
+    // On Deno a stream that the other end resets while a write is under way may neither finish nor close.
+    const timer = setTimeout(resolve, LINGER_MS);
     this.#stream.once("close", resolve).end(resolve);
     await promise;
+    clearTimeout(timer);
     if (!this.#stream.writableFinished) throw this.#broken("end");
   }
 
@@ -104,6 +110,8 @@ export class StreamChannel implements Channel {
     if (this.#stream.writableFinished) return this.#letGo();
     this.#reset();
     this.#connection.abandon(this, reason);
+    this.#wake();
+    this.#ended();
   }
 
   #reset(): void {

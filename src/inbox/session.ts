@@ -10,7 +10,7 @@ import { encodeFrame } from "../wire/codec.ts";
 import { type ChunkReader, openChunkReader } from "../wire/decompressor.ts";
 import { type Frame, type Hello, PROTOCOL_VERSION } from "../wire/frame.ts";
 import { FrameDecoder, MessageAssembler } from "../wire/frame_decoder.ts";
-import { HANDSHAKE_TIMEOUT_MS, refusalError } from "../wire/frame_stream.ts";
+import { HANDSHAKE_TIMEOUT_MS, isRefusal, refusalError } from "../wire/frame_stream.ts";
 import { keepAlive, type Liveness } from "../wire/liveness.ts";
 import type { Admission, InboxPorts, RunningSession, TransactionSink } from "./ports.ts";
 
@@ -29,7 +29,8 @@ export async function receive(
     await session({ ...context, channel, liveness, signal: ended, abort: () => stop.abort() });
     await channel.end();
   } catch (thrown) {
-    if (!ended.aborted) await refuse(channel, toMmliteError(thrown));
+    const error = toMmliteError(thrown);
+    if (!ended.aborted && !isRefusal(error)) await refuse(channel, error);
   } finally {
     ended.removeEventListener("abort", breakOff);
     liveness.stop();
@@ -180,7 +181,10 @@ async function pushFrame(frame: Frame, assembler: MessageAssembler, sink: Transa
     case "heartbeat":
       return;
     case "refusal":
-      throw new MmliteError("refused", `Sender stopped: ${frame.message}`, { hint: frame.hint });
+      throw new MmliteError("refused", `Sender stopped: ${frame.message}`, {
+        hint: frame.hint,
+        cause: frame,
+      });
     default:
       throw new MmliteError("protocol", `Cannot receive a ${frame.kind} frame from a sender`);
   }

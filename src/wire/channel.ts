@@ -28,7 +28,8 @@ export interface Channel {
   /** Sends bytes; resolves once the flow-control window has room again. The bytes must not change afterwards.
    * Throws an `unreachable` error once the stream is broken. */
   write(bytes: Uint8Array): Promise<void>;
-  /** Ends our direction after what was written has gone out, and resolves then. */
+  /** Ends our direction after what was written has gone out, and resolves then; throws an `unreachable` error where
+   * that takes more than 10 s. */
   end(): Promise<void>;
   /** Breaks the stream off at once, both ways; after `end` it lets what was sent arrive first. Idempotent. A reason
    * of kind `unreachable` says that nobody is there any more, and takes the whole connection with it. */

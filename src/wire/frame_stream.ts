@@ -56,7 +56,12 @@ export async function expectFrame<K extends Frame["kind"]>(
 /** The error that a refusal carries: of the sender's kind where this version knows it, else `refused`. */
 export function refusalError(frame: Refusal): MmliteError {
   const kind = isErrorKind(frame.errorKind) ? frame.errorKind : "refused";
-  return new MmliteError(kind, `Peer refused: ${frame.message}`, { hint: frame.hint });
+  return new MmliteError(kind, `Peer refused: ${frame.message}`, { hint: frame.hint, cause: frame });
+}
+
+/** Whether an error came in a refusal: the other end has ended, and needs no answer. */
+export function isRefusal({ cause }: MmliteError): boolean {
+  return (cause as Partial<Refusal> | undefined)?.kind === "refusal";
 }
 
 interface Deadline {
