@@ -27,6 +27,8 @@ export function openChunkReader(
   return new Decompressor(chunks, { compression, remote });
 }
 
+const ENDED = "the compressed stream ended before the connection";
+
 class Decompressor implements ChunkReader {
   readonly #chunks: AsyncIterator<Uint8Array, void>;
   readonly #remote: string;
@@ -34,6 +36,8 @@ class Decompressor implements ChunkReader {
   readonly #stream: ZlibStream;
   /** A chunk was given to the stream that has not come out whole. */
   #isBusy = false;
+  /** Bytes given to the stream. */
+  #given = 0;
   /** Why nothing more can come out, once that is so. */
   #failure: string | undefined;
   #wake: () => void = () => {};
@@ -49,8 +53,7 @@ class Decompressor implements ChunkReader {
     this.#stream
       .on("readable", () => this.#wake())
       .on("error", (error) => this.#fail(error.message))
-      .on("end", () => this.#fail("the compressed stream ended before the connection"))
-      .on("close", () => this.#fail("it is closed"));
+      .on("end", () => this.#fail(ENDED));
   }
 
   async next(): Promise<IteratorResult<Uint8Array, void>> {
@@ -69,8 +72,11 @@ class Decompressor implements ChunkReader {
 
   #give(chunk: Uint8Array): void {
     this.#isBusy = true;
+    this.#given += chunk.length;
     this.#stream.write(chunk, (error) => {
       if (error) return this.#fail(error.message);
+      // Some runtimes pass over what follows the end without a word.
+      if (this.#stream.bytesWritten < this.#given) return this.#fail(ENDED);
       this.#isBusy = false;
       this.#wake();
     });
@@ -87,6 +93,7 @@ class Decompressor implements ChunkReader {
   }
 
   close(): void {
+    this.#fail("it is closed");
     this.#stream.destroy();
   }
 }
