@@ -143,7 +143,10 @@ export async function startNode(config: Config, { signal, apiAddress }: StartOpt
       observer: (sender: string) => applyObserver({ peer: peers.find(sender), sender, metrics, conflicts }),
     };
     const inbox: Inbox = new Inbox({
-      recognise: (hello, proven) => recognise(admission, hello, proven),
+      recognise: async (hello, proven) => {
+        await recognise(admission, hello, proven);
+        peers.heardFrom(hello.identity.node);
+      },
       admit: (hello) => admit(admission, hello),
       observe: (sender, state) => peers.find(sender)?.inbound.enter(state),
     });

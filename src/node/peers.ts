@@ -165,6 +165,12 @@ export class Peers {
     await this.put(name, url);
   }
 
+  /** A peer dials this node, so it is there: a link that waits to try again does so at once. */
+  heardFrom(name: string): void {
+    const link = this.#peers.get(name)?.link;
+    if (link?.state.name === "backoff") link.retry();
+  }
+
   /** A peer said whether it dials this node. */
   async heardDialsBack(name: string, dialsBack: boolean): Promise<void> {
     const peer = this.#peers.get(name);
