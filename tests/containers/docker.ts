@@ -2,9 +2,10 @@
  * What testcontainers does not offer of Docker: networks and volumes with a label of this run, containers on several
  * networks from their start, a read-only root, SIGKILL.
  */
+import type { Readable } from "node:stream";
 // @ts-types="@types/dockerode"
 import type Dockerode from "dockerode";
-import { GenericContainer, getContainerRuntimeClient } from "testcontainers";
+import { GenericContainer, getContainerRuntimeClient, type StartedTestContainer } from "testcontainers";
 import { RUN_ID } from "./images.ts";
 
 /** On everything that a run makes, so that whoever started it can remove what is left. */
@@ -53,6 +54,19 @@ export async function killContainer(
   await container.wait();
 }
 
+/** Everything that a container has printed. */
+export async function logOf(container: Dockerode.Container): Promise<string> {
+  const frames = await container.logs({ stdout: true, stderr: true });
+  let text = "";
+  // Each frame begins with its stream, three zeros and its length (attach in Docker's API).
+  for (let at = 0; at + 8 <= frames.length;) {
+    const end = at + 8 + frames.readUInt32BE(at + 4);
+    text += frames.toString("utf8", at + 8, end);
+    at = end;
+  }
+  return text;
+}
+
 /** A container of this run. */
 export class LabelledContainer extends GenericContainer {
   readonly #later: Attachment[] = [];
@@ -78,6 +92,22 @@ export class LabelledContainer extends GenericContainer {
     return this.withDroppedCapabilities("ALL").withSecurityOpt(
       "no-new-privileges",
     );
+  }
+
+  /** As testcontainers starts it; if it does not start, what it has printed is in the error. */
+  override async start(): Promise<StartedTestContainer> {
+    let printed = "";
+    let log: Readable | undefined;
+    this.withLogConsumer((stream) => {
+      log = stream.on("data", (text) => printed += text);
+    });
+    try {
+      return await super.start();
+    } catch (thrown) {
+      throw new Error(`${(thrown as Error).message}; it printed:\n${printed}`, { cause: thrown });
+    } finally {
+      log?.destroy();
+    }
   }
 
   protected override async containerCreated(id: string): Promise<void> {

@@ -16,6 +16,7 @@ import { addAccount, addLibraries, addProgram } from "./root_files.ts";
 export const RUN_ID = Deno.env.get("MMLITE_CONTAINERS_RUN") ??
   `run-${Deno.pid}`;
 
+const ROOT = join(import.meta.dirname!, "../..");
 /** Releases of the servers. */
 const NEW_MAJOR = 18;
 const OLD_MAJOR = 13;
@@ -34,7 +35,7 @@ export interface Images {
 
 /** Builds every image. */
 export async function buildImages(): Promise<Images> {
-  const executable = Deno.env.get("MMLITE_PROGRAM") ?? join(import.meta.dirname!, "../../dist/mmlite");
+  const executable = Deno.env.get("MMLITE_PROGRAM") ?? join(ROOT, "dist/mmlite");
   return {
     newPostgres: await buildPostgresImage(NEW_MAJOR),
     oldPostgres: await buildPostgresImage(OLD_MAJOR),
@@ -60,75 +61,41 @@ async function buildNextMmlite(module: string): Promise<Pick<Images, "nextMmlite
 
 async function buildPostgresImage(major: PostgresMajor): Promise<string> {
   const binaries = await ensureBinaries(major, defaultCache());
-  return await buildImage(`postgres:${major}`, "postgres", async (root) => {
+  return await buildImage(`postgres:${major}`, async (context) => {
+    const root = join(context, "root");
     const home = join(root, "usr/local/pgsql");
-    for (const part of ["bin", "lib", "share"]) {
-      await copyTree(join(binaries, part), join(home, part));
-    }
+    await Deno.mkdir(home, { recursive: true });
+    await run("cp", ["-R", ...["bin", "lib", "share"].map((part) => join(binaries, part)), home]);
     await addProgram(root, "/bin/sh", "/bin/sh");
-    const programs = [
-      "bin/postgres",
-      "bin/initdb",
-      "lib/postgresql/libpqwalreceiver.so",
-    ];
-    await addLibraries(
-      root,
-      programs.map((one) => join(binaries, one)),
-      binaries,
-    );
+    const programs = ["bin/postgres", "bin/initdb", "lib/postgresql/libpqwalreceiver.so"];
+    await addLibraries(root, programs.map((one) => join(binaries, one)), binaries);
     await addAccount(root, { name: "postgres", id: POSTGRES_USER_ID });
-    await Deno.copyFile(
-      join(import.meta.dirname!, "postgres/start.sh"),
-      join(root, "start.sh"),
-    );
-    await Deno.mkdir(join(root, "../data"));
+    await Deno.copyFile(join(import.meta.dirname!, "postgres/start.sh"), join(root, "start.sh"));
+    await Deno.copyFile(join(import.meta.dirname!, "postgres/Dockerfile"), join(context, "Dockerfile"));
+    await Deno.mkdir(join(context, "data"));
   });
 }
 
-async function buildMmliteImage(
-  tag: string,
-  executable: string,
-): Promise<string> {
-  return await buildImage(`mmlite:${tag}`, "mmlite", async (root) => {
-    await addProgram(root, executable, "/usr/bin/mmlite");
-    await Deno.mkdir(join(root, "../state"));
+/** The image as contrib/ defines it. */
+async function buildMmliteImage(tag: string, executable: string): Promise<string> {
+  return await buildImage(`mmlite:${tag}`, async (context) => {
+    await run(join(ROOT, "contrib/container/build"), ["--context", context, executable]);
   });
 }
 
-async function buildImage(
-  name: string,
-  definition: string,
-  fill: (root: string) => Promise<void>,
-): Promise<string> {
-  const context = await Deno.makeTempDir({
-    dir: scratchBase(),
-    prefix: "mmlite-image-",
-  });
+async function buildImage(name: string, fill: (context: string) => Promise<void>): Promise<string> {
+  const context = await Deno.makeTempDir({ dir: scratchBase(), prefix: "mmlite-image-" });
   try {
-    await Deno.mkdir(join(context, "root"));
-    await fill(join(context, "root"));
-    await Deno.copyFile(
-      join(import.meta.dirname!, definition, "Dockerfile"),
-      join(context, "Dockerfile"),
-    );
+    await fill(context);
     const image = `${RUN_ID}/${name}`;
-    await GenericContainer.fromDockerfile(context).build(image, {
-      deleteOnExit: false,
-    });
+    await GenericContainer.fromDockerfile(context).build(image, { deleteOnExit: false });
     return image;
   } finally {
     await removeScratch(context);
   }
 }
 
-async function copyTree(from: string, to: string): Promise<void> {
-  await Deno.mkdir(join(to, ".."), { recursive: true });
-  const { success, stderr } = await new Deno.Command("cp", {
-    args: ["-R", from, to],
-  }).output();
-  if (!success) {
-    throw new Error(
-      `Cannot copy "${from}": ${new TextDecoder().decode(stderr)}`,
-    );
-  }
+async function run(program: string, args: readonly string[]): Promise<void> {
+  const { success, stderr } = await new Deno.Command(program, { args: [...args] }).output();
+  if (!success) throw new Error(`Cannot run "${program}": ${new TextDecoder().decode(stderr).trim()}`);
 }

@@ -7,20 +7,28 @@ import type Dockerode from "dockerode";
 // @ts-types="@types/pg"
 import pg from "pg";
 import { type StartedTestContainer, Wait } from "testcontainers";
-import { eventually } from "../support/poll.ts";
 import {
   containerById,
   createNetwork,
   createVolume,
   killContainer,
   LabelledContainer,
+  logOf,
   removeVolume,
 } from "./docker.ts";
 
-/** Where peers listen: mmlite's default port, on all addresses of the container. */
+/** Where peers listen, on all addresses of the container. */
 const PEER_PORT = 7432;
 const POSTGRES_PORT = 5432;
+/** PostgreSQL's name on the network of its site. */
+const POSTGRES_HOST = "postgres";
 const PASSWORD = "of-the-test";
+const DATABASE = "app";
+/** The program and its state directory in the image. */
+const PROGRAM = "/usr/bin/mmlite";
+const STATE = "/var/lib/mmlite";
+/** What mmlite logs once it answers commands. */
+const READY = "The control API listens";
 /** Time allowed for a container to be of use, milliseconds; initdb included. */
 const START_TIMEOUT_MS = 60_000;
 
@@ -34,6 +42,14 @@ export interface SiteOptions {
   readonly wan: Dockerode.Network;
   /** Run in the database before mmlite starts. */
   readonly schema: string;
+}
+
+interface SiteParts {
+  /** The site's own network. */
+  readonly network: Dockerode.Network;
+  /** With mmlite's state. */
+  readonly volume: string;
+  readonly disposal: AsyncDisposableStack;
 }
 
 /** What a command printed, and its exit code. */
@@ -72,9 +88,9 @@ export class SitePostgres {
     try {
       // The server does not heed connect_timeout.
       await this.sql(
-        "app",
+        DATABASE,
         `CREATE EXTENSION IF NOT EXISTS dblink; SET statement_timeout = '3s';
-         SELECT public.dblink_connect('host=${host} dbname=app user=postgres password=${PASSWORD}')`,
+         SELECT public.dblink_connect('host=${host} dbname=${DATABASE} user=postgres password=${PASSWORD}')`,
       );
       return true;
     } catch (thrown) {
@@ -116,61 +132,42 @@ export class SitePostgres {
   }
 }
 
-/** A running site; gone without a trace when disposed of. */
+/** A site whose PostgreSQL runs, and whose mmlite does once it founds a cluster or joins one; disposable. */
 export class Site implements AsyncDisposable {
   readonly name: string;
   readonly server: SitePostgres;
-  readonly database = "app";
+  readonly database = DATABASE;
   readonly #options: SiteOptions;
-  readonly #network: Dockerode.Network;
-  readonly #volume: string;
-  readonly #disposal: AsyncDisposableStack;
+  readonly #parts: SiteParts;
   #mmlite: StartedTestContainer | undefined;
 
-  private constructor(
-    options: SiteOptions,
-    parts: {
-      server: SitePostgres;
-      network: Dockerode.Network;
-      volume: string;
-      disposal: AsyncDisposableStack;
-    },
-  ) {
+  private constructor(options: SiteOptions, server: SitePostgres, parts: SiteParts) {
     this.name = options.name;
-    this.server = parts.server;
+    this.server = server;
     this.#options = options;
-    this.#network = parts.network;
-    this.#volume = parts.volume;
-    this.#disposal = parts.disposal;
+    this.#parts = parts;
   }
 
-  /** Starts both containers; returns once mmlite's control API answers. */
-  static async start(options: SiteOptions): Promise<Site> {
+  /** Makes the site, with nothing of mmlite but an empty volume. */
+  static async make(options: SiteOptions): Promise<Site> {
     const { name, schema } = options;
-    await using disposal = new AsyncDisposableStack();
+    await using stack = new AsyncDisposableStack();
     const network = await createNetwork(name);
-    disposal.defer(() => network.remove());
+    stack.defer(() => network.remove());
     const volume = await createVolume(name);
-    disposal.defer(() => removeVolume(volume));
+    stack.defer(() => removeVolume(volume));
     const postgres = await new LabelledContainer(options.postgres)
-      .withAttachments({ network, alias: "postgres" })
+      .withAttachments({ network, alias: POSTGRES_HOST })
       .withEnvironment({ POSTGRES_PASSWORD: PASSWORD })
       .withExposedPorts(POSTGRES_PORT)
       .withWaitStrategy(Wait.forLogMessage("ready to accept connections"))
       .withStartupTimeout(START_TIMEOUT_MS)
       .start();
-    disposal.defer(async () => void await postgres.stop());
+    stack.defer(async () => void await postgres.stop());
     const server = new SitePostgres(await containerById(postgres.getId()));
-    await server.sql("postgres", "CREATE DATABASE app");
-    await server.sql("app", schema);
-    const site = new Site(options, {
-      server,
-      network,
-      volume,
-      disposal: disposal.move(),
-    });
-    await site.#startMmlite(options.mmlite);
-    return site;
+    await server.sql("postgres", `CREATE DATABASE ${DATABASE}`);
+    await server.sql(DATABASE, schema);
+    return new Site(options, server, { network, volume, disposal: stack.move() });
   }
 
   /** How the other sites call this one. */
@@ -178,35 +175,47 @@ export class Site implements AsyncDisposable {
     return `mmlite-${this.name}`;
   }
 
-  get url(): string {
-    return `http://${this.host}:${PEER_PORT}`;
+  /** Starts mmlite as the first of a cluster, with a certificate authority of its own. */
+  async found(): Promise<void> {
+    const made = await this.#container(this.#options.mmlite, "cert", "ca")
+      .withWaitStrategy(Wait.forOneShotStartup())
+      .start();
+    await made.stop();
+    await this.#startMmlite(this.#options.mmlite);
+  }
+
+  /** Starts mmlite as a node that joins by a token of a member. */
+  async join(member: Site): Promise<void> {
+    const { exitCode, stdout, stderr } = await member.exec("invite", "--name", this.name);
+    if (exitCode !== 0) throw new Error(`${member.name} does not invite: ${stderr}`);
+    const joining = await this.#container(this.#options.mmlite, "join", stdout.trim())
+      .withWaitStrategy(Wait.forLogMessage(READY))
+      .start();
+    await joining.stop({ timeout: START_TIMEOUT_MS });
+    await this.#startMmlite(this.#options.mmlite);
   }
 
   /** Runs a command of mmlite in its container, such as `exec("peers", "list")`. */
   async exec(...args: string[]): Promise<ExecResult> {
-    return await this.#running.exec(["mmlite", ...args]);
+    return await this.#running.exec([PROGRAM, ...args]);
   }
 
   /** What a command prints as JSON; throws if it fails. */
   // deno-lint-ignore no-explicit-any
   async json(...args: string[]): Promise<any> {
     const { exitCode, stdout, stderr } = await this.exec("-o", "json", ...args);
-    if (exitCode !== 0) {
-      throw new Error(
-        `mmlite ${args.join(" ")} on ${this.name}: ${exitCode}: ${stderr}`,
-      );
-    }
+    if (exitCode !== 0) throw new Error(`mmlite ${args.join(" ")} on ${this.name}: ${exitCode}: ${stderr}`);
     return JSON.parse(stdout);
   }
 
   /** Crashes mmlite. */
   async killMmlite(): Promise<void> {
-    await killContainer(await this.#container());
+    await killContainer(await this.#present());
   }
 
   /** Starts the same container again. */
   async startMmlite(): Promise<void> {
-    await (await this.#container()).start();
+    await (await this.#present()).start();
   }
 
   /** Replaces mmlite's container by one of another image, which has the same state and names. */
@@ -232,32 +241,25 @@ export class Site implements AsyncDisposable {
 
   /** Mmlite's address on the network between the sites. */
   async wanAddress(): Promise<string> {
-    const { NetworkSettings: { Networks: networks } } = await this
-      .inspectMmlite();
+    const { NetworkSettings: { Networks: networks } } = await this.inspectMmlite();
     const wan = Object.values(networks).find(({ NetworkID: id }) => id === this.#options.wan.id);
-    if (wan === undefined) {
-      throw new Error(`${this.name} is not on the network between the sites`);
-    }
+    if (wan === undefined) throw new Error(`${this.name} is not on the network between the sites`);
     return wan.IPAddress;
   }
 
   /** How mmlite's container was made and runs. */
   async inspectMmlite(): Promise<Dockerode.ContainerInspectInfo> {
-    return await (await this.#container()).inspect();
+    return await (await this.#present()).inspect();
   }
 
   /** Everything that mmlite's present container has printed. */
   async log(): Promise<string> {
-    const output = await (await this.#container()).logs({
-      stdout: true,
-      stderr: true,
-    });
-    return output.toString();
+    return this.#mmlite ? await logOf(await this.#present()) : "";
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
     await this.#mmlite?.stop();
-    await this.#disposal.disposeAsync();
+    await this.#parts.disposal.disposeAsync();
   }
 
   get #running(): StartedTestContainer {
@@ -265,55 +267,30 @@ export class Site implements AsyncDisposable {
     return this.#mmlite;
   }
 
-  async #container(): Promise<Dockerode.Container> {
+  async #present(): Promise<Dockerode.Container> {
     return await containerById(this.#running.getId());
   }
 
   async #startMmlite(image: string): Promise<void> {
-    this.#mmlite = await new LabelledContainer(image)
-      .withAttachments(
-        { network: this.#network, alias: this.host },
-        { network: this.#options.wan, alias: this.host },
-      )
+    this.#mmlite = await this.#container(image, "run").withWaitStrategy(Wait.forLogMessage(READY)).start();
+  }
+
+  /** A container of mmlite with this site's state and names, on both its networks. */
+  #container(image: string, ...command: string[]): LabelledContainer {
+    const alias = this.host;
+    return new LabelledContainer(image)
+      .withAttachments({ network: this.#parts.network, alias }, { network: this.#options.wan, alias })
       .withLeastRights()
-      .withBindMounts([{ source: this.#volume, target: "/var/lib/mmlite" }])
+      .withBindMounts([{ source: this.#parts.volume, target: STATE }])
       .withEnvironment({
         MMLITE_NAME: this.name,
-        MMLITE_POSTGRES: "postgres://postgres@postgres/app",
+        MMLITE_POSTGRES: `postgres://postgres@${POSTGRES_HOST}/${DATABASE}`,
         PGPASSWORD: PASSWORD,
         MMLITE_TABLES: "public.*",
         MMLITE_LISTEN: `0.0.0.0:${PEER_PORT}`,
-        MMLITE_ADVERTISE: this.url,
-        MMLITE_INSECURE: "true",
+        MMLITE_ADVERTISE: `https://${this.host}:${PEER_PORT}`,
       })
-      .withWaitStrategy(Wait.forLogMessage("control API listens"))
-      .withStartupTimeout(START_TIMEOUT_MS)
-      .start();
+      .withCommand(command)
+      .withStartupTimeout(START_TIMEOUT_MS);
   }
-}
-
-/** Makes every site a peer of every other and waits until all links stream. */
-export async function joinSites(sites: readonly Site[]): Promise<void> {
-  for (const site of sites) {
-    for (const peer of sites) {
-      if (peer !== site) await site.json("peers", "add", peer.name, peer.url);
-    }
-  }
-  await Promise.all(sites.map(streaming));
-}
-
-/** Waits until all links of a site stream. */
-export async function streaming(site: Site): Promise<void> {
-  await eventually(`the links of ${site.name} to stream`, async () => {
-    for (
-      const { name, state, last_error: error } of (await site.json("peers", "list")).items
-    ) {
-      if (state !== "streaming") {
-        throw new Error(
-          `${name} is ${state}, last error ${JSON.stringify(error)}`,
-        );
-      }
-    }
-    return true;
-  }, { intervalMs: 500 });
 }

@@ -7,14 +7,15 @@ import { APPEND_SCHEMA, AppendWriter, assertAppended, seededIntegers } from "../
 import { eventually } from "../support/poll.ts";
 import { createNetwork } from "./docker.ts";
 import { buildImages, type Images } from "./images.ts";
-import { joinSites, Site, streaming } from "./site.ts";
+import { Site } from "./site.ts";
 
 /** Time allowed for sites to notice that one is gone, milliseconds: its connections end without a word. */
 const NOTICE_TIMEOUT_MS = 45_000;
 /** Time allowed for a site to be in touch again after a fault, and for all to have the same, milliseconds. */
 const RECOVERY_TIMEOUT_MS = 90_000;
-/** Transactions of each site between two faults. */
-const TRANSACTIONS = 40;
+/** Transactions of each site between two faults, and the pause after each, milliseconds. */
+const TRANSACTIONS = 30;
+const PAUSE_MS = 100;
 
 let building: Promise<Images> | undefined;
 
@@ -31,28 +32,34 @@ async function startSites(): Promise<Sites> {
   await using stack = new AsyncDisposableStack();
   const wan = await createNetwork("wan");
   stack.defer(() => wan.remove());
-  const start = async (name: string, postgres: string) =>
-    stack.use(
-      await Site.start({
-        name,
-        postgres,
-        mmlite: images.mmlite,
-        wan,
-        schema: APPEND_SCHEMA,
-      }),
-    );
-  const a = await start("a", images.newPostgres);
-  const b = await start("b", images.oldPostgres);
-  const c = await start("c", images.newPostgres);
-  await joinSites([a, b, c]);
+  const { mmlite, newPostgres, oldPostgres } = images;
+  const make = async (name: string, postgres: string) =>
+    stack.use(await Site.make({ name, postgres, mmlite, wan, schema: APPEND_SCHEMA }));
+  const a = await make("a", newPostgres);
+  const b = await make("b", oldPostgres);
+  const c = await make("c", newPostgres);
+  await a.found();
+  await b.join(a);
+  await c.join(a);
+  const sites = { a, b, c, all: [a, b, c] };
+  await connected(sites.all);
   const owned = stack.move();
-  return {
-    a,
-    b,
-    c,
-    all: [a, b, c],
-    [Symbol.asyncDispose]: () => owned.disposeAsync(),
-  };
+  return { ...sites, [Symbol.asyncDispose]: () => owned.disposeAsync() };
+}
+
+/** Waits until every site has a session with each other one. */
+async function connected(sites: readonly Site[]): Promise<void> {
+  for (const site of sites) {
+    await eventually(`${site.name} to be connected`, async () => {
+      const { items } = await site.json("peers", "list");
+      assert.equal(items.length, sites.length - 1);
+      for (const { name, state, last_error: error } of items) {
+        if (state === "catchup" || state === "streaming") continue;
+        throw new Error(`${name} is ${state}, last error ${JSON.stringify(error)}`);
+      }
+      return true;
+    }, { timeoutMs: RECOVERY_TIMEOUT_MS, intervalMs: 500 });
+  }
 }
 
 /**
@@ -67,7 +74,7 @@ async function underLoad(
     sites.map((
       site,
       seed,
-    ) => [site, new AppendWriter(site, seededIntegers(seed))]),
+    ) => [site, new AppendWriter(site, seededIntegers(seed), { pauseMs: PAUSE_MS })]),
   );
   const progress = async (...of: Site[]) => {
     const goals = of.map((site) => ({
@@ -139,7 +146,7 @@ Deno.test("a site that is cut off while all write catches up, also under another
     await Promise.all([notices(a, c), notices(b, c), notices(c, a)]);
     await progress(a, b, c);
     await c.heal();
-    await Promise.all(sites.all.map(streaming));
+    await connected(sites.all);
     await progress(a, b, c);
 
     const before = await b.wanAddress();
@@ -148,7 +155,7 @@ Deno.test("a site that is cut off while all write catches up, also under another
     // The first to come back is given the lowest address that is free.
     assert.notEqual(await b.heal(), before);
     await a.heal();
-    await Promise.all(sites.all.map(streaming));
+    await connected(sites.all);
     await progress(a, b, c);
   });
 });
@@ -163,12 +170,12 @@ Deno.test("a site whose PostgreSQL or mmlite is killed goes on once it is starte
     await b.server.kill();
     await progress(a, c);
     await b.server.start();
-    await Promise.all(sites.all.map(streaming));
+    await connected(sites.all);
     await progress(a, b, c);
     await Promise.all([c.killMmlite(), c.server.kill()]);
     await c.server.start();
     await c.startMmlite();
-    await Promise.all(sites.all.map(streaming));
+    await connected(sites.all);
     await progress(a, b, c);
   });
 });
@@ -181,7 +188,7 @@ Deno.test("mmlite is replaced by another version in place, one site after the ot
     for (const site of sites.all) {
       await site.replaceMmlite(nextMmlite);
       assert.equal((await site.json("version")).version, nextVersion);
-      await Promise.all(sites.all.map(streaming));
+      await connected(sites.all);
       await progress(...sites.all);
     }
   });

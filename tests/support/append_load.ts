@@ -36,7 +36,7 @@ const LARGE_EVERY = 40;
 /** Rows of a large transaction: more than a receiver holds back before it begins to apply. */
 const LARGE_ROWS = 2_000;
 const SMALL_ROWS = 50;
-/** Pause between two transactions, milliseconds. */
+/** Pause between two transactions unless told, milliseconds. */
 const PAUSE_MS = 25;
 /** Pause before a writer connects again, milliseconds. */
 const RECONNECT_MS = 50;
@@ -70,12 +70,15 @@ export class AppendWriter {
   transactions = 0;
   readonly #place: AppendPlace;
   readonly #random: RandomInteger;
+  readonly #pauseMs: number;
   readonly #stop = new AbortController();
   readonly #done: Promise<void>;
 
-  constructor(place: AppendPlace, random: RandomInteger) {
+  /** `pauseMs` is that between two transactions, milliseconds. */
+  constructor(place: AppendPlace, random: RandomInteger, { pauseMs = PAUSE_MS }: { pauseMs?: number } = {}) {
     this.#place = place;
     this.#random = random;
+    this.#pauseMs = pauseMs;
     this.#done = this.#run();
     this.#done.catch(() => {}); // Whoever stops the writer is told.
   }
@@ -125,7 +128,7 @@ export class AppendWriter {
       sequence += rows;
       this.committedSequence = sequence;
       this.transactions++;
-      await pause(PAUSE_MS);
+      await pause(this.#pauseMs);
     }
   }
 }

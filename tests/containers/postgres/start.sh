@@ -7,4 +7,4 @@ END
   echo 'host all,replication all all scram-sha-256' >> "$PGDATA/pg_hba.conf"
 fi
 exec postgres -c listen_addresses='*' -c unix_socket_directories= -c wal_level=logical \
-  -c max_wal_senders=20 -c max_replication_slots=20 -c shared_buffers=32MB
+  -c max_wal_senders=20 -c max_replication_slots=20 -c track_commit_timestamp=on -c shared_buffers=32MB
