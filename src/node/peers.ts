@@ -180,7 +180,8 @@ export class Peers {
       peer.dialsBack = dialsBack;
     }
     if (!dialsBack) peer.startReturning();
-    else await peer.returning.stop();
+    // The link does not wait for what the peer sends here.
+    else void peer.returning.stop();
   }
 
   /** Waits a moment for the link's first answer, whatever it is; not for one that has to dial this node first. */
