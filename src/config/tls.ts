@@ -21,8 +21,8 @@ export interface TlsConfig {
 
 /** What it takes to reach peers safely, said wherever it is missing. */
 export const TLS_HINT =
-  "Run `mmlite cert ca` on the first node and `mmlite cert issue NAME` there for each other, or add " +
-  "--insecure where you trust the whole network between the nodes";
+  "Run `mmlite cert ca` on the first node, and have the others join by token (`mmlite invite`) or get what " +
+  "`mmlite cert issue NAME` writes; or add --insecure where you trust the whole network between the nodes";
 
 /** The directory, under the state directory, where `mmlite cert` puts files and a node looks for them. */
 export function tlsDirectory(state: string): string {

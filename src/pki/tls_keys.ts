@@ -122,8 +122,12 @@ export class TlsKeys {
       if (report) this.#refuse(toMmliteError(thrown));
       return "failed";
     }
+    const isMended = this.#problem !== null;
     this.#problem = null;
-    if (isSameMaterial(material, this.#current)) return "same";
+    if (isSameMaterial(material, this.#current)) {
+      if (isMended) log("tls").info("The certificate files are as they were again");
+      return "same";
+    }
     this.#current = material;
     log("tls").info("Using the new certificate files; the certificate expires {at}", {
       at: material.expiresAt.toISOString(),
