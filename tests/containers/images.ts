@@ -36,12 +36,13 @@ export interface Images {
 /** Builds every image. */
 export async function buildImages(): Promise<Images> {
   const executable = Deno.env.get("MMLITE_PROGRAM") ?? join(ROOT, "dist/mmlite");
-  return {
-    newPostgres: await buildPostgresImage(NEW_MAJOR),
-    oldPostgres: await buildPostgresImage(OLD_MAJOR),
-    mmlite: await buildMmliteImage("present", executable),
-    ...await buildNextMmlite(join(dirname(executable), "mmlite.mjs")),
-  };
+  const [newPostgres, oldPostgres, mmlite, next] = await Promise.all([
+    buildPostgresImage(NEW_MAJOR),
+    buildPostgresImage(OLD_MAJOR),
+    buildMmliteImage("present", executable),
+    buildNextMmlite(join(dirname(executable), "mmlite.mjs")),
+  ]);
+  return { newPostgres, oldPostgres, mmlite, ...next };
 }
 
 /** Makes another version of the module that is in the executable, and its image. */

@@ -35,9 +35,11 @@ async function startSites(): Promise<Sites> {
   const { mmlite, newPostgres, oldPostgres } = images;
   const make = async (name: string, postgres: string) =>
     stack.use(await Site.make({ name, postgres, mmlite, wan, schema: APPEND_SCHEMA }));
-  const a = await make("a", newPostgres);
-  const b = await make("b", oldPostgres);
-  const c = await make("c", newPostgres);
+  const [a, b, c] = await Promise.all([
+    make("a", newPostgres),
+    make("b", oldPostgres),
+    make("c", newPostgres),
+  ]);
   await a.found();
   await b.join(a);
   await c.join(a);
