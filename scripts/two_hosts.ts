@@ -180,7 +180,7 @@ async function openHost(
     },
     start: async (line) => {
       console.log(`${prompt} ${line} &`);
-      const { first, options } = shell(`exec 2>&1; ${line} > log`);
+      const { first, options } = shell(`${line} > log 2>&1`);
       const child = new Deno.Command(first, { ...options, stdout: "null", stderr: "inherit" }).spawn();
       const leash = openLeash(join(home, "state"));
       await leash.hold(child.pid);
