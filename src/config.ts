@@ -32,7 +32,7 @@ import { MmliteError } from "./errors.ts";
 import type { LogFormat, LogLevel } from "./log.ts";
 
 /** How what goes to other nodes is compressed: `auto` as well as both can, and not at all on one machine. */
-export type CompressionSetting = DefaultedSettings["compression"];
+export type CompressionSetting = "auto" | "off" | "zstd" | "gzip";
 
 /** A peer that the configuration names; the control API may add others. */
 export interface ConfiguredPeer {
