@@ -2,7 +2,7 @@
  * The invites of this node: makes tokens, lists them, and tells whether one is outstanding.
  */
 import { Buffer } from "node:buffer";
-import { createHash, randomBytes, X509Certificate } from "node:crypto";
+import { createHash, randomBytes, type X509Certificate } from "node:crypto";
 import type { CreatedInvite, Invite, InviteInput } from "../api/invite_schemas.ts";
 import { MmliteError } from "../errors.ts";
 import { log } from "../log.ts";
