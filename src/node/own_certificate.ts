@@ -89,11 +89,20 @@ async function issue(
   { authority, owner }: { authority: Authority; owner: Owner },
 ): Promise<boolean> {
   const subject = { ...owner, days: CERTIFICATE_DAYS };
-  const issued = await issueCertificate(authority, subject);
-  await createFiles([
-    { path: key, text: issued.key, secret: true },
-    { path: cert, text: issued.certificate, secret: false },
-  ]);
+  if (existsSync(key)) {
+    // Of a start that ended between the two files, or left by whoever removed the certificate.
+    const text = await renewCertificate(authority, {
+      key: await readProtectedFile(key, "key file"),
+      subject,
+    });
+    await createFiles([{ path: cert, text, secret: false }]);
+  } else {
+    const issued = await issueCertificate(authority, subject);
+    await createFiles([
+      { path: key, text: issued.key, secret: true },
+      { path: cert, text: issued.certificate, secret: false },
+    ]);
+  }
   logger.info("Issued this node a certificate, {path}, as the CA's key is here", { path: cert });
   return true;
 }

@@ -45,6 +45,10 @@ Deno.test("a node with the CA's key and no certificate issues itself one, a node
     assert.deepEqual(peerNameOf(certificate), OWNER.name);
     assert.deepEqual(hostNames(certificate).map(formatHostName), ["dns:ams.example"]);
     assert.equal(await ensureCertificate(files, OWNER), false);
+    const key = await Deno.readTextFile(files.key);
+    await Deno.remove(files.cert);
+    assert.equal(await ensureCertificate(files, OWNER), true, "for the key that is there");
+    assert.equal(await Deno.readTextFile(files.key), key);
     assert.equal((await TlsKeys.load(files, OWNER.name)).problem, null);
   });
 });
