@@ -90,20 +90,26 @@ export class Door {
   }
 
   #hold(socket: Socket): void {
-    if (this.#strangers.size >= MAX_STRANGERS) {
-      const [oldest] = this.#strangers.values();
-      const why = `${MAX_STRANGERS} newer connections have not shown who they are`;
-      this.#warn("too_many_strangers", oldest.socket, why);
-      oldest.socket.destroy();
-    }
+    if (this.#strangers.size >= MAX_STRANGERS) this.#dropOldest();
     const key = endpointsOf(socket);
     this.#sockets.add(socket);
     this.#strangers.set(key, { socket, timer: setTimeout(() => socket.destroy(), HANDSHAKE_MS) });
-    socket.once("close", () => {
-      this.#sockets.delete(socket);
-      this.#recognise(key, socket);
-    });
+    socket.once("close", () => this.#forget(key, socket));
     socket.on("error", () => socket.destroy());
+  }
+
+  #dropOldest(): void {
+    const [[key, { socket }]] = this.#strangers;
+    const why = `${MAX_STRANGERS} newer connections have not shown who they are`;
+    this.#warn("too_many_strangers", socket, why);
+    // Not when it has closed: many may come before.
+    this.#forget(key, socket);
+    socket.destroy();
+  }
+
+  #forget(key: string, socket: Socket): void {
+    this.#sockets.delete(socket);
+    this.#recognise(key, socket);
   }
 
   /** The connection is a stranger's no longer. */
@@ -161,7 +167,7 @@ export class Door {
     const stranger = this.#strangers.get(key);
     socket.on("error", () => socket.destroy());
     socket.once("close", () => stranger?.socket.destroy());
-    if (stranger === undefined) return void socket.destroy();
+    if (stranger === undefined || socket.alpnProtocol !== "h2") return void socket.destroy();
     const proof = proveOther(socket, tls.current);
     if (proof.peer !== null) {
       if (proof.peer.cluster !== tls.current.name.cluster) return this.#refuse(socket, "other_cluster");

@@ -50,7 +50,6 @@ export const SERVER_OPTIONS: ServerOptions = {
   settings: SETTINGS,
   maxSessionMemory: MAX_SESSION_MEMORY,
   maxHeaderListPairs: 32,
-  maxOutstandingPings: 4,
   maxSettings: 16,
 };
 

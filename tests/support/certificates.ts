@@ -87,6 +87,24 @@ export class TestAuthority {
   }
 }
 
+/** A certificate that claims to be issued by the holder of another one, whatever that may do. */
+export async function forge(claims: Claims, holder: TestCertificate): Promise<TestCertificate> {
+  const issuer = new x509.X509Certificate(holder.certificate);
+  const der = createPrivateKey(holder.key).export({ type: "pkcs8", format: "der" });
+  const signingKey = await crypto.subtle.importKey("pkcs8", new Uint8Array(der), CURVE, true, ["sign"]);
+  const keys = await crypto.subtle.generateKey(CURVE, true, ["sign", "verify"]);
+  const forged = await x509.X509CertificateGenerator.create({
+    ...contents(claims),
+    subject: "CN=forged",
+    issuer: issuer.subject,
+    publicKey: keys.publicKey,
+    signingKey,
+    signingAlgorithm: CURVE,
+  });
+  const certificate = `${forged.toString("pem")}\n${holder.certificate}`;
+  return { certificate, key: await exportKey(keys.privateKey) };
+}
+
 /** A certificate that only its own key vouches for. */
 export async function selfSigned(claims: Claims): Promise<TestCertificate> {
   const keys = await crypto.subtle.generateKey(CURVE, true, ["sign", "verify"]);
