@@ -1,5 +1,5 @@
 /**
- * What a node that joins and a member say to each other, as JSON over the peer port (`docs/PROTOCOL.md`, section 7).
+ * What a node that joins and a member say to each other, as JSON over the peer port (`docs/PROTOCOL.md`, section 9).
  *
  * The first request is made with a token and gets a certificate; all others are made with that certificate, which
  * says who asks.
