@@ -220,7 +220,8 @@ Deno.test("what stands in the way on this machine is named, with 78", () =>
       [["--name", "Ämsterdam"], /--name.*lower-case letters/],
       [["--name", "x".repeat(41)], /--name.*1 to 40/],
       [["--tables", "publ ic."], /Cannot use --tables "publ ic\.": expected SCHEMA\.TABLE/],
-      [["--advertise", "https://fra.example:7432"], /--advertise.*expected none, or an http URL/],
+      [["--advertise", "fra.example:7432"], /--advertise.*expected none, or an https or http URL/],
+      [["--advertise", "https://fra.example:7432"], /the peer port speaks cleartext/, /Advertise it as http/],
     ];
     await Promise.all(cases.map(async ([args, ...says]) => {
       assertRefused(await tryRun(directory, { postgres, args }), 78, ...says);
