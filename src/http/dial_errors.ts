@@ -30,7 +30,7 @@ const REASONS: Readonly<Record<string, Reason>> = {
   // Somebody is there and did not like what was said.
   ECONNRESET: { why: "it closed the connection (ECONNRESET)", hint: NOT_A_PEER },
   EPIPE: { why: "it closed the connection (EPIPE)", hint: NOT_A_PEER },
-  ERR_HTTP2_ERROR: { why: "it does not speak HTTP/2" },
+  ERR_HTTP2_ERROR: { why: "it does not speak HTTP/2", hint: NOT_A_PEER },
   ERR_SSL_WRONG_VERSION_NUMBER: NO_TLS,
   ERR_SSL_PACKET_LENGTH_TOO_LONG: NO_TLS,
   ERR_SSL_TLSV1_ALERT_PROTOCOL_VERSION: { why: "it does not speak TLS 1.3", hint: NOT_A_PEER },
