@@ -78,9 +78,22 @@ export async function openNetwork(): Promise<Network> {
   };
 }
 
+/** Waits for the end of its input, which comes too when its owner dies, and takes the namespace away with all in it. */
+const REMOVAL = 'read -r _; ip netns pids "$1" | xargs -r kill -KILL; ip netns delete "$1"';
+
 async function addSite(stack: AsyncDisposableStack, name: string): Promise<Site> {
   await run("ip", "netns", "add", name);
-  stack.defer(() => run("ip", "netns", "delete", name));
+  const removal = new Deno.Command("sh", {
+    args: ["-c", REMOVAL, "sh", name],
+    stdin: "piped",
+    stdout: "null",
+    stderr: "null",
+    detached: true, // A Ctrl-C is for its owner.
+  }).spawn();
+  stack.defer(async () => {
+    await removal.stdin.close();
+    await removal.status;
+  });
   const enter = ["ip", "netns", "exec", name];
   await run(...enter, "ip", "link", "set", "lo", "up");
   return { name, enter };

@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { within } from "../../tests/support/poll.ts";
+import { eventually, within } from "../../tests/support/poll.ts";
 import { networkProblem, openNetwork, type Site } from "./network.ts";
 
 /** Runs a module of these lines in a site; what it prints. */
@@ -59,4 +59,31 @@ Deno.test("sites reach each other over their links alone, with the delay that th
     for (const server of servers) server.kill();
     await Promise.all(servers.map((server) => server.output()));
   }
+});
+
+const OWNER = `
+  const { openNetwork } = await import("${import.meta.resolve("./network.ts")}");
+  const network = await openNetwork();
+  const sites = [await network.addSite("one"), await network.addSite("two")];
+  await network.join(...sites, { roundTripMs: 1 });
+  const [program, ...words] = sites[0].enter;
+  new Deno.Command(program, { args: [...words, "sleep", "600"] }).spawn();
+  console.log(sites[0].name);
+  setInterval(() => {}, 1_000);`;
+
+Deno.test("a network goes, and what runs in it, when its owner is killed", async () => {
+  if (await networkProblem() !== undefined) return;
+  const owner = new Deno.Command(Deno.execPath(), {
+    args: ["eval", "--quiet", "--no-check", OWNER],
+    stdin: "null",
+    stdout: "piped",
+  }).spawn();
+  const site = await within("the network", 30_000, owner.stdout[Symbol.asyncIterator]().next());
+  const name = new TextDecoder().decode(site.value).trim();
+  owner.kill("SIGKILL");
+  await owner.status;
+  await eventually("the sites to be gone", async () => {
+    const { stdout } = await new Deno.Command("ip", { args: ["netns", "list"] }).output();
+    return !new TextDecoder().decode(stdout).includes(name.replace("-one", ""));
+  });
 });
