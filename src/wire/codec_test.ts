@@ -261,6 +261,20 @@ Deno.test("a hello of another protocol version is read if it fits and else says 
   assert.match(protocolError(() => push({ protocol: 2 })), /it speaks protocol 2, this node 1/);
 });
 
+Deno.test("nodes that say nothing of compression have none, and unknown algorithms may be offered (PROTOCOL 3)", () => {
+  const { compression: _, ...older } = JSON.parse(Buffer.from(encodeFrame(HELLO).subarray(5)).toString());
+  const read = (type: number, json: unknown) =>
+    decodeAll([rawFrame(type, Buffer.from(JSON.stringify(json)))])[0];
+  const [none, some] = [read(1, older), read(1, { ...older, compression: ["lz9", "zstd"] })];
+  assert(none.kind === "hello" && some.kind === "hello");
+  assert.deepEqual([none.compression, some.compression], [[], ["lz9", "zstd"]]);
+  const { protocol, identity } = older;
+  const welcome = read(2, { protocol, identity, resume_lsn: "0/1" });
+  assert(welcome.kind === "welcome" && welcome.compression === null);
+  const wanting = (compression: unknown) => read(2, { protocol, identity, resume_lsn: "0/1", compression });
+  assert.match(protocolError(() => wanting("lz9")), /wrong or missing compression$/);
+});
+
 Deno.test("a welcome that does not say who dials is from a node that dials (PROTOCOL 3)", () => {
   const { protocol, identity } = JSON.parse(Buffer.from(encodeFrame(HELLO).subarray(5)).toString());
   const payload = Buffer.from(JSON.stringify({ protocol, identity, resume_lsn: "0/1" }));
