@@ -5,7 +5,8 @@ import { testPeer } from "../../tests/support/test_control.ts";
 import { type Call, withApi } from "../../tests/support/test_api.ts";
 import type { TestResponse } from "../../tests/support/http_request.ts";
 import { MAX_BODY_BYTES } from "./body.ts";
-import * as schemas from "./schemas.ts";
+import * as inviteSchemas from "./invite_schemas.ts";
+import * as nodeSchemas from "./schemas.ts";
 
 const URL_BODY = JSON.stringify({ url: "https://fra.example:7432" });
 
@@ -22,6 +23,8 @@ function assertProblem(answer: TestResponse, status: number, kind: ErrorKind): s
   assert.notEqual(problem.hint, "");
   return problem;
 }
+
+const schemas = { ...nodeSchemas, ...inviteSchemas };
 
 /** One request for every operation of the OpenAPI document, in an order in which each of them succeeds. */
 const SAMPLES: readonly [operation: string, path: string, body?: string][] = [
@@ -42,6 +45,9 @@ const SAMPLES: readonly [operation: string, path: string, body?: string][] = [
   ["post /v1/peers/{name}/retry", "/v1/peers/fra/retry"],
   ["delete /v1/peers/{name}", "/v1/peers/fra"],
   ["delete /v1/peers/{name}", "/v1/peers/fra?force=true"],
+  ["post /v1/invites", "/v1/invites", "{}"],
+  ["get /v1/invites", "/v1/invites"],
+  ["delete /v1/invites/{id}", `/v1/invites/${"0".repeat(16)}`],
 ];
 
 Deno.test("the OpenAPI document lists every route, and every answer is what it declares", async () => {
