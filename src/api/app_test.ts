@@ -11,10 +11,10 @@ import * as nodeSchemas from "./schemas.ts";
 const URL_BODY = JSON.stringify({ url: "https://fra.example:7432" });
 
 /** Checks that an answer is a whole problem document of the status and kind. */
-function assertProblem(answer: TestResponse, status: number, kind: ErrorKind): schemas.Problem {
+function assertProblem(answer: TestResponse, status: number, kind: ErrorKind): nodeSchemas.Problem {
   assert.equal(answer.status, status, answer.text);
   assert.equal(answer.headers["content-type"], "application/problem+json");
-  const problem = schemas.Problem.parse(answer.json);
+  const problem = nodeSchemas.Problem.parse(answer.json);
   assert.deepEqual(problem, answer.json);
   assert.equal(problem.status, status);
   assert.equal(problem.kind, kind);
