@@ -57,6 +57,8 @@ async function session(context: Session): Promise<void> {
   const chunks = channel.incoming[Symbol.asyncIterator]();
   const decoder = new FrameDecoder();
   const { hello, rest } = await greeted(context, chunks, decoder);
+  // Nobody reads until the sender is let in, which may take long; silence is not its then.
+  context.liveness.listening(false);
   // Before the older session is ended: a stranger that gives a known name must not end it.
   await ports.recognise(hello, channel.peer).catch((thrown) => {
     context.refused(hello.identity.node, toMmliteError(thrown));
@@ -127,9 +129,9 @@ interface Receiving extends Session {
 async function receiveFrom(context: Receiving): Promise<void> {
   const { channel, admission, signal } = context;
   const { remote } = channel;
-  const chunks = openChunkReader(context.chunks, { compression: admission.compression, remote });
   const acks = new AckWriter(channel);
   const sink = await admission.openSink((endLsn) => acks.offer(endLsn), signal);
+  const chunks = openChunkReader(context.chunks, { compression: admission.compression, remote });
   try {
     await channel.write(encodeFrame({
       kind: "welcome",

@@ -64,6 +64,8 @@ async function begin({ hello, welcome, ...context }: Begun): Promise<void> {
   };
   const writer = openFrameWriter(send, compression);
   const liveness = keepAlive(channel, writer);
+  // Nobody reads until the slot is open, which may take long; silence is not the other end's then.
+  liveness.listening(false);
   try {
     requireSamePast(hello, welcome);
     await ports.recognise(welcome, channel.peer);
@@ -126,6 +128,7 @@ async function writeAll(writer: FrameWriter, batch: FrameBatch): Promise<void> {
 
 async function readAcks(session: Stream, acks: AckKeeper): Promise<void> {
   const { frames, liveness, channel } = session;
+  liveness.listening(true);
   for await (const frame of frames) {
     liveness.heard();
     switch (frame.kind) {
