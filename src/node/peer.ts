@@ -196,6 +196,12 @@ export class Peer {
     });
   }
 
+  /** Stops both directions. The link first: its handshake may start the stream that this node opens. */
+  async stop(): Promise<void> {
+    await this.link.stop();
+    await this.returning.stop();
+  }
+
   /** Has the stream for the peer to push over kept open, if the peer needs one. */
   startReturning(): void {
     if (this.url !== null && this.dialsBack === false) this.returning.start();

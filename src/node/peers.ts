@@ -276,8 +276,7 @@ export class Peers {
   /** Stops every link; drains go on with the next start. */
   async close(): Promise<void> {
     this.#stop.abort();
-    const stops = this.list().flatMap(({ link, returning }) => [link.stop(), returning.stop()]);
-    await Promise.all(stops);
+    await Promise.all(this.list().map((peer) => peer.stop()));
     await this.#removals.close();
   }
 
@@ -301,7 +300,7 @@ export class Peers {
   /** Gives a peer another address; it learns whether this node dials it when it next says Hello. */
   async #move(peer: Peer, url: string | null): Promise<void> {
     const { dropInbound, dropReturns } = this.#options;
-    await Promise.all([peer.link.stop(), peer.returning.stop()]);
+    await peer.stop();
     const turns = (peer.url === null) !== (url === null);
     peer.url = url;
     dropReturns(peer.name);

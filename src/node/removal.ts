@@ -75,7 +75,7 @@ export class Removals {
     return inTurn(async () => {
       if (!isHeld(peer)) return;
       const query = this.#query(peer);
-      await Promise.all([peer.link.stop(), peer.returning.stop()]);
+      await peer.stop();
       await dropInbound(peer.name);
       await dropSlot(query, slotName(peer.name));
       await forgetProgress(query, peer.name);
