@@ -155,6 +155,23 @@ Deno.test("each direction is paused and resumed for itself, also across restarts
   await delivers(edge, ams);
 });
 
+Deno.test("a direction that is blocked leaves the other alone, and goes on by itself", async () => {
+  await using pair = await startNatPair();
+  const { a: ams, b: edge } = pair;
+  const create = ({ server, database }: FaultNode) =>
+    server.sql(database, "CREATE TABLE public.extra (id int PRIMARY KEY)");
+  await create(ams);
+  await eventually("ams to publish the table", async () => {
+    await ams.server.sql(ams.database, "DELETE FROM public.extra");
+    await ams.server.sql(ams.database, "INSERT INTO public.extra VALUES (1)");
+    return (await peerOf(ams, "edge")).state === "blocked";
+  });
+  await inbound(edge, "ams", "blocked");
+  await delivers(edge, ams);
+  await create(edge);
+  await delivers(ams, edge);
+});
+
 Deno.test("each node is restarted while the other goes on", async () => {
   await using pair = await startNatPair();
   for (const node of [pair.a, pair.b]) {

@@ -11,6 +11,7 @@ import { type Compression, COMPRESSIONS } from "../wire/compression.ts";
 import { openFrameWriter } from "../wire/compressor.ts";
 import type { Hello } from "../wire/frame.ts";
 import { FRAGMENT_BYTES } from "../wire/layout.ts";
+import { HANDSHAKE_TIMEOUT_MS } from "../wire/frame_stream.ts";
 import { Inbox } from "./inbox.ts";
 
 /** A database that a test drives: one per session. */
@@ -227,6 +228,24 @@ Deno.test("a channel that this node opened waits for its sender, past heartbeats
   await sender.channel.end();
   await over;
   assert.deepEqual(run.log, ["fra waiting", "fra streaming", "open 1", "close 1", "fra disconnected"]);
+});
+
+Deno.test("only who opened a channel has to say hello within a time", async () => {
+  const delays: (number | undefined)[] = [];
+  const { setTimeout } = globalThis;
+  globalThis.setTimeout = ((work: () => void, delay?: number) => {
+    delays.push(delay);
+    return setTimeout(work, delay);
+  }) as typeof setTimeout;
+  try {
+    await using run = startInbox();
+    run.open();
+    assert(!delays.includes(HANDSHAKE_TIMEOUT_MS));
+    run.connect();
+    assert(delays.includes(HANDSHAKE_TIMEOUT_MS));
+  } finally {
+    globalThis.setTimeout = setTimeout;
+  }
 });
 
 Deno.test("a sender that refuses a channel, or is another, is shown with its error", async () => {
