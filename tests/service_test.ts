@@ -5,6 +5,7 @@ import { ERROR_POLICY } from "../src/errors.ts";
 import { runMmlite, startMmlite } from "./support/mmlite.ts";
 import { eventually } from "./support/poll.ts";
 import { startPostgres } from "./support/postgres.ts";
+import { signalProcess } from "./support/processes.ts";
 import { removeScratch, scratchBase } from "./support/scratch.ts";
 
 const UNIT = join(import.meta.dirname!, "../contrib/mmlite.service");
@@ -52,6 +53,25 @@ Deno.test("systemd hears that a node is ready when it is, that it reloads, and t
 
   assert.equal(await node.stop(), 0, await node.log());
   await hears(["READY=1", "RELOADING=1", "READY=1", "STOPPING=1"]);
+});
+
+Deno.test("a node ends in time although PostgreSQL answers nothing", async () => {
+  await using server = await startPostgres({ major: 18 });
+  await server.createDatabase("app");
+  await server.sql("app", "CREATE TABLE t (id int PRIMARY KEY)");
+  await using node = await startMmlite({ name: "a", postgres: server.url("app") });
+  const backends = await server.sql(
+    "postgres",
+    "SELECT pid FROM pg_stat_activity WHERE backend_type = 'client backend' AND datname = 'app'",
+  );
+  assert.notEqual(backends.length, 0);
+  for (const { pid } of backends) signalProcess(pid, "SIGSTOP");
+  try {
+    assert.equal(await node.stop(), 143, await node.log());
+    assert.match(await node.log(), /Ending without an answer of PostgreSQL/);
+  } finally {
+    for (const { pid } of backends) signalProcess(pid, "SIGCONT");
+  }
 });
 
 Deno.test("the unit starts mmlite as it can be started, and gives up only what does not mend by itself", async () => {
