@@ -7,7 +7,8 @@ import type { X509Certificate } from "node:crypto";
 import { isSamePeer } from "../pki/identity.ts";
 import type { PeerName, ProvenPeer } from "../wire/channel.ts";
 import { cannotReach, cannotTrust, distrustError, NOT_A_PEER } from "./dial_errors.ts";
-import { type Keys, proveOther } from "./trust.ts";
+import type { Distrust } from "./turn_away.ts";
+import { isDistrust, type Keys, proveOther } from "./trust.ts";
 
 interface Address {
   readonly host: string;
@@ -48,25 +49,49 @@ export async function connectSecure(
   options: SecureOptions,
   signal: AbortSignal,
 ): Promise<SecureSocket> {
-  const { material } = options;
-  const socket = connectTls({
-    ...address,
-    cert: material.certificate,
-    key: material.key,
-    ca: [...material.authorities],
-    minVersion: "TLSv1.3",
-    ALPNProtocols: ["h2"],
-    // Judged below, by the same rules on every runtime, before anything is sent.
-    rejectUnauthorized: false,
-    checkServerIdentity: () => undefined,
-  });
-  await connected(socket, "secureConnect", signal);
+  const { material: { certificate: cert, key }, remote } = options;
+  const socket = beginTls(address, options, { cert, key });
+  try {
+    // Fails before this node's certificate goes out, which names it and its cluster.
+    await connected(socket, "secureConnect", signal);
+  } catch (error) {
+    if (!isDistrust(error as NodeJS.ErrnoException)) throw error;
+    throw distrustError(remote, await whatIsWrong(address, options, signal));
+  }
   try {
     return { socket, ...requirePeer(socket, options) };
   } catch (error) {
     socket.destroy();
     throw error;
   }
+}
+
+function beginTls(
+  address: Address,
+  { material }: SecureOptions,
+  options: { cert?: string; key?: string; rejectUnauthorized?: boolean },
+): TLSSocket {
+  return connectTls({
+    ...address,
+    ...options,
+    ca: [...material.authorities],
+    minVersion: "TLSv1.3",
+    ALPNProtocols: ["h2"],
+    checkServerIdentity: () => undefined,
+  });
+}
+
+/** Connects once more, showing nothing, to see what is wrong with a certificate by the same rules on every runtime. */
+async function whatIsWrong(
+  address: Address,
+  options: SecureOptions,
+  signal: AbortSignal,
+): Promise<Distrust> {
+  const socket = beginTls(address, options, { rejectUnauthorized: false });
+  await connected(socket, "secureConnect", signal);
+  const proof = proveOther(socket, options.material);
+  socket.destroy();
+  return proof.peer === null ? proof.why : "unknown_authority";
 }
 
 /** Resolves at `event`; an error, an end or an abort of `signal` before it destroys the socket and is thrown. */

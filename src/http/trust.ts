@@ -51,6 +51,27 @@ export function proveOther(socket: TLSSocket, { authorities }: Pick<Keys, "autho
   return { peer: { ...peer, expiresAt: new Date(chain[0].validTo) }, chain };
 }
 
+/** What runtimes call a certificate that they do not accept (`X509_V_ERR_*` of OpenSSL's verify(1)). */
+const REFUSED_BY_TLS: ReadonlySet<string | undefined> = new Set([
+  "CERT_HAS_EXPIRED",
+  "CERT_NOT_YET_VALID",
+  "CERT_REJECTED",
+  "CERT_SIGNATURE_FAILURE",
+  "CERT_UNTRUSTED",
+  "DEPTH_ZERO_SELF_SIGNED_CERT",
+  "INVALID_CA",
+  "INVALID_PURPOSE",
+  "SELF_SIGNED_CERT_IN_CHAIN",
+  "UNABLE_TO_GET_ISSUER_CERT",
+  "UNABLE_TO_GET_ISSUER_CERT_LOCALLY",
+  "UNABLE_TO_VERIFY_LEAF_SIGNATURE",
+]);
+
+/** Whether a TLS handshake failed for the other end's certificate; for what in it, runtimes do not agree. */
+export function isDistrust({ code }: NodeJS.ErrnoException): boolean {
+  return REFUSED_BY_TLS.has(code);
+}
+
 /** Whether a chain that was good once still is. */
 export function isStillGood(chain: readonly X509Certificate[], authorities: readonly string[]): boolean {
   return outOfDate(chain) === null && isTrusted(chain, authorities);
