@@ -38,7 +38,13 @@ export async function listenForPeers(
     begin: (socket, guest) => sessions.begin(socket, guest),
   });
   const tcp = createTcpServer({ noDelay: true }, (socket) => void door.take(socket));
-  await listen(tcp, address);
+  try {
+    await listen(tcp, address);
+  } catch (error) {
+    door.close();
+    await sessions.close();
+    throw error;
+  }
   const close = async () => {
     signal.removeEventListener("abort", close);
     const { promise: closed, resolve } = Promise.withResolvers<void>();
