@@ -1,7 +1,9 @@
 /** Nodes that join by a token: from nothing to a mesh, and on through kills at every step. */
 import assert from "node:assert/strict";
+import { Buffer } from "node:buffer";
 import { existsSync } from "node:fs";
 import { join } from "node:path";
+import { decodeToken } from "../src/node/invite_token.ts";
 import {
   type JoinPlace,
   makeDatabase,
@@ -10,9 +12,9 @@ import {
   startJoining,
   streaming,
 } from "./support/join_bed.ts";
-import type { Mmlite } from "./support/mmlite.ts";
-import { eventually } from "./support/poll.ts";
-import { startPostgres } from "./support/postgres.ts";
+import { type Mmlite, mmliteProgram } from "./support/mmlite.ts";
+import { eventually, within } from "./support/poll.ts";
+import { type PostgresServer, startPostgres } from "./support/postgres.ts";
 
 /** Writes a row at each place, and waits until every place has all of them. */
 async function converge(places: readonly JoinPlace[], firstId: number): Promise<void> {
@@ -88,6 +90,101 @@ Deno.test("three nodes become a mesh by two invites, also while one of them is a
     "public.*",
   ]);
 });
+
+Deno.test("a host that nobody can dial joins, and both directions ride on its connection", async () => {
+  await using first = await startPostgres({ major: 18 });
+  await using second = await startPostgres({ major: 12 });
+  const [ams, edge] = [{ server: first, database: "ams" }, { server: second, database: "edge-9" }];
+  await using bed = await startJoinBed({ server: first, name: "ams" });
+  await makeDatabase(edge);
+  const token = await bed.invite("--name", "edge-9");
+  await using joined = await startJoining(edge, () => ["join", token], {
+    extraArgs: ["--advertise", "none"],
+  });
+  for (const node of [bed.member, joined]) await streaming(node, 1);
+  assert.equal((await bed.member.api("GET", "/v1/peers/edge-9")).json.url, null);
+  await converge([ams, edge], 1);
+});
+
+Deno.test("a token in a file or on standard input joins, and is found nowhere afterwards", async () => {
+  const settings = { log_statement: "all", log_min_messages: "debug1" };
+  await using first = await startPostgres({ major: 18, settings });
+  await using second = await startPostgres({ major: 18, settings });
+  await using bed = await startJoinBed({ server: first, name: "ams" });
+  const fra = { server: second, database: "fra" };
+  await makeDatabase(fra);
+  const token = await bed.invite();
+  const file = join(bed.directory, "token");
+  await Deno.writeTextFile(file, `${token}\n`, { mode: 0o644 });
+  const readable = await runJoin(fra, ["--invite-file", file], { state: join(bed.directory, "fra") });
+  assert.match(readable.stderr, /^error: Cannot use secret file .*every user may read/m);
+  await Deno.chmod(file, 0o600);
+  const both = await runJoin(fra, [token, "--invite-file", file], { state: join(bed.directory, "fra") });
+  assert.deepEqual([both.code, both.stderr.includes(token)], [64, false]);
+  // The first start reads the token that the shell hands it, the second one that of the file.
+  let command: readonly string[] = ["join", "-"];
+  await using joined = await startJoining(fra, () => command, { awaitReady: false });
+  await joined.exit();
+  assert.match(await joined.log(), /^error: Cannot read the token: it does not begin with mmlite1_$/m);
+  command = ["join", "--invite-file", file];
+  await joined.start();
+  for (const node of [bed.member, joined]) await streaming(node, 1);
+
+  const everything = [
+    ...await Promise.all([bed.member.log(), joined.log(), first.log(), second.log()]),
+    ...await Promise.all(
+      [bed.member, joined].flatMap((node) =>
+        ["/v1/status", "/v1/invites", "/v1/peers", "/metrics"].map(async (path) =>
+          JSON.stringify((await node.api("GET", path)).json)
+        )
+      ),
+    ),
+    ...await Promise.all(
+      [["ams", first], ["fra", second]].map(([database, server]) =>
+        dump(server as PostgresServer, database as string)
+      ),
+    ),
+    (await joined.cli("config", "show", "-o", "json")).stdout,
+  ];
+  const { secret } = decodeToken(token);
+  const bytes = Buffer.from(secret, "base64url");
+  const key = (await Deno.readTextFile(join(joined.stateDir, "tls/node-key.pem"))).split("\n")[1];
+  for (const needle of [token, secret, bytes.toString("hex"), bytes.toString("base64"), key]) {
+    assert.deepEqual(everything.filter((text) => text.includes(needle)), []);
+  }
+  for (const name of ["node-key.pem", "node.pem", "ca.pem"]) {
+    const { mode } = await Deno.stat(join(joined.stateDir, "tls", name));
+    assert.equal((mode! & 0o777).toString(8), name === "node-key.pem" ? "600" : "644");
+  }
+});
+
+Deno.test("a token is read from standard input", async () => {
+  await using first = await startPostgres({ major: 18 });
+  await using bed = await startJoinBed({ server: first, name: "ams" });
+  const [program, ...words] = mmliteProgram();
+  const child = new Deno.Command(program, {
+    args: [...words, "join", "-", "--name", "fra", "--postgres", "postgres:///nowhere?host=/nowhere"],
+    stdin: "piped",
+    stderr: "piped",
+  }).spawn();
+  const writer = child.stdin.getWriter();
+  // Not closed: the line's end is enough.
+  await writer.write(new TextEncoder().encode(`${await bed.invite()}\n`));
+  const { stderr } = await within("the join to fail", 20_000, child.output());
+  await writer.close().catch(() => {});
+  assert.match(new TextDecoder().decode(stderr), /^error: Cannot connect to nowhere at \/nowhere/m);
+});
+
+/** Every row of schema `mmlite`, as text. */
+async function dump(server: PostgresServer, database: string): Promise<string> {
+  const tables = await server.sql(
+    database,
+    "SELECT query_to_xml(format('SELECT * FROM mmlite.%I', tablename), true, true, '')::text AS rows " +
+      "FROM pg_tables WHERE schemaname = 'mmlite'",
+  );
+  assert.ok(tables.length >= 5);
+  return tables.map(({ rows }) => rows).join("\n");
+}
 
 /** What a join says when it has done one step more. */
 const STEPS = [

@@ -2,7 +2,9 @@
  * `mmlite join`: a new node by a token from a member; then it goes on as `mmlite run` does.
  */
 import type { Command } from "commander";
-import process from "node:process";
+import { Buffer } from "node:buffer";
+import { read } from "node:fs";
+import { promisify } from "node:util";
 import { completeConfig, type LoadedSettings, loadSettings } from "../config.ts";
 import { readSecretFile } from "../config/secret.ts";
 import { MmliteError } from "../errors.ts";
@@ -18,7 +20,7 @@ interface JoinOptions extends GlobalOptions {
   readonly inviteFile?: string;
 }
 
-/** A token that is longer than this is none, characters. */
+/** A token that is longer than this is none, bytes. */
 const MAX_TOKEN_LENGTH = 10_000;
 /** Stands for the tables until the member has told its own. */
 const NO_TABLES_YET = ["*.*"];
@@ -82,13 +84,15 @@ async function readToken(given: string | undefined, file: string | undefined): P
   return given === "-" ? await readStandardInput() : given?.trim() ?? null;
 }
 
+/** Up to the end of the first line. Not by `process.stdin`, which on Deno would keep the process from ending. */
 async function readStandardInput(): Promise<string> {
+  const chunk = Buffer.alloc(MAX_TOKEN_LENGTH);
   let text = "";
-  for await (const chunk of process.stdin.setEncoding("utf8")) {
-    text += chunk;
-    if (text.includes("\n") || text.length > MAX_TOKEN_LENGTH) break;
+  while (!text.includes("\n") && text.length < MAX_TOKEN_LENGTH) {
+    const { bytesRead } = await promisify(read)(0, chunk, 0, chunk.length, null);
+    if (bytesRead === 0) break;
+    text += chunk.toString("latin1", 0, bytesRead);
   }
-  process.stdin.destroy();
   return text.split("\n", 1)[0].trim();
 }
 
