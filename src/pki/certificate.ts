@@ -90,7 +90,12 @@ function identityOf(certificate: X509Certificate): string | null {
 }
 
 function isIssuedBy(certificate: X509Certificate, issuer: X509Certificate): boolean {
-  return issuer.ca && certificate.checkIssued(issuer) && certificate.verify(issuer.publicKey);
+  try {
+    return issuer.ca && certificate.checkIssued(issuer) && certificate.verify(issuer.publicKey);
+  } catch {
+    // A chain comes from a stranger: its certificates may have keys of a kind that the runtime cannot read.
+    return false;
+  }
 }
 
 function byExpiry(one: X509Certificate, other: X509Certificate): number {
