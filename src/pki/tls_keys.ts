@@ -88,7 +88,7 @@ export class TlsKeys {
    * {@link problem} and a warning, and leave the current set as it is. Never throws.
    */
   async reload(): Promise<boolean> {
-    const done = await this.#inTurn(() => this.#reload({ report: true }));
+    const done = await this.#inTurn(() => this.#reload());
     if (done === "same") log("tls").info("The certificate files have not changed");
     return done === "changed";
   }
@@ -96,30 +96,29 @@ export class TlsKeys {
   /** Looks at the files until `signal` is aborted, and reads them when they have changed. Never throws. */
   async watch(signal: AbortSignal, intervalMs = WATCH_INTERVAL_MS): Promise<void> {
     let seen: string | null = null;
-    let unsettled = false;
+    let read: string | null = null;
     while (!signal.aborted) {
       const stamp = await stampOf(this.#files);
-      if (stamp !== seen || unsettled || this.#problem !== null) {
-        // Files that have just changed may be half of a change: only those that stay so are a problem.
-        const settled = stamp === seen;
-        const done = await this.#inTurn(() => this.#reload({ report: settled }));
-        unsettled = done === "failed" && !settled;
-        seen = stamp;
+      // Files that have just changed may be half of a change, whether they fit together or not.
+      if (stamp === seen && (stamp !== read || this.#problem !== null)) {
+        await this.#inTurn(() => this.#reload());
+        read = stamp;
       }
+      seen = stamp;
       await delay(intervalMs, signal);
     }
   }
 
   #inTurn(work: () => Promise<Reload>): Promise<Reload> {
-    return this.#turn = this.#turn.then(work);
+    return this.#turn = this.#turn.then(work, work);
   }
 
-  async #reload({ report }: { report: boolean }): Promise<Reload> {
+  async #reload(): Promise<Reload> {
     let material: TlsMaterial;
     try {
       material = await readMaterial(this.#files, this.#name);
     } catch (thrown) {
-      if (report) this.#refuse(toMmliteError(thrown));
+      this.#refuse(toMmliteError(thrown));
       return "failed";
     }
     const isMended = this.#problem !== null;
