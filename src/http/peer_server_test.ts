@@ -4,13 +4,16 @@ import { Buffer } from "node:buffer";
 import { once } from "node:events";
 import http2 from "node:http2";
 import net from "node:net";
+import { TestAuthority, TestKeys } from "../../tests/support/certificates.ts";
 import { dial, echo, openPort, rejectsWith } from "../../tests/support/peer_ports.ts";
 import { eventually } from "../../tests/support/poll.ts";
 import { FRAME_PATHS } from "./session_options.ts";
 
 Deno.test("a port in use is a configuration error that names it", async () => {
   const server = await openPort(echo);
-  const second = openPort(echo, { port: server.address.port });
+  // With TLS: what watches over certificates must not outlive the refusal.
+  const tls = await TestKeys.create(await TestAuthority.create(), "a");
+  const second = openPort(echo, { port: server.address.port, tls });
   await rejectsWith(
     second,
     "config",
