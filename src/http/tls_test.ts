@@ -133,3 +133,48 @@ Deno.test("more connections than there may be at a time, good and bad, leave the
   }
   await assertEchoes(await pair.connect());
 });
+
+const MIB = 0x10_0000;
+const PIECE = crypto.getRandomValues(new Uint8Array(60_000));
+
+/** Pushes 32 MiB and reads what comes back to its end. */
+async function pushMuch(channel: Channel): Promise<void> {
+  const acks = drain(channel);
+  for (let sent = 0; sent < 32 * MIB; sent += PIECE.length) await channel.write(PIECE);
+  await channel.end();
+  await acks;
+}
+
+/** Reads slowly, and answers each 100 kB with an ack's worth of bytes; fails unless all is what was pushed. */
+async function readSlowly(channel: Channel): Promise<void> {
+  let total = 0;
+  let answered = 0;
+  for await (const chunk of channel.incoming) {
+    for (let at = 0; at < chunk.length; at += 1000) {
+      assert.equal(chunk[at], PIECE[(total + at) % PIECE.length]);
+    }
+    total += chunk.length;
+    if (total - answered < 100_000) continue;
+    answered = total;
+    await channel.write(new Uint8Array(13));
+    await new Promise((resolve) => setTimeout(resolve, answered % 7));
+  }
+  assert(total >= 32 * MIB);
+  await channel.end();
+}
+
+Deno.test("both directions of one connection carry everything, however slowly it is read", async () => {
+  const authority = await TestAuthority.create();
+  const done: Promise<void>[] = [];
+  const track = (work: Promise<void>) => (done.push(work), work);
+  const port = await openPort((channel) => track(readSlowly(channel)), {
+    tls: await TestKeys.create(authority, "b"),
+    acceptReturn: (channel) => track(pushMuch(channel)),
+  });
+  const dialler = new PeerDialler({ tls: await TestKeys.create(authority, "a"), self: "a" });
+  const dial = (path: "push" | "return") => dialler.dial(port.url, { peer: PEER, path, signal: NEVER });
+  const [push, back] = await Promise.all([dial("push"), dial("return")]);
+  await within("all of it", 120_000, Promise.all([pushMuch(push), readSlowly(back), ...done]));
+  dialler.close();
+  await port.close();
+});
