@@ -25,6 +25,7 @@ const NO_TLS: Reason = {
 const REASONS: Readonly<Record<string, Reason>> = {
   ECONNREFUSED: { why: "nothing listens there (ECONNREFUSED)" },
   ENOTFOUND: { why: "the host name is unknown (ENOTFOUND)" },
+  EAI_AGAIN: { why: "no name server answers (EAI_AGAIN)" },
   EHOSTUNREACH: { why: "there is no route to the host (EHOSTUNREACH)" },
   ENETUNREACH: { why: "there is no route to its network (ENETUNREACH)" },
   // Somebody is there and did not like what was said.
