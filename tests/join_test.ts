@@ -1,13 +1,17 @@
 /** Nodes that join by a token: from nothing to a mesh, and on through kills at every step. */
 import assert from "node:assert/strict";
 import { Buffer } from "node:buffer";
+import { createPrivateKey, X509Certificate } from "node:crypto";
 import { existsSync } from "node:fs";
 import { join } from "node:path";
+import { requestJoin } from "../src/http/join_client.ts";
 import { decodeToken } from "../src/node/invite_token.ts";
+import { createRequest } from "../src/pki/authority.ts";
 import {
   type JoinPlace,
   makeDatabase,
   runJoin,
+  slotsOf,
   startJoinBed,
   startJoining,
   streaming,
@@ -173,6 +177,52 @@ Deno.test("a token is read from standard input", async () => {
   const { stderr } = await within("the join to fail", 20_000, child.output());
   await writer.close().catch(() => {});
   assert.match(new TextDecoder().decode(stderr), /^error: Cannot connect to nowhere at \/nowhere/m);
+});
+
+Deno.test("a certificate whose answer was lost is issued again, to the same key alone", async () => {
+  await using first = await startPostgres({ major: 18 });
+  await using bed = await startJoinBed({ server: first, name: "ams" });
+  const { id, secret, urls } = decodeToken(await bed.invite());
+  const authority = await Deno.readTextFile(join(bed.tls, "ca.pem"));
+  const [one, other] = [await createRequest(), await createRequest()];
+  const issue = (request: string, name = "fra") =>
+    requestJoin(new URL(urls[0]), {
+      material: { authorities: [authority] },
+      peer: { cluster: "mmlite", node: "ams" },
+      body: { step: "issue", id, secret, name, request },
+      signal: new AbortController().signal,
+    });
+  for (let time = 0; time < 2; time++) {
+    const { certificate } = await issue(one.request) as { certificate: string };
+    assert.ok(new X509Certificate(certificate).checkPrivateKey(createPrivateKey(one.key)));
+  }
+  await assert.rejects(issue(other.request), {
+    kind: "refused",
+    message: /the invite was used by node "fra" at 20/,
+  });
+  await assert.rejects(issue(one.request, "nyc"), { kind: "refused", message: /was used by node "fra"/ });
+  assert.deepEqual((await bed.member.api("GET", "/v1/peers")).json.items, []);
+});
+
+Deno.test("a join that is stopped on the way takes back what it registered", async () => {
+  await using first = await startPostgres({ major: 18 });
+  await using second = await startPostgres({ major: 18 });
+  await using bed = await startJoinBed({ server: first, name: "ams" });
+  const fra = { server: second, database: "fra" };
+  await makeDatabase(fra);
+  const token = await bed.invite();
+  // The slot on this side waits for it.
+  const holder = await second.connect("postgres");
+  await holder.query("BEGIN; SELECT txid_current()");
+  await using joined = await startJoining(fra, () => ["join", token], { awaitReady: false });
+  await eventually("it to be registered", async () => (await joined.log()).includes("keeps from now on"));
+  assert.deepEqual(await slotsOf(first), ["mmlite_fra"]);
+  joined.signal("SIGTERM");
+  await holder.end();
+  assert.equal(await joined.exit(), 75);
+  assert.deepEqual([await slotsOf(first), await slotsOf(second)], [[], []]);
+  await joined.start();
+  for (const node of [bed.member, joined]) await streaming(node, 1);
 });
 
 /** Every row of schema `mmlite`, as text. */

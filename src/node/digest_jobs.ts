@@ -69,6 +69,12 @@ export class DigestJobs {
     }
   }
 
+  /** Ends what is read for a node: nobody will ask for it. */
+  stop(node: string): void {
+    this.#jobs.get(node)?.stop.abort();
+    this.#jobs.delete(node);
+  }
+
   #jobOf(node: string, request: JoinRequestOf<"digest">): Job {
     const key = JSON.stringify(request);
     const present = this.#jobs.get(node);

@@ -211,6 +211,7 @@ class Joining {
       const there = await this.#digestOf(member, here);
       const differences = compareTables(here, there);
       if (differences.length > 0) throw differing(member.name, differences);
+      this.#sayMissing(member.name, { here, there });
       const rows = here.reduce((sum, table) => sum + BigInt(table.rows), 0n);
       say(
         rows === 0n
@@ -218,6 +219,21 @@ class Joining {
           : `They are equal to those of "${member.name}"`,
       );
     }
+  }
+
+  /** Empty tables that only one of the two has keep nobody from joining. */
+  #sayMissing(
+    member: string,
+    { here, there }: { readonly here: readonly ComparedTable[]; readonly there: readonly ComparedTable[] },
+  ): void {
+    const present = new Set(here.map(formatTableName));
+    const missing = there.map(formatTableName).filter((name) => !present.has(name));
+    if (missing.length === 0) return;
+    const { say } = this.#options;
+    say(`Not replicated here, and empty on "${member}": ${missing.slice(0, MAX_NAMED_TABLES).join(", ")}`);
+    say(
+      `  Create what is missing before somebody writes there: changes of it would wait, with all after them`,
+    );
   }
 
   async #digestOf(member: MemberClient, here: readonly ComparedTable[]): Promise<ComparedTable[]> {

@@ -132,6 +132,7 @@ export class Reception implements JoinRoutes {
 
   /** Takes back what {@link Reception.#register} did, for a node that has not exchanged anything yet. */
   async #leave(node: string): Promise<JoinAnswer<"leave">> {
+    this.#jobs.stop(node);
     await this.#options.peers.forgetUnmet(node);
     return {};
   }
