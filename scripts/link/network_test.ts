@@ -35,6 +35,13 @@ const CLIENT = (host: string) => `
   }
   console.log(times.sort((a, b) => a - b)[4]);`;
 
+/** Whether a connection is taken within two seconds. */
+const PROBE = (host: string) => `
+  const late = new Promise((wake) => setTimeout(wake, 2_000, "silence"));
+  const taken = Deno.connect({ hostname: "${host}", port: 7000 }).then(() => "connected");
+  console.log(await Promise.race([taken, late]));
+  Deno.exit();`;
+
 Deno.test("sites reach each other over their links alone, with the delay that they have", async () => {
   if (await networkProblem() !== undefined) {
     return await assert.rejects(openNetwork(), /^Error: Cannot emulate a network: [a-z]/);
@@ -55,6 +62,10 @@ Deno.test("sites reach each other over their links alone, with the delay that th
     ]);
     assert(Number(quick) >= 2 && Number(quick) < 40, quick);
     assert(Number(slow) >= 80 && Number(slow) < 120, slow);
+    short.carry(false);
+    assert.equal(await output(start(middle, PROBE(short.addresses[0]))), "silence");
+    short.carry(true);
+    assert.equal(await output(start(middle, PROBE(short.addresses[0]))), "connected");
   } finally {
     for (const server of servers) server.kill();
     await Promise.all(servers.map((server) => server.output()));
