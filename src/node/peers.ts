@@ -208,18 +208,23 @@ export class Peers {
     throw state.error;
   }
 
-  /** Forgets a peer that has exchanged nothing yet, as if it had never been added; throws `conflict` if it has. */
-  async forgetUnmet(name: string): Promise<void> {
-    const peer = this.#peers.get(name);
-    if (peer === undefined) return;
-    const query = this.#query(`take back peer "${name}"`);
-    if ((await readPeer(query, name))?.incarnation != null) {
-      throw new MmliteError("conflict", `Cannot take back peer "${name}": it has exchanged data already`, {
-        hint: "Remove it with `mmlite peers remove`",
-      });
-    }
-    await this.#removals.forget(peer);
-    await forgetPeer(query, name);
+  /**
+   * Forgets a peer that has exchanged nothing yet, as if it had never been added, once an addition that is under way
+   * has ended; throws `conflict` if it has exchanged something.
+   */
+  forgetUnmet(name: string): Promise<void> {
+    return this.#inTurn(async () => {
+      const peer = this.#peers.get(name);
+      if (peer === undefined) return;
+      const query = this.#query(`take back peer "${name}"`);
+      if ((await readPeer(query, name))?.incarnation != null) {
+        throw new MmliteError("conflict", `Cannot take back peer "${name}": it has exchanged data already`, {
+          hint: "Remove it with `mmlite peers remove`",
+        });
+      }
+      await this.#removals.forgetInTurn(peer);
+      await forgetPeer(query, name);
+    });
   }
 
   /** Stops the link until {@link resume}, also across restarts. */

@@ -71,18 +71,21 @@ export class Removals {
 
   /** Drops what there is of a peer, whatever it holds. */
   forget(peer: Peer): Promise<void> {
-    const { dropInbound, inTurn, isHeld, removed } = this.#options;
-    return inTurn(async () => {
-      if (!isHeld(peer)) return;
-      const query = this.#query(peer);
-      await peer.stop();
-      await dropInbound(peer.name);
-      await dropSlot(query, slotName(peer.name));
-      await forgetProgress(query, peer.name);
-      await setPeerRemoved(query, peer.name);
-      removed(peer);
-      this.#logger.info("Peer {peer} is removed", { peer: peer.name });
-    });
+    return this.#options.inTurn(() => this.forgetInTurn(peer));
+  }
+
+  /** The same, for a change of the peers that is under way. */
+  async forgetInTurn(peer: Peer): Promise<void> {
+    const { dropInbound, isHeld, removed } = this.#options;
+    if (!isHeld(peer)) return;
+    const query = this.#query(peer);
+    await peer.stop();
+    await dropInbound(peer.name);
+    await dropSlot(query, slotName(peer.name));
+    await forgetProgress(query, peer.name);
+    await setPeerRemoved(query, peer.name);
+    removed(peer);
+    this.#logger.info("Peer {peer} is removed", { peer: peer.name });
   }
 
   /** Resolves when every drain has ended, after the signal. */
