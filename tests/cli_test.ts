@@ -309,6 +309,10 @@ Deno.test("peers are added, paused, resumed, retried, listed and removed", () =>
     assert.equal(control.peers.get("edge")?.url, null);
     control.peers.set("edge", { ...testPeer("edge", null), state: "connecting", awaits_dial: true });
     assert.match((await at("peers", "list")).stdout, /^edge +connecting \(it has to dial\) .* -$/m);
+    assert.match(
+      (await at("peers", "list")).stdout,
+      /^to edge: what is written here waits until edge dials/m,
+    );
     assert.equal((await at("peers", "pause", "nyc")).stderr, 'Peer "nyc" is paused\n');
     assert.equal(control.peers.get("nyc")?.state, "paused");
     assert.match((await at("peers", "list")).stdout, /^nyc +paused .*http:\/\/nyc:7433$/m);

@@ -71,7 +71,13 @@ function stateCell(state: State, suffix = ""): Cell {
 /** A link that was stopped has no trouble; one that flows has none any more, though its last error is on record. */
 const UNTROUBLED: readonly State[] = ["catchup", "streaming", "paused", "waiting"];
 
-function errorLines({ name, state, last_error, inbound }: PeerStatus): string[] {
+function errorLines({ name, state, awaits_dial, last_error, inbound }: PeerStatus): string[] {
+  if (awaits_dial) {
+    return [
+      `to ${name}: what is written here waits until ${name} dials this node`,
+      "  hint: Check that mmlite runs there, and that it can reach this node",
+    ];
+  }
   return [
     ...(last_error === null || UNTROUBLED.includes(state)
       ? []
