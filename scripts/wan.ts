@@ -29,7 +29,7 @@ interface Extent {
 
 const WHOLE: Extent = {
   pairs: 5,
-  crossings: [{ shape: CUBIC, size: 0.3 }, { shape: BBR, size: 1 }],
+  crossings: [{ shape: CUBIC, size: 0.3 }, { shape: BBR, size: 0.5 }],
   writing: { rate: 1_000, seconds: 20, pairs: 3 },
 };
 const QUICK: Extent = {
