@@ -61,17 +61,30 @@ export class Reception implements JoinRoutes {
     return await this.#answer(peer.node, request);
   }
 
-  #answer(node: string, request: Exclude<JoinRequest, { step: "issue" }>): Promise<unknown> {
+  async #answer(node: string, request: Exclude<JoinRequest, { step: "issue" }>): Promise<unknown> {
     switch (request.step) {
       case "register":
-        return this.#register(node, request);
+        return await this.#register(node, request);
       case "tables":
-        return this.#listTables(request);
+        await this.#requirePeer(node);
+        return await this.#listTables(request);
       case "digest":
-        return this.#jobs.answer(node, request);
+        await this.#requirePeer(node);
+        return await this.#jobs.answer(node, request);
       case "leave":
-        return this.#leave(node);
+        return await this.#leave(node);
     }
+  }
+
+  /** A certificate outlives membership: only a peer of this node learns what it holds. */
+  async #requirePeer(node: string): Promise<void> {
+    const row = await readPeer(this.#query(`tell node "${node}" of the tables`), node);
+    if (row?.intent === "active" || row?.intent === "paused") return;
+    throw new MmliteError(
+      "refused",
+      `Cannot tell node "${node}" of the tables: it is no peer of "${this.#options.self.node}"`,
+      { hint: `Run \`mmlite join\` on "${node}" again` },
+    );
   }
 
   async #issue(request: JoinRequestOf<"issue">): Promise<JoinAnswer<"issue">> {
