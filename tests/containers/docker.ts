@@ -94,6 +94,12 @@ export class LabelledContainer extends GenericContainer {
     );
   }
 
+  /** Lets Docker start it again when it fails by itself, though not when it is killed. */
+  withRestarts(): this {
+    this.hostConfig.RestartPolicy = { Name: "on-failure" };
+    return this;
+  }
+
   /** As testcontainers starts it; if it does not start, what it has printed is in the error. */
   override async start(): Promise<StartedTestContainer> {
     let printed = "";

@@ -272,7 +272,10 @@ export class Site implements AsyncDisposable {
   }
 
   async #startMmlite(image: string): Promise<void> {
-    this.#mmlite = await this.#container(image, "run").withWaitStrategy(Wait.forLogMessage(READY)).start();
+    this.#mmlite = await this.#container(image, "run")
+      .withRestarts()
+      .withWaitStrategy(Wait.forLogMessage(READY))
+      .start();
   }
 
   /** A container of mmlite with this site's state and names, on both its networks. */
