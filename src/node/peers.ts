@@ -133,29 +133,20 @@ export class Peers {
     url: string | null,
     precondition?: (known: Peer | undefined) => void,
   ): Promise<{ peer: Peer; created: boolean }> {
+    return this.#inTurn(() => this.#put(name, url, precondition));
+  }
+
+  /**
+   * Adds a node that joins, with a slot that begins now: what an attempt that was cut short left is dropped first,
+   * because its slot would send what the node has by now. One that has exchanged something stays as it is.
+   */
+  begin(name: string, url: string | null): Promise<{ created: boolean }> {
     return this.#inTurn(async () => {
-      const known = this.#peers.get(name);
-      precondition?.(known);
+      const row = await readPeer(this.#query(`add peer "${name}"`), name);
+      if (row?.incarnation != null && row.intent !== "removing") return { created: false };
       this.check(name, url);
-      if (known?.removing) {
-        throw new MmliteError("conflict", `Cannot add peer "${name}": it is being removed`, {
-          hint: "Wait until it is gone, or remove it with --force",
-        });
-      }
-      const query = this.#query(`add peer "${name}"`);
-      const before = await readPeer(query, name);
-      const row = await savePeer(query, { name, url });
-      try {
-        await ensureOrigin(query, name);
-        await this.#options.slots.ensure(name);
-      } catch (thrown) {
-        if (known === undefined) await this.#takeBack(row, before);
-        throw thrown;
-      }
-      const peer = known ?? await this.#hold(row);
-      if (known !== undefined && known.url !== url) await this.#move(known, url);
-      if (row.intent !== "paused") peer.link.start();
-      return { peer, created: known === undefined };
+      if (row?.incarnation == null) await this.#forgetUnmet(name);
+      return await this.#put(name, url);
     });
   }
 
@@ -213,18 +204,7 @@ export class Peers {
    * has ended; throws `conflict` if it has exchanged something.
    */
   forgetUnmet(name: string): Promise<void> {
-    return this.#inTurn(async () => {
-      const peer = this.#peers.get(name);
-      if (peer === undefined) return;
-      const query = this.#query(`take back peer "${name}"`);
-      if ((await readPeer(query, name))?.incarnation != null) {
-        throw new MmliteError("conflict", `Cannot take back peer "${name}": it has exchanged data already`, {
-          hint: "Remove it with `mmlite peers remove`",
-        });
-      }
-      await this.#removals.forgetInTurn(peer);
-      await forgetPeer(query, name);
-    });
+    return this.#inTurn(() => this.#forgetUnmet(name));
   }
 
   /** Stops the link until {@link resume}, also across restarts. */
@@ -287,6 +267,48 @@ export class Peers {
 
   #query(doing: string) {
     return this.#options.database.control.query(doing);
+  }
+
+  async #put(
+    name: string,
+    url: string | null,
+    precondition?: (known: Peer | undefined) => void,
+  ): Promise<{ peer: Peer; created: boolean }> {
+    const known = this.#peers.get(name);
+    precondition?.(known);
+    this.check(name, url);
+    if (known?.removing) {
+      throw new MmliteError("conflict", `Cannot add peer "${name}": it is being removed`, {
+        hint: "Wait until it is gone, or remove it with --force",
+      });
+    }
+    const query = this.#query(`add peer "${name}"`);
+    const before = await readPeer(query, name);
+    const row = await savePeer(query, { name, url });
+    try {
+      await ensureOrigin(query, name);
+      await this.#options.slots.ensure(name);
+    } catch (thrown) {
+      if (known === undefined) await this.#takeBack(row, before);
+      throw thrown;
+    }
+    const peer = known ?? await this.#hold(row);
+    if (known !== undefined && known.url !== url) await this.#move(known, url);
+    if (row.intent !== "paused") peer.link.start();
+    return { peer, created: known === undefined };
+  }
+
+  async #forgetUnmet(name: string): Promise<void> {
+    const peer = this.#peers.get(name);
+    if (peer === undefined) return;
+    const query = this.#query(`take back peer "${name}"`);
+    if ((await readPeer(query, name))?.incarnation != null) {
+      throw new MmliteError("conflict", `Cannot take back peer "${name}": it has exchanged data already`, {
+        hint: "Remove it with `mmlite peers remove`",
+      });
+    }
+    await this.#removals.forgetInTurn(peer);
+    await forgetPeer(query, name);
   }
 
   async #hold({ name, url, intent, dialsBack }: PeerRow): Promise<Peer> {

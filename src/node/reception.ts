@@ -3,6 +3,7 @@
  */
 import { MmliteError } from "../errors.ts";
 import type { JoinRoutes } from "../http/join_routes.ts";
+import { parsePeerUrl } from "../http/peer_url.ts";
 import { log } from "../log.ts";
 import { readPeer } from "../pg/peers.ts";
 import { readInvites } from "../pg/invites.ts";
@@ -112,10 +113,8 @@ export class Reception implements JoinRoutes {
       );
     }
     // An address that was given on this node stays, once the node was met under it.
-    if (row === undefined || row.incarnation === null || row.intent === "removed") {
-      const { created } = await peers.put(node, url);
-      if (created) this.#logger.info("Node {node} joins and is a peer now", { node });
-    }
+    const { created } = await peers.begin(node, url === null ? null : parsePeerUrl(url).origin);
+    if (created) this.#logger.info("Node {node} joins and is a peer now", { node });
     return {
       tables: { include: [...patterns.include], exclude: [...patterns.exclude] },
       members: this.#members(node),
