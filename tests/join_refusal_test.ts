@@ -298,7 +298,10 @@ Deno.test("tables that differ are named, all is taken back, and the same command
 
   await server.sql("ams", "DROP TABLE elsewhere");
   await second.sql("fra", "UPDATE t SET v = 'y' WHERE id = 2; TRUNCATE u");
-  await using joined = await startJoining(fra, () => ["join", token], { extraArgs: ["--state", fra.state] });
+  await using joined = await startJoining(fra, () => ["join", token], {
+    extraArgs: ["--state", fra.state, "--exclude", "public.nothing"],
+  });
+  assert.match(await joined.log(), /^mmlite run .* --tables 'public\.\*' --exclude public\.nothing /m);
   for (const node of [bed.member, joined]) await streaming(node, 1);
 });
 

@@ -59,15 +59,18 @@ async function joinAndRun(
   if (!options.quiet) { for (const warning of loaded.warnings) context.note(`warning: ${warning}`); }
   const settings = await settingsToJoin(loaded, token);
   const say = (sentence: string) => options.quiet || context.note(sentence);
-  const { include, exclude } = settings.settings.tables;
-  const own = include === undefined || include.length === 0 ? null : { include, exclude };
-  const config = await completeConfig(withTables(settings, own ?? { include: NO_TABLES_YET, exclude }));
+  const { include = [], exclude } = settings.settings.tables;
+  const own = include.length === 0 ? { exclude } : { include, exclude };
+  const config = await completeConfig(withTables(settings, { include: NO_TABLES_YET, ...own }));
   await configureLog(config.log);
   return await serveUntilSignal(context, async (signal) => {
     const { joinCluster } = await import("../node/join.ts");
     const tables = await joinCluster({ config, tables: own, token, say, signal });
     const isDefault = loaded.settings.node.cluster === config.node.cluster;
-    const line = { cluster: isDefault ? null : config.node.cluster, tables: own === null ? tables : null };
+    const line = {
+      cluster: isDefault ? null : config.node.cluster,
+      tables: include.length === 0 ? tables : null,
+    };
     say("This node has joined. From now on it is started by:");
     context.print(formatRunLine({ flags, file: options.config }, line));
     await removePendingJoin(config.state);

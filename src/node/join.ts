@@ -39,8 +39,8 @@ export interface TablePatterns {
 interface JoinOptions {
   /** As `run` will have it, but for the tables. */
   readonly config: Config;
-  /** Null takes those of the member that invites. */
-  readonly tables: TablePatterns | null;
+  /** Without `include` those of the member that invites are taken, less what is excluded here. */
+  readonly tables: Partial<TablePatterns>;
   /** Null to go on with a join that has its certificate. */
   readonly token: InviteToken | null;
   /** Tells people how far it is. */
@@ -54,8 +54,9 @@ const MAX_NAMED_TABLES = 10;
 const TAKE_BACK_MS = 15_000;
 
 /**
- * Joins, and returns the tables to replicate; `removePendingJoin` ends it. Throws what stands in the way, with its remedy; then nothing on any node
- * keeps WAL for this one, and the certificate, if there is one by then, stays for the next attempt.
+ * Joins, and returns the tables to replicate; `removePendingJoin` ends it. Throws what stands in the way, with its
+ * remedy: then nothing on any node keeps WAL for this one, and the certificate, if there is one by then, stays for the
+ * next attempt.
  */
 export async function joinCluster(options: JoinOptions): Promise<TablePatterns> {
   const { config, token, say, signal } = options;
@@ -124,7 +125,7 @@ class Joining {
     const answer = await inviter.register(url);
     const others = answer.members.filter(({ name }) => name !== inviter.name);
     say(`Node "${inviter.name}" keeps from now on what is committed there for this node`);
-    const tables = this.#options.tables ?? answer.tables;
+    const tables = choosePatterns(this.#options.tables, answer.tables);
     const database = await this.#openDatabase(tables);
     await this.#hold(database, { name: inviter.name, url: inviter.url });
     for (const member of others) await this.#meet(database, member, url);
@@ -261,6 +262,14 @@ class Joining {
   }
 }
 
+function choosePatterns(
+  { include, exclude = [] }: Partial<TablePatterns>,
+  theirs: TablePatterns,
+): TablePatterns {
+  if (include !== undefined) return { include, exclude };
+  return { include: theirs.include, exclude: [...new Set([...theirs.exclude, ...exclude])] };
+}
+
 function differing(member: string, differences: readonly TableDifference[]): MmliteError {
   const named = differences.slice(0, MAX_NAMED_TABLES).map(({ table, here, there }) =>
     `${table} (here ${here}, there ${there})`
@@ -272,7 +281,7 @@ function differing(member: string, differences: readonly TableDifference[]): Mml
     {
       hint:
         "Empty the tables on both nodes or make them equal while nobody writes (this release copies no rows), " +
-        "or leave them out with --exclude; then run the same command again: the certificate is here already",
+        "or leave them out on both with --exclude; then run the same command again: the certificate is here already",
     },
   );
 }
