@@ -30,12 +30,12 @@ interface Extent {
 const WHOLE: Extent = {
   pairs: 5,
   crossings: [{ shape: CUBIC, size: 0.3 }, { shape: BBR, size: 0.5 }],
-  writing: { rate: 1_000, seconds: 20, pairs: 3 },
+  writing: { rate: 600, seconds: 20, pairs: 3 },
 };
 const QUICK: Extent = {
   pairs: 1,
   crossings: [{ shape: CUBIC, size: 0.1 }],
-  writing: { rate: 1_000, seconds: 10, pairs: 1 },
+  writing: { rate: 600, seconds: 10, pairs: 1 },
 };
 
 const CROSSING = "crossing";
