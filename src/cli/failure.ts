@@ -3,6 +3,7 @@
  */
 import { CommanderError } from "commander";
 import { ERROR_POLICY, MmliteError, toMmliteError } from "../errors.ts";
+import { toPrintable } from "../printable.ts";
 import type { Context, OutputFormat } from "./context.ts";
 
 /** Prints an error and returns its exit code. */
@@ -19,10 +20,17 @@ export function reportFailure(
     context.note(JSON.stringify({ type, kind, title, status: httpStatus, detail, hint }));
     return exitCode;
   }
-  context.note(`error: ${error.message}`);
-  context.note(`hint: ${error.hint}`);
-  if (options.verbose) { for (const line of causeLines(error.cause)) context.note(`cause: ${line}`); }
+  context.note(`error: ${printableLines(error.message)}`);
+  context.note(`hint: ${printableLines(error.hint)}`);
+  if (options.verbose) {
+    for (const line of causeLines(error.cause)) context.note(`cause: ${printableLines(line)}`);
+  }
   return exitCode;
+}
+
+/** Part of an error may be what another host said. */
+function printableLines(text: string): string {
+  return text.split("\n").map(toPrintable).join("\n");
 }
 
 /** Whether commander only wants to say that it has printed the help that was asked for. */

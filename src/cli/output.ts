@@ -2,6 +2,7 @@
  * Printing data: tables for people, JSON and YAML for programs.
  */
 import { stringify } from "yaml";
+import { toPrintable } from "../printable.ts";
 import type { OutputFormat } from "./context.ts";
 
 /** One cell: text, and its colour on a terminal that shows colour. */
@@ -55,10 +56,7 @@ export function paint({ text, colour }: Cell, colourful: boolean): string {
 }
 
 function toCell(cell: Cell | string): Cell {
-  // A control character in a name would otherwise reach the terminal.
-  // deno-lint-ignore no-control-regex
-  const clean = (text: string) => text.replace(/[\x00-\x1f\x7f]/g, " ");
-  return typeof cell === "string" ? { text: clean(cell) } : { ...cell, text: clean(cell.text) };
+  return typeof cell === "string" ? { text: toPrintable(cell) } : { ...cell, text: toPrintable(cell.text) };
 }
 
 function padding(length: number): string {
