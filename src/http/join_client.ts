@@ -6,6 +6,7 @@ import type { ClientHttp2Session } from "node:http2";
 import type { Socket } from "node:net";
 import { connect as connectTls } from "node:tls";
 import { isErrorKind, MmliteError } from "../errors.ts";
+import { toPrintable } from "../printable.ts";
 import type { TlsMaterial } from "../pki/tls_keys.ts";
 import type { PeerName } from "../wire/channel.ts";
 import { formatHostPort } from "./channel.ts";
@@ -30,7 +31,7 @@ interface JoinRequest {
 
 /**
  * The PEM that a member gives as its CA's certificate. Nobody has proven anything yet: compare its fingerprint with the
- * token's. Throws `unreachable`, `aborted`, or what the member answers.
+ * token's, and nothing else that it says is read. Throws `unreachable` or `aborted`; `refused` where no invite is open.
  */
 export async function readAuthority(url: URL, signal: AbortSignal): Promise<string> {
   const address = addressOf(parsePeerUrl(url.href));
@@ -44,10 +45,13 @@ export async function readAuthority(url: URL, signal: AbortSignal): Promise<stri
     await connected(socket, "secureConnect", ended);
     return socket;
   };
-  return await ask(
-    { url, remote: formatHostPort(address.host, address.port), connect: connectUnproven, signal },
-    { ":method": "GET", ":path": CA_PATH },
-  );
+  const remote = formatHostPort(address.host, address.port);
+  const { status, text } = await ask({ url, remote, connect: connectUnproven, signal }, {
+    ":method": "GET",
+    ":path": CA_PATH,
+  });
+  if (status !== 200) throw strangeAnswer(remote, status);
+  return text;
 }
 
 /**
@@ -63,12 +67,18 @@ export async function requestJoin(
   const connectProven = async (ended: AbortSignal) => {
     return (await connectSecure(address, { material, peer, remote }, ended)).socket;
   };
-  const text = await ask({ url, remote, connect: connectProven, signal }, {
+  const { status, text } = await ask({ url, remote, connect: connectProven, signal }, {
     ":method": "POST",
     ":path": JOIN_PATH,
     "content-type": "application/json",
   }, JSON.stringify(body));
+  if (status !== 200) throw answeredError(remote, status, text);
   return parseAnswer(remote, text);
+}
+
+interface Answer {
+  readonly status: number;
+  readonly text: string;
 }
 
 interface Asking {
@@ -83,7 +93,7 @@ async function ask(
   { url, remote, connect, signal }: Asking,
   headers: Record<string, string>,
   body?: string,
-): Promise<string> {
+): Promise<Answer> {
   // Not AbortSignal.timeout: on Deno it would keep the process from ending as long as somebody listens to it.
   const clock = new AbortController();
   const timer = setTimeout(() => clock.abort(), ANSWER_TIMEOUT_MS);
@@ -110,8 +120,8 @@ async function exchange(
     headers: Record<string, string>;
     body?: string;
   },
-): Promise<string> {
-  const { promise, resolve, reject } = Promise.withResolvers<string>();
+): Promise<Answer> {
+  const { promise, resolve, reject } = Promise.withResolvers<Answer>();
   session.on("error", reject);
   session.on("goaway", (_code, _last, data?: Uint8Array) => {
     const word = new TextDecoder().decode(data);
@@ -137,8 +147,7 @@ async function exchange(
     const text = Buffer.concat(chunks).toString();
     if (!isWhole || status === 0) {
       reject(cannotReach(remote, "it closed the connection", { hint: NOT_A_PEER }));
-    } else if (status === 200) resolve(text);
-    else reject(answeredError(remote, status, text));
+    } else resolve({ status, text });
   });
   if (body !== undefined) stream.end(body);
   return await promise;
@@ -153,9 +162,15 @@ function notOpen(remote: string): MmliteError {
 
 function answeredError(remote: string, status: number, text: string): MmliteError {
   const problem = parseProblem(text);
-  if (problem === undefined) return cannotReach(remote, `it answered status ${status}`, { hint: NOT_A_PEER });
+  if (problem === undefined) return strangeAnswer(remote, status);
   const { kind, message, hint } = problem;
-  return new MmliteError(isErrorKind(kind) ? kind : "refused", message, { hint });
+  return new MmliteError(isErrorKind(kind) ? kind : "refused", toPrintable(message), {
+    hint: toPrintable(hint),
+  });
+}
+
+function strangeAnswer(remote: string, status: number): MmliteError {
+  return cannotReach(remote, `it answered status ${status}`, { hint: NOT_A_PEER });
 }
 
 function parseProblem(text: string): { kind: string; message: string; hint: string } | undefined {

@@ -4,7 +4,7 @@
  */
 import { Buffer } from "node:buffer";
 import type { IncomingHttpHeaders, ServerHttp2Stream } from "node:http2";
-import { ERROR_POLICY, MmliteError, toMmliteError } from "../errors.ts";
+import { ERROR_POLICY, type ErrorKind, MmliteError, toMmliteError } from "../errors.ts";
 import { log } from "../log.ts";
 import type { PeerName } from "../wire/channel.ts";
 
@@ -28,6 +28,16 @@ export interface JoinRoutes {
   join(body: unknown, peer: PeerName | null): Promise<unknown>;
 }
 
+/** Errors whose text is about what was asked, or for whoever has a token. All others may name roles and databases. */
+const TOLD_STRANGERS: readonly ErrorKind[] = [
+  "config",
+  "refused",
+  "conflict",
+  "invalid_input",
+  "not_found",
+  "unauthenticated",
+];
+
 const logger = log("http");
 
 /** Answers one request of a stranger, or of a node that has its certificate already. Never throws. */
@@ -46,13 +56,19 @@ export async function serveJoin(
     const result = await routes.join(parseBody(await readBody(stream)), peer);
     answer(stream, 200, "application/json", JSON.stringify(result));
   } catch (thrown) {
-    const { kind, message, hint } = toMmliteError(thrown);
-    logger.debug("A request to join failed: {error}", { error: message });
-    const body = kind === "internal"
-      ? { kind, message: "Cannot answer this", hint }
-      : { kind, message, hint };
-    answer(stream, ERROR_POLICY[kind].httpStatus, "application/problem+json", JSON.stringify(body));
+    const error = toMmliteError(thrown);
+    logger.debug("A request to join failed: {error}", { error: error.message });
+    const body = toldOf(error, peer);
+    answer(stream, ERROR_POLICY[error.kind].httpStatus, "application/problem+json", JSON.stringify(body));
   }
+}
+
+/** What the dialler hears of an error: of this node's inside nothing, and a stranger only what is about its request. */
+function toldOf({ kind, message, hint }: MmliteError, peer: PeerName | null) {
+  const isTold = peer === null ? TOLD_STRANGERS.includes(kind) : kind !== "internal";
+  return isTold
+    ? { kind, message, hint }
+    : { kind, message: "Cannot answer this", hint: ERROR_POLICY[kind].hint };
 }
 
 async function readBody(stream: ServerHttp2Stream): Promise<Buffer> {

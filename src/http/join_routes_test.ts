@@ -1,6 +1,8 @@
 /** The routes of nodes that join, over real sockets: what they answer to whom, and what they never do. */
 import assert from "node:assert/strict";
 import { Buffer } from "node:buffer";
+import { createSecureServer, type ServerHttp2Stream } from "node:http2";
+import type { AddressInfo } from "node:net";
 import { TestAuthority, TestKeys } from "../../tests/support/certificates.ts";
 import { drain, NEVER, openPort, PEER, rejectsWith } from "../../tests/support/peer_ports.ts";
 import { eventually } from "../../tests/support/poll.ts";
@@ -61,6 +63,38 @@ Deno.test("a joining node hears why it may not, but not what went wrong inside",
   await rejectsWith(refusing.ask("x".repeat(MAX_JOIN_BYTES)), "invalid_input", /longer than 65536 bytes$/);
   await using failing = await openMember(() => Promise.reject(new TypeError("secret of the inside")));
   await rejectsWith(failing.ask({}), "internal", /^Cannot answer this$/);
+  await using denied = await openMember(() => {
+    throw new MmliteError("permission", 'Cannot read invites of "app": role "ops" may not', {
+      hint: "GRANT",
+    });
+  });
+  await rejectsWith(denied.ask({}), "permission", /^Cannot answer this$/, /^(?!GRANT)/);
+  const { certificate, key } = await denied.authority.issue({ uris: ["mmlite://mmlite/c"] });
+  const asking = requestJoin(denied.port.url, {
+    material: { authorities: [denied.authority.certificate], certificate, key },
+    peer: PEER,
+    body: {},
+    signal: NEVER,
+  });
+  await rejectsWith(asking, "permission", /role "ops" may not$/, /^GRANT$/);
+});
+
+Deno.test("what a member says is shown in one line, and what an unproven server says not at all", async () => {
+  await using bed = await openMember(() => {
+    throw new MmliteError("conflict", "Cannot join\n\x1b[2Jerror: none", { hint: "Wait\u202e" });
+  });
+  await rejectsWith(bed.ask({}), "conflict", /^Cannot join  \[2Jerror: none$/, /^Wait $/);
+  const { certificate, key } = await bed.authority.issue({ uris: ["mmlite://mmlite/b"] });
+  const server = createSecureServer({ cert: certificate, key, minVersion: "TLSv1.3" });
+  server.on("stream", (stream: ServerHttp2Stream) => {
+    stream.respond({ ":status": 403 });
+    stream.end(JSON.stringify({ kind: "refused", message: "Run rm", hint: "Do it" }));
+  });
+  await new Promise<void>((listening) => server.listen(0, "127.0.0.1", listening));
+  const { port } = server.address() as AddressInfo;
+  const reading = readAuthority(new URL(`https://127.0.0.1:${port}`), NEVER);
+  await rejectsWith(reading, "unreachable", /it answered status 403$/, /not its control API/);
+  server.close();
 });
 
 Deno.test("a joining node sends nothing to anybody but the member that invited it", async () => {
