@@ -65,7 +65,8 @@ export async function ensureJoinCertificate(options: CertificateOptions): Promis
   } catch (thrown) {
     const { kind } = toMmliteError(thrown);
     const mayBeSigned = found !== null || (isAsked && UNCERTAIN.includes(kind));
-    if (!mayBeSigned || kind === "refused") await removeTraces(options);
+    // Only the inviter may say that the key is of no use; before that nobody has proven to be the inviter.
+    if (!mayBeSigned || (isAsked && kind === "refused")) await removeTraces(options);
     throw thrown;
   }
   say(`Node "${token.inviter}" has signed the certificate of this node, ${files.cert}`);
