@@ -13,6 +13,7 @@ import { readNode, requireSameNode } from "../pg/identity.ts";
 import { openLock } from "../pg/lock.ts";
 import { forgetPeer, savePeer, setPeerRemoved } from "../pg/peers.ts";
 import { ensureOrigin, forgetProgress } from "../pg/progress.ts";
+import type { Query } from "../pg/query.ts";
 import { readSchemaSteps } from "../pg/schema.ts";
 import { requireUsable } from "../pg/server.ts";
 import { dropSlot, slotName } from "../pg/slots.ts";
@@ -165,10 +166,14 @@ class Joining {
     return database;
   }
 
-  /** Makes a member a peer of this node: from here on what is committed here is kept for it. */
+  /**
+   * Makes a member a peer of this node: from here on what is committed here is kept for it. What an attempt that was
+   * cut short has kept would be sent although it is in the comparison: its slot is dropped first.
+   */
   async #hold(database: Database, member: Member): Promise<void> {
     const query = database.control.query(`add peer "${member.name}"`);
     this.#held.push(member.name);
+    await dropPeer(query, member.name);
     await savePeer(query, member);
     await ensureOrigin(query, member.name);
     await new PeerSlots(database).ensure(member.name);
@@ -205,7 +210,8 @@ class Joining {
   async #compare(database: Database, patterns: TablePatterns): Promise<void> {
     const { say, signal } = this.#options;
     const tables = await readComparableTables(database.control.query("list the tables"), patterns);
-    say(`Comparing ${tables.length} tables: each must be empty on both nodes, or equal`);
+    const count = tables.length === 1 ? "1 table: it" : `${tables.length} tables: each`;
+    say(`Comparing ${count} must be empty on both nodes, or equal`);
     const digests = await digestTables({ target: database.target, tables, isHashed: () => true, signal });
     const here = digests.map(toCompared);
     for (const member of this.#registered) {
@@ -251,15 +257,19 @@ class Joining {
 
   async #release(peer: string): Promise<void> {
     try {
-      const query = this.#database!.control.query(`take back peer "${peer}"`);
-      await dropSlot(query, slotName(peer));
-      await forgetProgress(query, peer);
-      await setPeerRemoved(query, peer);
-      await forgetPeer(query, peer);
+      await dropPeer(this.#database!.control.query(`take back peer "${peer}"`), peer);
     } catch (thrown) {
       this.#options.say(`Slot ${slotName(peer)} may still keep WAL here: ${toMmliteError(thrown).message}`);
     }
   }
+}
+
+/** Drops whatever there is of a peer that has exchanged nothing. */
+async function dropPeer(query: Query, peer: string): Promise<void> {
+  await dropSlot(query, slotName(peer));
+  await forgetProgress(query, peer);
+  await setPeerRemoved(query, peer);
+  await forgetPeer(query, peer);
 }
 
 function choosePatterns(
