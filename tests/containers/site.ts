@@ -78,8 +78,7 @@ export class SitePostgres {
 
   /** Its address on the network of its site. */
   async address(): Promise<string> {
-    const { NetworkSettings: { Networks: networks } } = await this.#container
-      .inspect();
+    const { NetworkSettings: { Networks: networks } } = await this.#container.inspect();
     return Object.values(networks)[0].IPAddress;
   }
 
@@ -101,12 +100,9 @@ export class SitePostgres {
 
   /** A connection as superuser, from this machine; its caller ends it. Docker chooses a port at every start. */
   async connect(database: string): Promise<pg.Client> {
-    const { NetworkSettings: { Ports: ports } } = await this.#container
-      .inspect();
+    const { NetworkSettings: { Ports: ports } } = await this.#container.inspect();
     const port = ports?.[`${POSTGRES_PORT}/tcp`]?.[0]?.HostPort;
-    if (port === undefined) {
-      throw new Error("Connection terminated: the container does not run");
-    }
+    if (port === undefined) throw new Error("Connection terminated: the container does not run");
     const client = new pg.Client({
       host: "127.0.0.1",
       port: Number(port),
