@@ -25,7 +25,7 @@ import { ensureIncarnation } from "./incarnation.ts";
 import type { InviteToken } from "./invite_token.ts";
 import { ensureJoinCertificate } from "./join_certificate.ts";
 import { MemberClient } from "./join_members.ts";
-import type { Member } from "./join_messages.ts";
+import type { JoinAnswer, Member } from "./join_messages.ts";
 import { PeerSlots } from "./peer_slots.ts";
 import { readPendingJoin } from "./pending_join.ts";
 import { PublicationKeeper } from "./publication_keeper.ts";
@@ -108,7 +108,9 @@ function alreadyJoined({ name, cluster }: Config["node"]): MmliteError {
 class Joining {
   readonly #options: JoinOptions;
   readonly #tls: TlsKeys;
-  /** Members that know this node by now. */
+  /** Members that were asked to keep what they commit, and may do so whatever came of it. */
+  readonly #asked: MemberClient[] = [];
+  /** Those of them that said that they do. */
   readonly #registered: MemberClient[] = [];
   /** Members that this database has a slot for, or may have. */
   readonly #held: string[] = [];
@@ -120,12 +122,9 @@ class Joining {
   }
 
   async run(inviter: MemberClient): Promise<TablePatterns> {
-    const { say } = this.#options;
     const url = advertisedUrl(this.#options.config.listen.peers, this.#options.config.listen.peers.address);
-    this.#registered.push(inviter);
-    const answer = await inviter.register(url);
+    const answer = await this.#register(inviter, url);
     const others = answer.members.filter(({ name }) => name !== inviter.name);
-    say(`Node "${inviter.name}" keeps from now on what is committed there for this node`);
     const tables = choosePatterns(this.#options.tables, answer.tables);
     const database = await this.#openDatabase(tables);
     await this.#hold(database, { name: inviter.name, url: inviter.url });
@@ -139,20 +138,29 @@ class Joining {
     const { say, config } = this.#options;
     const clock = new AbortController();
     const timer = setTimeout(() => clock.abort(), TAKE_BACK_MS);
-    for (const { name, url } of this.#registered) {
+    await Promise.all(this.#asked.map(async ({ name, url }) => {
       const member = new MemberClient({ name, urls: [url] }, { tls: this.#tls, signal: clock.signal });
       await member.leave().catch((thrown) => {
         const remedy = `\`mmlite peers remove ${config.node.name} --force\``;
-        say(`Node "${name}" still keeps WAL for this one: join again, or run ${remedy} there`);
+        say(`Node "${name}" may keep WAL for this one: join again, or run ${remedy} there`);
         say(`  ${toMmliteError(thrown).message}`);
       });
-    }
+    }));
     clearTimeout(timer);
     for (const name of this.#held) await this.#release(name);
   }
 
   async close(): Promise<void> {
     await this.#database?.close();
+  }
+
+  /** The answer of a member that keeps from now on what it commits. */
+  async #register(member: MemberClient, url: string | null): Promise<JoinAnswer<"register">> {
+    this.#asked.push(member);
+    const answer = await member.register(url);
+    this.#registered.push(member);
+    this.#options.say(`Node "${member.name}" keeps from now on what is committed there for this node`);
+    return answer;
   }
 
   async #openDatabase(tables: TablePatterns): Promise<Database> {
@@ -195,9 +203,7 @@ class Joining {
     const { signal } = this.#options;
     const client = new MemberClient({ name, urls: [member.url] }, { tls: this.#tls, signal });
     try {
-      await client.register(url);
-      this.#registered.push(client);
-      say(`Node "${name}" keeps from now on what is committed there for this node`);
+      await this.#register(client, url);
     } catch (thrown) {
       if (signal.aborted) throw thrown;
       const { message, hint } = toMmliteError(thrown);
