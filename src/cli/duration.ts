@@ -14,9 +14,3 @@ export function parseDuration(text: string, option: string): number {
     hint: "Write a number and its unit, such as 90s, 30m, 1h or 7d",
   });
 }
-
-/** Seconds in the largest unit that divides them, such as `90s` or `1h`. */
-export function formatDuration(seconds: number): string {
-  const [unit, size] = Object.entries(UNIT_SECONDS).findLast(([, size]) => seconds % size === 0)!;
-  return `${seconds / size}${unit}`;
-}
