@@ -218,6 +218,7 @@ Deno.test("files in the state directory mean TLS, unless it is off; the CA's key
     assert.deepEqual(await tls({}), files);
     await Deno.writeTextFile(place("ca-key.pem"), "");
     assert.deepEqual(await tls({ listen: "0.0.0.0:1" }), { ...files, caKey: place("ca-key.pem") });
+    assert.equal((await tls({ "tls-ca": files.ca }))?.caKey, place("ca-key.pem"), "the same place, by name");
     assert.equal((await tls({ "tls-ca": "/x/ca.pem" }))?.caKey, null, "that key is another CA's");
     assert.equal(await tls({ insecure: true }), null);
     assert.equal(await tls({}, off), null);

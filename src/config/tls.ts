@@ -57,7 +57,7 @@ export function tlsFilesOf({ settings: { listen, state } }: MergedSettings): Tls
   const { cert, key, ca, ca_key } = typeof listen.peers.tls === "object" ? listen.peers.tls : {};
   const places = tlsFilesIn(tlsDirectory(state));
   // A CA key that lies in the default place belongs to the CA that lies beside it.
-  const caKey = ca === undefined && existsSync(places.caKey) ? places.caKey : null;
+  const caKey = (ca ?? places.ca) === places.ca && existsSync(places.caKey) ? places.caKey : null;
   return { cert: cert ?? places.cert, key: key ?? places.key, ca: ca ?? places.ca, caKey: ca_key ?? caKey };
 }
 
