@@ -52,6 +52,7 @@ export async function admit(options: AdmissionOptions, hello: Hello): Promise<Ad
   const { database, self } = options;
   const sender = hello.identity.node;
   const query = database.control.query(`receive from node "${sender}"`);
+  await requireProgress(query, hello);
   await setPeerIdentity(query, sender, hello.identity);
   const { lsn, epoch } = await beginSession(query, hello);
   return {
@@ -103,6 +104,12 @@ async function requireRegistered(
   }
   if (row !== undefined) return;
   await options.register(sender, hello.url === null ? null : parsePeerUrl(hello.url).origin);
+}
+
+/** Checked before a peer is recorded as the one that was met: a life of its database that is over must not be. */
+async function requireProgress(query: Query, hello: Hello): Promise<void> {
+  if (hello.ackedLsn === null) return;
+  if (await readProgressOf(query, hello.identity.node) === undefined) throw lostProgress(hello);
 }
 
 /** Origin and position exist and are committed before the apply session does; every earlier session is over. */

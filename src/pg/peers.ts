@@ -86,6 +86,11 @@ export async function setPeerRemoved(query: Query, name: string): Promise<void> 
   );
 }
 
+/** Makes sure that a node is no peer here until somebody adds it, as if it had been removed; a peer stays one. */
+export async function ensureRemoved(query: Query, name: string): Promise<void> {
+  await query("INSERT INTO mmlite.peer (name, state) VALUES ($1, 'removed') ON CONFLICT DO NOTHING", [name]);
+}
+
 /** Who a peer said it is. */
 export interface PeerIdentity {
   readonly incarnation: string;
@@ -95,16 +100,18 @@ export interface PeerIdentity {
 
 /**
  * Records who a peer is, at the first meeting and when its timeline moves on. Throws `fenced` if another life of
- * its database was met meanwhile: of two that come at once only one is the peer.
+ * its database was met meanwhile: of two that come at once only one is the peer; `not_found` if it was removed.
  */
 export async function setPeerIdentity(query: Query, name: string, identity: PeerIdentity): Promise<void> {
   const written = await query(
     `UPDATE mmlite.peer SET incarnation = $2::uuid, system_identifier = $3, timeline = $4::integer
-      WHERE name = $1 AND (incarnation IS NULL OR incarnation = $2::uuid) RETURNING name`,
+      WHERE name = $1 AND state <> 'removed' AND (incarnation IS NULL OR incarnation = $2::uuid)
+      RETURNING name`,
     [name, identity.incarnation, identity.systemIdentifier, String(identity.timeline)],
   );
   if (written.length > 0) return;
-  if (await readPeer(query, name) === undefined) {
+  const row = await readPeer(query, name);
+  if (row === undefined || row.intent === "removed") {
     throw new MmliteError("not_found", `Cannot replicate with peer "${name}": it is not registered`);
   }
   throw new MmliteError(

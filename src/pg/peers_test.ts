@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { startPostgres } from "../../tests/support/postgres.ts";
-import { readPeer, savePeer, setPeerIdentity, setPeerRemoved } from "./peers.ts";
+import { ensureRemoved, readPeer, savePeer, setPeerIdentity, setPeerRemoved } from "./peers.ts";
 import { queryWith } from "./query.ts";
 import { ensureSchema } from "./schema.ts";
 
@@ -21,7 +21,14 @@ Deno.test("the first life of a peer's database that is met is the peer, until it
   const row = await readPeer(query, "b");
   assert.deepEqual([row!.incarnation, row!.timeline], [life(1, 2).incarnation, 2]);
   await setPeerRemoved(query, "b");
+  await assert.rejects(setPeerIdentity(query, "b", life(2, 1)), { kind: "not_found" });
+  await ensureRemoved(query, "b");
+  await savePeer(query, { name: "b", url: null });
   await setPeerIdentity(query, "b", life(2, 1));
+  await ensureRemoved(query, "b");
+  assert.equal((await readPeer(query, "b"))!.intent, "active");
+  await ensureRemoved(query, "d");
+  assert.equal((await readPeer(query, "d"))!.intent, "removed");
   await assert.rejects(setPeerIdentity(query, "c", life(2, 1)), { kind: "not_found" });
   await client.end();
 });
