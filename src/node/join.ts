@@ -11,7 +11,7 @@ import { MmliteError, toMmliteError } from "../errors.ts";
 import { digestTables } from "../pg/digest.ts";
 import { readNode, requireSameNode } from "../pg/identity.ts";
 import { openLock } from "../pg/lock.ts";
-import { forgetPeer, savePeer, setPeerRemoved } from "../pg/peers.ts";
+import { ensureRemoved, forgetPeer, savePeer, setPeerRemoved } from "../pg/peers.ts";
 import { ensureOrigin, forgetProgress } from "../pg/progress.ts";
 import type { Query } from "../pg/query.ts";
 import { readSchemaSteps } from "../pg/schema.ts";
@@ -114,6 +114,8 @@ class Joining {
   readonly #registered: MemberClient[] = [];
   /** Members that this database has a slot for, or may have. */
   readonly #held: string[] = [];
+  /** Nodes that were removed from a member that was asked. */
+  readonly #removed = new Set<string>();
   #database: Database | undefined;
 
   constructor(options: JoinOptions, tls: TlsKeys) {
@@ -130,6 +132,7 @@ class Joining {
     await this.#hold(database, { name: inviter.name, url: inviter.url });
     for (const member of others) await this.#meet(database, member, url);
     await this.#compare(database, tables);
+    await this.#shun(database);
     return tables;
   }
 
@@ -159,6 +162,7 @@ class Joining {
     this.#asked.push(member);
     const answer = await member.register(url);
     this.#registered.push(member);
+    for (const name of answer.removed) this.#removed.add(name);
     this.#options.say(`Node "${member.name}" keeps from now on what is committed there for this node`);
     return answer;
   }
@@ -247,6 +251,13 @@ class Joining {
     say(
       `  Create what is missing before somebody writes there: changes of it would wait, with all after them`,
     );
+  }
+
+  /** A removed node has its certificate still, and must not come back through a member that never knew it. */
+  async #shun(database: Database): Promise<void> {
+    const query = database.control.query("take over which nodes were removed");
+    this.#removed.delete(this.#options.config.node.name);
+    for (const name of this.#removed) await ensureRemoved(query, name);
   }
 
   async #digestOf(member: MemberClient, here: readonly ComparedTable[]): Promise<ComparedTable[]> {

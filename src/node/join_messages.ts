@@ -48,6 +48,8 @@ const Answers = {
     tables: z.object({ include: Patterns, exclude: Patterns }),
     /** Every other member that this one knows; without URL where nobody can dial it. */
     members: z.array(z.object({ name: Name, url: Url })).max(1_000),
+    /** Nodes that were removed there: the one that joins lets them in no more than this one does. */
+    removed: z.array(Name).max(1_000).default([]),
   }),
   tables: z.object({ items: z.array(Table).max(TABLES_PER_MESSAGE), more: z.boolean() }),
   /** Null while the tables are still being read; a table that is not replicated there is left out. */

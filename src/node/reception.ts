@@ -5,7 +5,7 @@ import { MmliteError } from "../errors.ts";
 import type { JoinRoutes } from "../http/join_routes.ts";
 import { parsePeerUrl } from "../http/peer_url.ts";
 import { log } from "../log.ts";
-import { readPeer } from "../pg/peers.ts";
+import { readPeer, readPeers } from "../pg/peers.ts";
 import { readInvites } from "../pg/invites.ts";
 import { formatTableName } from "../pg/table_pattern.ts";
 import type { TlsKeys } from "../pki/tls_keys.ts";
@@ -118,12 +118,21 @@ export class Reception implements JoinRoutes {
     return {
       tables: { include: [...patterns.include], exclude: [...patterns.exclude] },
       members: this.#members(node),
+      removed: await this.#removed(node),
     };
   }
 
   #members(except: string): JoinAnswer<"register">["members"] {
     const members = this.#options.peers.list().filter(({ name, removing }) => name !== except && !removing);
     return members.map(({ name, url }) => ({ name, url }));
+  }
+
+  async #removed(except: string): Promise<string[]> {
+    const rows = await readPeers(this.#query(`register node "${except}"`));
+    const gone = rows.filter(({ name, intent }) =>
+      name !== except && (intent === "removed" || intent === "removing")
+    );
+    return gone.map(({ name }) => name);
   }
 
   async #isInvited(node: string): Promise<boolean> {
