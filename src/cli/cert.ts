@@ -6,7 +6,7 @@ import { X509Certificate } from "node:crypto";
 import { existsSync } from "node:fs";
 import { readFile } from "node:fs/promises";
 import { resolve } from "node:path";
-import { type LoadedSettings, loadSettings } from "../config.ts";
+import type { LoadedSettings } from "../config.ts";
 import { tlsDirectory, tlsFilesIn, tlsFilesOf } from "../config/tls.ts";
 import { MmliteError } from "../errors.ts";
 import { NODE_NAME, NODE_NAME_RULE } from "../node_name.ts";
@@ -22,7 +22,8 @@ import { formatPeerUri } from "../pki/identity.ts";
 import { createFiles, ensureKeyDirectory } from "../pki/key_files.ts";
 import { type HostName, parseHostName } from "../pki/subject_names.ts";
 import { readShown, shownJson, shownRows } from "./cert_show.ts";
-import { type Context, flagsOf, type GlobalOptions, setAction } from "./context.ts";
+import { type Context, type GlobalOptions, setAction } from "./context.ts";
+import { loadLocalSettings } from "./local_settings.ts";
 import { formatData, formatTable } from "./output.ts";
 
 interface CertOptions extends GlobalOptions {
@@ -54,14 +55,14 @@ export function addCert(program: Command, context: Context, finish: (exitCode: n
       .option("--cluster <NAME>", "the cluster, as in the configuration if not given")
       .option("--state <DIR>", "state directory; the files are in its folder tls");
   const ca = withPlaces(cert.command("ca").description("make the cluster's certificate authority, once"))
-    .option("--days <N>", `how long it holds (${AUTHORITY_DAYS})`)
+    .option("--days <N>", `days that it holds (default: ${AUTHORITY_DAYS})`)
     .option("--out <DIR>", "where to write, STATE/tls if not given");
   setAction<CertOptions>(ca, { action: (options) => makeAuthority(options, context), finish });
   const issue = withPlaces(
     cert.command("issue <NODE>").description("issue a certificate for a node, where the CA's key is"),
   )
     .option("--san <LIST>", "further names of the node, such as dns:fra.example,ip:192.0.2.7")
-    .option("--days <N>", `how long it holds (${CERTIFICATE_DAYS})`)
+    .option("--days <N>", `days that it holds (default: ${CERTIFICATE_DAYS})`)
     .option("--out <DIR>", "where to write, a directory of the node's name if not given")
     .option("--ca <FILE>", "the CA's certificate, STATE/tls/ca.pem if not given")
     .option("--ca-key <FILE>", "the CA's key, STATE/tls/ca-key.pem if not given");
@@ -81,7 +82,7 @@ export function addCert(program: Command, context: Context, finish: (exitCode: n
 }
 
 async function makeAuthority(options: CertOptions, context: Context): Promise<number> {
-  const { settings } = await load(options, context);
+  const { settings } = await loadLocalSettings("cert", { options, context });
   const { cluster } = settings.node;
   const directory = options.out ?? tlsDirectory(settings.state);
   const files = tlsFilesIn(directory);
@@ -108,7 +109,7 @@ async function issueFor(
   if (!NODE_NAME.test(node)) {
     throw new MmliteError("usage", `Cannot issue for "${node}": expected ${NODE_NAME_RULE}`);
   }
-  const loaded = await load(options, context);
+  const loaded = await loadLocalSettings("cert", { options, context });
   const authority = await readAuthority(authorityFiles(options, loaded));
   const { settings, origins } = loaded;
   const isGiven = origins.get("node.cluster") !== "default";
@@ -156,7 +157,7 @@ async function showFiles(
 
 /** The certificates of the node that runs here, as far as there are any. */
 async function ownFiles(options: CertOptions, context: Context): Promise<string[]> {
-  const { cert, ca } = tlsFilesOf(await load(options, context));
+  const { cert, ca } = tlsFilesOf(await loadLocalSettings("cert", { options, context }));
   const present = [cert, ca].filter((path) => existsSync(path));
   return present.length > 0 ? present : [ca];
 }
@@ -168,15 +169,6 @@ function authorityFiles(options: IssueOptions, loaded: LoadedSettings): { ca: st
   throw new MmliteError("config", `Cannot issue a certificate: there is no CA key beside "${files.ca}"`, {
     hint: "Run this on the node where `mmlite cert ca` was run, or name the CA's files by --ca and --ca-key",
   });
-}
-
-async function load(options: CertOptions, context: Context): Promise<LoadedSettings> {
-  if (options.asCurl) {
-    throw new MmliteError("usage", "Cannot print `mmlite cert` as curl: it is no call of the control API");
-  }
-  const loaded = await loadSettings({ flags: flagsOf(options), env: context.env, file: options.config });
-  if (!options.quiet) { for (const warning of loaded.warnings) context.note(`warning: ${warning}`); }
-  return loaded;
 }
 
 function parseDays(text: string | undefined, otherwise: number): number {

@@ -5,8 +5,9 @@ import type { Command } from "commander";
 import { configJsonSchema } from "../config/schema.ts";
 import { maskPassword } from "../config/secret.ts";
 import { getSetting, setSetting } from "../config/settings.ts";
-import { completeConfig, type LoadedSettings, loadSettings } from "../config.ts";
-import { addSettingOptions, type Context, flagsOf, type GlobalOptions, setAction } from "./context.ts";
+import { completeConfig } from "../config.ts";
+import { addSettingOptions, type Context, type GlobalOptions, setAction } from "./context.ts";
+import { loadLocalSettings } from "./local_settings.ts";
 import { formatData, formatTable, heading } from "./output.ts";
 
 interface ShowOptions extends GlobalOptions {
@@ -31,7 +32,7 @@ export function addConfig(program: Command, context: Context, finish: (exitCode:
 }
 
 async function checkConfig(options: GlobalOptions, context: Context): Promise<number> {
-  const settings = await load(options, context);
+  const settings = await loadLocalSettings("config check", { options, context });
   const config = await completeConfig(settings);
   const { node } = config;
   const { checkDatabase, checkTls } = await import("../node/config_check.ts");
@@ -51,7 +52,7 @@ async function checkConfig(options: GlobalOptions, context: Context): Promise<nu
 }
 
 async function showConfig(options: ShowOptions, context: Context): Promise<number> {
-  const { settings, origins } = await load(options, context);
+  const { settings, origins } = await loadLocalSettings("config show", { options, context });
   const values = [...origins].map(([key, origin]) => ({
     key,
     value: masked(key, getSetting(settings, key)),
@@ -77,12 +78,6 @@ async function showConfig(options: ShowOptions, context: Context): Promise<numbe
 function showSchema({ output }: GlobalOptions, context: Context): Promise<number> {
   context.print(formatData(configJsonSchema(), output === "yaml" ? "yaml" : "json"));
   return Promise.resolve(0);
-}
-
-async function load(options: GlobalOptions, context: Context): Promise<LoadedSettings> {
-  const settings = await loadSettings({ flags: flagsOf(options), env: context.env, file: options.config });
-  if (!options.quiet) { for (const warning of settings.warnings) context.note(`warning: ${warning}`); }
-  return settings;
 }
 
 function masked(key: string, value: unknown): unknown {

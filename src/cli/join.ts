@@ -5,7 +5,7 @@ import type { Command } from "commander";
 import { Buffer } from "node:buffer";
 import { read } from "node:fs";
 import { promisify } from "node:util";
-import { completeConfig, type LoadedSettings, loadSettings } from "../config.ts";
+import { completeConfig, type LoadedSettings } from "../config.ts";
 import { readSecretFile } from "../config/secret.ts";
 import { MmliteError } from "../errors.ts";
 import { configureLog } from "../log.ts";
@@ -13,6 +13,7 @@ import { decodeToken, type InviteToken } from "../node/invite_token.ts";
 import type { TablePatterns } from "../node/join.ts";
 import { readPendingJoin, removePendingJoin } from "../node/pending_join.ts";
 import { addSettingOptions, type Context, flagsOf, type GlobalOptions, setAction } from "./context.ts";
+import { loadLocalSettings } from "./local_settings.ts";
 import { formatRunLine } from "./run_line.ts";
 import { serveUntilSignal } from "./run.ts";
 
@@ -49,14 +50,9 @@ async function joinAndRun(
   options: JoinOptions,
   { context, given }: { readonly context: Context; readonly given: string | undefined },
 ): Promise<number> {
-  if (options.asCurl) {
-    throw new MmliteError("usage", "Cannot print `mmlite join` as curl: it is no call of the control API");
-  }
+  const loaded = await loadLocalSettings("join", { options, context });
   const text = await readToken(given, options.inviteFile);
   const token = text === null ? null : decodeToken(text);
-  const flags = flagsOf(options);
-  const loaded = await loadSettings({ flags, env: context.env, file: options.config });
-  if (!options.quiet) { for (const warning of loaded.warnings) context.note(`warning: ${warning}`); }
   const settings = await settingsToJoin(loaded, token);
   const say = (sentence: string) => options.quiet || context.note(sentence);
   const { include = [], exclude } = settings.settings.tables;
@@ -72,7 +68,7 @@ async function joinAndRun(
       tables: include.length === 0 ? tables : null,
     };
     say("This node has joined. From now on it is started by:");
-    context.print(formatRunLine({ flags, file: options.config }, line));
+    context.print(formatRunLine({ flags: flagsOf(options), file: options.config }, line));
     await removePendingJoin(config.state);
     return await completeConfig(withTables(settings, tables));
   });

@@ -4,13 +4,14 @@
  * What a node is made of is loaded by them alone, so that the other commands start in half the time.
  */
 import type { Command } from "commander";
-import { completeConfig, type Config, loadSettings } from "../config.ts";
-import { MmliteError, toMmliteError } from "../errors.ts";
+import { completeConfig, type Config } from "../config.ts";
+import { toMmliteError } from "../errors.ts";
 import { configureLog } from "../log.ts";
 import { requireNoPendingJoin } from "../node/pending_join.ts";
-import { addSettingOptions, type Context, flagsOf, type GlobalOptions, setAction } from "./context.ts";
-import { formatData } from "./output.ts";
+import { addSettingOptions, type Context, type GlobalOptions, setAction } from "./context.ts";
+import { loadLocalSettings } from "./local_settings.ts";
 import { serviceManager } from "./notify.ts";
+import { formatData } from "./output.ts";
 import { untilSignal } from "./signals.ts";
 
 interface InitOptions extends GlobalOptions {
@@ -66,14 +67,7 @@ async function initDatabase(options: InitOptions, context: Context): Promise<num
 
 /** The configuration of a command that is no client, its warnings said and the log set up. */
 async function prepare(command: string, options: GlobalOptions, context: Context): Promise<Config> {
-  if (options.asCurl) {
-    throw new MmliteError(
-      "usage",
-      `Cannot print \`mmlite ${command}\` as curl: it is no call of the control API`,
-    );
-  }
-  const settings = await loadSettings({ flags: flagsOf(options), env: context.env, file: options.config });
-  if (!options.quiet) { for (const warning of settings.warnings) context.note(`warning: ${warning}`); }
+  const settings = await loadLocalSettings(command, { options, context });
   if (command === "run") await requireNoPendingJoin(settings.settings.state);
   const config = await completeConfig(settings);
   await configureLog(config.log);
