@@ -37,7 +37,7 @@ export type Guest =
   | { readonly kind: "peer"; readonly peer: ProvenPeer; readonly chain: readonly X509Certificate[] }
   /** Cleartext: nobody proves anything. */
   | { readonly kind: "unproven" }
-  /** Has no certificate, and an invitation is outstanding. */
+  /** Has no certificate, and an invite is open. */
   | { readonly kind: "joiner" };
 
 interface DoorOptions {

@@ -70,7 +70,7 @@ async function listen(tcp: Server, address: { host: string; port: number }): Pro
   // One failed accept (out of file descriptors, say) must not end the process.
   tcp.off("error", reject).on(
     "error",
-    (error) => logger.warning("Cannot take a connection: {error}", { error }),
+    (error) => logger.warn("Cannot take a connection: {error}", { error }),
   );
 }
 
