@@ -1,7 +1,7 @@
 /**
  * What `mmlite cert show` prints of a certificate.
  */
-import { type CertificateFacts, certificateFacts } from "../pki/certificate.ts";
+import { type CertificateFacts, certificateFacts, DAY_MS, EXPIRY_WARNING_DAYS } from "../pki/certificate.ts";
 import { readCertificateFile } from "../pki/certificate_file.ts";
 import type { Cell } from "./output.ts";
 
@@ -13,10 +13,6 @@ export interface ShownCertificate extends CertificateFacts {
   /** Now lies between its two dates. */
   readonly valid: boolean;
 }
-
-const DAY_MS = 24 * 60 * 60_000;
-/** As long before it expires, days, it is shown as a warning. */
-const WARN_DAYS = 30;
 
 /** Every certificate of the files; throws `config`. */
 export async function readShown(files: readonly string[]): Promise<ShownCertificate[]> {
@@ -71,5 +67,5 @@ export function shownJson(one: ShownCertificate): Record<string, unknown> {
 
 function daysCell({ daysLeft, valid }: ShownCertificate): Cell {
   if (!valid) return { text: daysLeft < 0 ? "expired" : "not yet valid", colour: "red" };
-  return { text: String(daysLeft), colour: daysLeft < WARN_DAYS ? "yellow" : "green" };
+  return { text: String(daysLeft), colour: daysLeft < EXPIRY_WARNING_DAYS ? "yellow" : "green" };
 }

@@ -6,7 +6,7 @@
  */
 import type { X509Certificate } from "node:crypto";
 import type { TLSSocket } from "node:tls";
-import { isTrusted, servesBothEnds } from "../pki/certificate.ts";
+import { isTrusted, MAX_CHAIN_LENGTH, servesBothEnds } from "../pki/certificate.ts";
 import { peerNameOf } from "../pki/identity.ts";
 import type { PeerName, ProvenPeer } from "../wire/channel.ts";
 import type { Distrust } from "./turn_away.ts";
@@ -32,9 +32,6 @@ export interface KeySource {
 export type Proof =
   | { readonly peer: ProvenPeer; readonly chain: readonly X509Certificate[] }
   | { readonly peer: null; readonly why: Distrust };
-
-/** A chain of certificates is not followed further than this. */
-const MAX_CHAIN_LENGTH = 8;
 
 /** Looks at what the other end of a TLS connection has shown; TLS itself has made sure that it holds the key. */
 export function proveOther(socket: TLSSocket, { authorities }: Pick<Keys, "authorities">): Proof {

@@ -16,7 +16,7 @@ import {
   readAuthority,
   renewCertificate,
 } from "../pki/authority.ts";
-import { findAuthority } from "../pki/certificate.ts";
+import { DAY_MS, findAuthority } from "../pki/certificate.ts";
 import { readCertificateFile } from "../pki/certificate_file.ts";
 import { peerNameOf } from "../pki/identity.ts";
 import { createFiles, replaceFile } from "../pki/key_files.ts";
@@ -34,7 +34,6 @@ interface Owner {
 
 /** How often the certificate's age is looked at, milliseconds. */
 const RENEWAL_CHECK_MS = 60 * 60_000;
-const DAY_MS = 24 * 60 * 60_000;
 
 const logger = log("tls");
 

@@ -4,6 +4,7 @@
 import { advertisedUrl } from "../config/address.ts";
 import type { Config } from "../config.ts";
 import { MmliteError } from "../errors.ts";
+import { DAY_MS, EXPIRY_WARNING_DAYS } from "../pki/certificate.ts";
 import { type HostName, parseHostName } from "../pki/subject_names.ts";
 import { TlsKeys } from "../pki/tls_keys.ts";
 import { ensureCertificate, keepCertificate } from "./own_certificate.ts";
@@ -14,9 +15,6 @@ export interface NodeTls {
   /** Watches and renews the files until `signal` is aborted. Never throws. */
   run(signal: AbortSignal): Promise<void>;
 }
-
-/** As long before a certificate expires, milliseconds, status says so. */
-const EXPIRY_WARNING_MS = 30 * 24 * 60 * 60_000;
 
 /** Reads the files, after making what can be made of them; null for a node that speaks cleartext. Throws `config`. */
 export async function openTls({ node, listen: { peers } }: Config): Promise<NodeTls | null> {
@@ -42,15 +40,16 @@ export function authorityFiles({ listen: { peers } }: Config): { ca: string; caK
 /** What is wrong with the keys in use, or soon will be. */
 export function tlsProblems(keys: TlsKeys, now = Date.now()): MmliteError[] {
   const { expiresAt, authorityExpiresAt } = keys.current;
+  const soon = now + EXPIRY_WARNING_DAYS * DAY_MS;
   const problems = keys.problem === null ? [] : [keys.problem];
-  if (expiresAt.getTime() - now < EXPIRY_WARNING_MS) {
+  if (expiresAt.getTime() < soon) {
     problems.push(expiry("this node's certificate", expiresAt, {
       now,
       hint:
         "Run `mmlite cert issue` for it where the CA's key is, and put the new files in the place of the old",
     }));
   }
-  if (authorityExpiresAt.getTime() - now < EXPIRY_WARNING_MS) {
+  if (authorityExpiresAt.getTime() < soon) {
     problems.push(expiry("the CA's certificate", authorityExpiresAt, {
       now,
       hint: "Make a new CA, add it to ca.pem on every node, then issue every node a certificate from it",

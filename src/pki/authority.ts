@@ -10,6 +10,7 @@ import type * as X509 from "@peculiar/x509";
 import { MmliteError } from "../errors.ts";
 import { readProtectedFile } from "../protected_file.ts";
 import type { PeerName } from "../wire/channel.ts";
+import { DAY_MS } from "./certificate.ts";
 import { readCertificateFile, unusableCertificate } from "./certificate_file.ts";
 import { clusterOf, formatClusterUri, formatPeerUri } from "./identity.ts";
 import type { HostName } from "./subject_names.ts";
@@ -44,7 +45,6 @@ export const CERTIFICATE_DAYS = 825;
 
 /** How far back validity begins, milliseconds: clocks of hosts differ. */
 const BACKDATE_MS = 10 * 60_000;
-const DAY_MS = 24 * 60 * 60_000;
 const CURVE = { name: "ECDSA", namedCurve: "P-256", hash: "SHA-256" } as const;
 
 /** Makes an authority for a cluster. */

@@ -24,8 +24,12 @@ const PEM_BLOCK = /-----BEGIN CERTIFICATE-----[\s\S]+?-----END CERTIFICATE-----/
 /** 2.5.29.37, and the two purposes of RFC 5280 4.2.1.12, encoded. */
 const EXTENDED_KEY_USAGE = "551d25";
 const SERVER_AND_CLIENT = ["2b06010505070301", "2b06010505070302"];
-/** A longer chain than this is an error of whoever wrote the file. */
-const MAX_CHAIN_LENGTH = 8;
+/** A chain is not followed further than this: a longer one is an error of whoever made it. */
+export const MAX_CHAIN_LENGTH = 8;
+/** As long before a certificate expires, days, people are told. */
+export const EXPIRY_WARNING_DAYS = 30;
+/** A day, milliseconds. */
+export const DAY_MS = 24 * 60 * 60_000;
 
 /** Every certificate of a PEM text in its order; text around them is skipped. Throws what the parser throws. */
 export function readCertificates(pem: string): X509Certificate[] {
