@@ -118,3 +118,24 @@ Deno.test("a digest that is not wanted any more is broken off", async () => {
   await assert.rejects(digest, { kind: "aborted" });
   await closeClient(client);
 });
+
+Deno.test("a table that was read is locked no more while the next one is waited for", async () => {
+  await using server = await startPostgres({ major: 18 });
+  await server.sql("postgres", "CREATE TABLE a (id int); CREATE TABLE b (id int)");
+  const target = await parsePostgresUrl(server.url(), {});
+  const client = await openClient(target, { applicationName: "mmlite test" });
+  const tables = await readTables(queryWith(client));
+  await client.query("BEGIN; LOCK TABLE public.b IN ACCESS EXCLUSIVE MODE");
+  const digest = digestTables({
+    target,
+    tables: tables.sort((one, other) => (one.name < other.name ? -1 : 1)),
+    isHashed: () => true,
+    signal: new AbortController().signal,
+  });
+  const waiting = "SELECT FROM pg_locks WHERE relation = 'b'::regclass AND NOT granted";
+  await eventually("b to be waited for", async () => (await server.sql("postgres", waiting)).length > 0);
+  await server.sql("postgres", "SET lock_timeout = '5s'; ALTER TABLE a ADD COLUMN v text");
+  await client.query("COMMIT");
+  assert.deepEqual((await digest).map(({ rows }) => rows), ["0", "0"]);
+  await closeClient(client);
+});
