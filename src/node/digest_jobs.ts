@@ -13,6 +13,8 @@ import { toCompared } from "./table_comparison.ts";
 
 /** How long one answer waits for the digests, milliseconds: well below what a request may take. */
 const WAIT_MS = 5_000;
+/** A job that nobody has asked for as long as this ends, milliseconds: whoever wanted it is gone. */
+const IDLE_LIMIT_MS = 60_000;
 /** From this release on partitions are published under the name of their root, and so they are compared everywhere. */
 const ROOT_VERSION = 130_000;
 
@@ -24,11 +26,21 @@ interface Patterns {
   readonly exclude: readonly string[];
 }
 
+interface DigestJobsOptions {
+  readonly database: Database;
+  readonly patterns: Patterns;
+  readonly signal: AbortSignal;
+  /** {@link IDLE_LIMIT_MS} unless given, milliseconds. */
+  readonly idleLimitMs?: number;
+}
+
 interface Job {
   /** Which request it is for. */
   readonly key: string;
   readonly digests: Promise<Digests>;
   readonly stop: AbortController;
+  /** Counts requests, so that a job ends when no other came for {@link IDLE_LIMIT_MS}. */
+  requests: number;
 }
 
 /** The tables that patterns match, each partitioned one as a whole, by schema and name. */
@@ -41,20 +53,17 @@ export async function readComparableTables(query: Query, patterns: Patterns): Pr
 
 /** One job for each node at most; another request of that node ends the one before. */
 export class DigestJobs {
-  readonly #options: {
-    readonly database: Database;
-    readonly patterns: Patterns;
-    readonly signal: AbortSignal;
-  };
+  readonly #options: DigestJobsOptions;
   readonly #jobs = new Map<string, Job>();
 
-  constructor(options: { database: Database; patterns: Patterns; signal: AbortSignal }) {
+  constructor(options: DigestJobsOptions) {
     this.#options = options;
   }
 
   /** The digests that a node asks for, or null if they take longer than a moment: it asks again then. */
   async answer(node: string, request: JoinRequestOf<"digest">): Promise<JoinAnswer<"digest">> {
     const job = this.#jobOf(node, request);
+    job.requests++;
     const waiting = new AbortController();
     const late = delay(WAIT_MS, waiting.signal).then(() => null);
     try {
@@ -66,6 +75,7 @@ export class DigestJobs {
       throw thrown;
     } finally {
       waiting.abort();
+      void this.#endIfIdle(node, job);
     }
   }
 
@@ -83,7 +93,7 @@ export class DigestJobs {
     const stop = new AbortController();
     const digests = this.#digest(request, AbortSignal.any([stop.signal, this.#options.signal]));
     digests.catch(() => {});
-    const job = { key, digests, stop };
+    const job = { key, digests, stop, requests: 0 };
     this.#jobs.set(node, job);
     return job;
   }
@@ -102,7 +112,15 @@ export class DigestJobs {
     return digests.map(toCompared);
   }
 
+  async #endIfIdle(node: string, job: Job): Promise<void> {
+    const { requests, stop } = job;
+    const { idleLimitMs = IDLE_LIMIT_MS, signal } = this.#options;
+    await delay(idleLimitMs, AbortSignal.any([stop.signal, signal]));
+    if (job.requests === requests && this.#jobs.get(node) === job) this.stop(node);
+  }
+
   #end(node: string, job: Job): void {
+    job.stop.abort();
     if (this.#jobs.get(node) === job) this.#jobs.delete(node);
   }
 }
