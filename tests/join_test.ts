@@ -75,9 +75,16 @@ Deno.test("three nodes become a mesh by two invites, also while one of them is a
 
   await first.sql("ams", "TRUNCATE t");
   const tokenForNyc = await bed.invite("--ttl", "10m");
-  await using last = await startJoining(nyc, () => ["join", tokenForNyc]);
-  assert.match(await last.log(), /^Node "fra" was not asked: Cannot reach the peer .*ECONNREFUSED/m);
-  assert.match(await last.log(), /^ {2}It is a peer all the same, and is tried again\./m);
+  const state = join(bed.directory, "nyc");
+  const refused = await runJoin(nyc, [tokenForNyc], { state });
+  assert.equal(refused.code, 1, refused.stderr);
+  assert.match(refused.stderr, /^Node "fra" does not keep yet .*: Cannot reach the peer .*ECONNREFUSED/m);
+  assert.match(refused.stderr, /^error: Cannot join: what is committed on "fra" until this node is a peer/m);
+  assert.match(refused.stderr, /^hint: .*join with --without fra$/m);
+  assert.deepEqual([await slotsOf(first), await slotsOf(third)], [["mmlite_fra"], []]);
+  await using last = await startJoining(nyc, () => ["join", "--without", "fra"], {
+    extraArgs: ["--state", state],
+  });
   command = await printedRunLine(joined);
   await joined.start();
   for (const node of [bed.member, joined, last]) await streaming(node, 2);
@@ -108,6 +115,15 @@ Deno.test("a host that nobody can dial joins, and both directions ride on its co
   for (const node of [bed.member, joined]) await streaming(node, 1);
   assert.equal((await bed.member.api("GET", "/v1/peers/edge-9")).json.url, null);
   await converge([ams, edge], 1);
+
+  await using third = await startPostgres({ major: 17 });
+  const fra = { server: third, database: "fra" };
+  await makeDatabase(fra);
+  const refused = await runJoin(fra, [await bed.invite()], { state: join(bed.directory, "fra") });
+  assert.equal(refused.code, 1, refused.stderr);
+  assert.match(refused.stderr, /^Node "edge-9" cannot be dialled: run `mmlite peers add fra https:/m);
+  assert.match(refused.stderr, /^error: Cannot join: what is committed on "edge-9" until/m);
+  assert.deepEqual([await slotsOf(first), await slotsOf(third)], [["mmlite_edge_9"], []]);
 });
 
 Deno.test("a token in a file or on standard input joins, and is found nowhere afterwards", async () => {

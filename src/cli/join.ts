@@ -19,6 +19,7 @@ import { serveUntilSignal } from "./run.ts";
 
 interface JoinOptions extends GlobalOptions {
   readonly inviteFile?: string;
+  readonly without: readonly string[];
 }
 
 /** A token that is longer than this is none, bytes. */
@@ -39,6 +40,12 @@ certificate, without TOKEN too.`;
 export function addJoin(program: Command, context: Context, finish: (exitCode: number) => void): void {
   const join = program.command("join [TOKEN]").description("join a cluster by a token, then run")
     .option("--invite-file <FILE>", "file whose first line is the token")
+    .option(
+      "--without <NAME>",
+      "go on although this member cannot be asked: what it has not sent by now never comes (repeatable)",
+      (name: string, names: string[]) => [...names, name],
+      [],
+    )
     .addHelpText("after", ABOUT);
   setAction<JoinOptions>(addSettingOptions(join), {
     action: (options, [token]) => joinAndRun(options, { context, given: token }),
@@ -61,7 +68,7 @@ async function joinAndRun(
   await configureLog(config.log);
   return await serveUntilSignal(context, async (signal) => {
     const { joinCluster } = await import("../node/join.ts");
-    const tables = await joinCluster({ config, tables: own, token, say, signal });
+    const tables = await joinCluster({ config, tables: own, token, without: options.without, say, signal });
     const isDefault = loaded.settings.node.cluster === config.node.cluster;
     const line = {
       cluster: isDefault ? null : config.node.cluster,

@@ -44,6 +44,8 @@ interface JoinOptions {
   readonly tables: Partial<TablePatterns>;
   /** Null to go on with a join that has its certificate. */
   readonly token: InviteToken | null;
+  /** Members that need not be asked: what they have not sent to others by now never comes here. */
+  readonly without: readonly string[];
   /** Tells people how far it is. */
   readonly say: (sentence: string) => void;
   readonly signal: AbortSignal;
@@ -130,7 +132,9 @@ class Joining {
     const tables = choosePatterns(this.#options.tables, answer.tables);
     const database = await this.#openDatabase(tables);
     await this.#hold(database, { name: inviter.name, url: inviter.url });
-    for (const member of others) await this.#meet(database, member, url);
+    const missed: string[] = [];
+    for (const member of others) if (!await this.#meet(database, member, url)) missed.push(member.name);
+    requireAsked(missed, this.#options.without);
     await this.#compare(database, tables);
     await this.#shun(database);
     return tables;
@@ -191,29 +195,31 @@ class Joining {
     await new PeerSlots(database).ensure(member.name);
   }
 
-  /** Makes another member and this node peers of each other; one that is away learns of it when it is back. */
-  async #meet(database: Database, member: Member, url: string | null): Promise<void> {
-    const { say, config } = this.#options;
+  /** Makes another member and this node peers of each other; whether it keeps now what is committed there. */
+  async #meet(database: Database, member: Member, url: string | null): Promise<boolean> {
+    const { say, signal } = this.#options;
     const { name } = member;
-    if (member.url === null && url === null) {
-      return say(`Node "${name}" and this one cannot reach each other: neither can be dialled`);
-    }
-    await this.#hold(database, member);
+    if (member.url !== null || url !== null) await this.#hold(database, member);
     if (member.url === null) {
-      return say(
-        `Node "${name}" cannot be dialled: run \`mmlite peers add ${config.node.name} ${url}\` there`,
-      );
+      say(this.#cannotBeDialled(name, url));
+      return false;
     }
-    const { signal } = this.#options;
     const client = new MemberClient({ name, urls: [member.url] }, { tls: this.#tls, signal });
     try {
       await this.#register(client, url);
+      return true;
     } catch (thrown) {
       if (signal.aborted) throw thrown;
       const { message, hint } = toMmliteError(thrown);
-      say(`Node "${name}" was not asked: ${message}. ${hint}`);
-      say(`  It is a peer all the same, and is tried again. What it had not sent by now does not come here`);
+      say(`Node "${name}" does not keep yet what is committed there for this node: ${message}. ${hint}`);
+      return false;
     }
+  }
+
+  #cannotBeDialled(member: string, url: string | null): string {
+    if (url === null) return `Node "${member}" and this one cannot reach each other: neither can be dialled`;
+    const { name } = this.#options.config.node;
+    return `Node "${member}" cannot be dialled: run \`mmlite peers add ${name} ${url}\` there once this one runs`;
   }
 
   /** Throws `conflict` unless each table is empty on both nodes or equal, on every member that could be asked. */
@@ -287,6 +293,23 @@ async function dropPeer(query: Query, peer: string): Promise<void> {
   await forgetProgress(query, peer);
   await setPeerRemoved(query, peer);
   await forgetPeer(query, peer);
+}
+
+/** Throws `conflict` if a member that has to be asked was not. */
+function requireAsked(missed: readonly string[], without: readonly string[]): void {
+  const needed = missed.filter((name) => !without.includes(name));
+  if (needed.length === 0) return;
+  const names = needed.map((name) => `"${name}"`).join(" and ");
+  const flags = missed.map((name) => `--without ${name}`).join(" ");
+  throw new MmliteError(
+    "conflict",
+    `Cannot join: what is committed on ${names} until this node is a peer there would never come here`,
+    {
+      hint:
+        `Make it reachable from here and join again; or stop the writes there until it has this node as a peer, ` +
+        `and join with ${flags}`,
+    },
+  );
 }
 
 function choosePatterns(
