@@ -14,6 +14,7 @@ import { type PostgresServer, startPostgres } from "../tests/support/postgres.ts
 import { signalProcess } from "../tests/support/processes.ts";
 import { makeScratch, removeScratch } from "../tests/support/scratch.ts";
 import { createSchema, DATABASE, digestTables, startWriter } from "./demo_workload.ts";
+import { namespaceProblem, run } from "./link/namespaces.ts";
 
 const ROOT = join(import.meta.dirname!, "..");
 /** How long each host writes once both stream, milliseconds. */
@@ -33,14 +34,6 @@ interface Host {
   start(line: string): Promise<void>;
   /** Runs a line without a word about it; whether it exited with 0. */
   quietly(line: string): Promise<boolean>;
-}
-
-/** Why there can be no hosts here; undefined if there can. */
-async function problem(): Promise<string | undefined> {
-  if (Deno.build.os !== "linux") return "network namespaces are a thing of Linux";
-  if (Deno.uid() !== 0) return "making network namespaces needs root";
-  const found = await succeeds("ip", "-V");
-  return found ? undefined : "the program ip is missing (Debian: iproute2)";
 }
 
 async function playThrough(stack: AsyncDisposableStack): Promise<string> {
@@ -197,19 +190,8 @@ function indent(text: string): string {
   return text.trimEnd().split("\n").map((line) => `    ${line}`).join("\n");
 }
 
-async function succeeds(program: string, ...args: string[]): Promise<boolean> {
-  const command = new Deno.Command(program, { args, stdout: "null", stderr: "null" });
-  return (await command.output().catch(() => undefined))?.success ?? false;
-}
-
-async function run(...[program, ...args]: string[]): Promise<void> {
-  const { success, stderr } = await new Deno.Command(program, { args, stdin: "null" }).output();
-  if (success) return;
-  throw new Error(`Cannot run ${[program, ...args].join(" ")}: ${new TextDecoder().decode(stderr).trim()}`);
-}
-
 async function main(): Promise<number> {
-  const why = await problem();
+  const why = await namespaceProblem();
   if (why !== undefined) {
     console.error(`Cannot make two hosts: ${why}`);
     return 1;

@@ -7,6 +7,7 @@
  */
 import { openLeash } from "../../tests/support/leash.ts";
 import { makeScratch, removeScratch } from "../../tests/support/scratch.ts";
+import { namespaceProblem, run } from "./namespaces.ts";
 import type { PathOptions } from "./path.ts";
 
 /** What a link is like, the same both ways. */
@@ -51,16 +52,10 @@ export interface Network extends AsyncDisposable {
 
 /** Why networks cannot be emulated here; undefined if they can. */
 export async function networkProblem(): Promise<string | undefined> {
-  if (Deno.build.os !== "linux") return "network namespaces are a thing of Linux";
-  if (Deno.uid() !== 0) return "making network namespaces needs root";
-  if (await Deno.stat("/dev/net/tun").catch(() => undefined) === undefined) return "there is no /dev/net/tun";
-  if (!await succeeds("ip", "-V")) return "the program ip is missing (Debian: iproute2)";
-  return await succeeds("unshare", "--net", "true") ? undefined : "root may not make network namespaces here";
-}
-
-async function succeeds(program: string, ...args: string[]): Promise<boolean> {
-  const command = new Deno.Command(program, { args, stdout: "null", stderr: "null" });
-  return (await command.output().catch(() => undefined))?.success ?? false;
+  const problem = await namespaceProblem();
+  if (problem !== undefined) return problem;
+  const hasTun = await Deno.stat("/dev/net/tun").then(() => true, () => false);
+  return hasTun ? undefined : "there is no /dev/net/tun";
 }
 
 /** Opens a network without sites. */
@@ -158,10 +153,4 @@ function pathOf({ roundTripMs, megabits = Infinity, loss = 0 }: LinkShape, seed:
   const halfSecond = megabits * 1e6 / 8 / 2;
   const queueBytes = Math.min(UNBOUNDED_QUEUE_BYTES, Math.max(LEAST_QUEUE_BYTES, halfSecond));
   return { delayMs: roundTripMs / 2, megabits, loss, queueBytes, seed };
-}
-
-async function run(...[program, ...args]: string[]): Promise<void> {
-  const { success, stderr } = await new Deno.Command(program, { args, stdin: "null" }).output();
-  if (success) return;
-  throw new Error(`Cannot run ${[program, ...args].join(" ")}: ${new TextDecoder().decode(stderr).trim()}`);
 }
