@@ -37,6 +37,8 @@ Deno.test("a removed member learns nothing more of the tables", async () => {
   await assert.rejects(client.tables(), refusal);
   const wanted = tables.map((table) => ({ ...table, hashed: true }));
   await assert.rejects(client.digest(wanted, () => {}), refusal);
+  // Its invite has not expired.
+  await assert.rejects(client.register(null), { kind: "refused", message: /it was removed on "ams"$/ });
 });
 
 Deno.test("a removed member does not come back through one that joined later", async () => {

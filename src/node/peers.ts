@@ -6,6 +6,7 @@ import type { PeerSecurity } from "../config/peer_url.ts";
 import { MmliteError, toMmliteError } from "../errors.ts";
 import type { SessionPorts } from "../link/ports.ts";
 import { log } from "../log.ts";
+import { deleteInvitesOf } from "../pg/invites.ts";
 import {
   forgetPeer,
   type PeerRow,
@@ -239,7 +240,9 @@ export class Peers {
     const peer = await this.#inTurn(async () => {
       const peer = this.get(name);
       precondition?.(peer);
-      await setPeerIntent(this.#query(`remove peer "${name}"`), name, "removing");
+      const query = this.#query(`remove peer "${name}"`);
+      await deleteInvitesOf(query, name);
+      await setPeerIntent(query, name, "removing");
       peer.removing = true;
       peer.link.start();
       return peer;

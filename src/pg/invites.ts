@@ -77,6 +77,11 @@ export async function useInvite(
   return used.length > 0;
 }
 
+/** Forgets the invites that a node used, so that it does not join by them once more. */
+export async function deleteInvitesOf(query: Query, node: string): Promise<void> {
+  await query("DELETE FROM mmlite.invite WHERE used_by = $1", [node]);
+}
+
 /** Forgets an invite, used or not; whether there was one. A certificate that was issued by it stays valid. */
 export async function deleteInvite(query: Query, id: string): Promise<boolean> {
   return (await query("DELETE FROM mmlite.invite WHERE id = $1 RETURNING id", [id])).length > 0;
