@@ -27,6 +27,11 @@ Deno.test("a removed member learns nothing more of the tables", async () => {
   await using nyc = await startJoining({ server: second, database: "nyc" }, () => ["join", token]);
   await streaming(nyc, 1);
   const client = await clientOf(bed, nyc);
+  const url = "https://127.0.0.1:1/and?more";
+  await assert.rejects(client.register(url), {
+    kind: "invalid_input",
+    message: /something follows the port$/,
+  });
   const tables = await client.tables();
   assert.deepEqual(tables.map(({ name }) => name), ["t", "u"]);
   assert.equal((await bed.member.cli("peers", "remove", "nyc", "--force")).code, 0);
