@@ -24,6 +24,29 @@ Deno.test("a join that is stopped while a member makes the slot leaves none ther
   assert.deepEqual((await bed.member.api("GET", "/v1/peers")).json.items, []);
 });
 
+Deno.test("a join that is stopped while it asks another member leaves no slot there either", async () => {
+  await using first = await startPostgres({ major: 18 });
+  await using second = await startPostgres({ major: 16 });
+  await using third = await startPostgres({ major: 17 });
+  await using bed = await startJoinBed({ server: first, name: "ams" });
+  const [fra, nyc] = [{ server: second, database: "fra" }, { server: third, database: "nyc" }];
+  await Promise.all([makeDatabase(fra), makeDatabase(nyc)]);
+  const tokenForFra = await bed.invite();
+  await using _fra = await startJoining(fra, () => ["join", tokenForFra]);
+  await streaming(bed.member, 1);
+  const running = await second.connect("fra");
+  await running.query("BEGIN; INSERT INTO t VALUES (1, 'x')");
+  const tokenForNyc = await bed.invite();
+  await using joined = await startJoining(nyc, () => ["join", tokenForNyc], { awaitReady: false });
+  await eventually("the slot to be waited for", async () => (await slotsOf(second)).includes("mmlite_nyc"));
+  assert.equal(await joined.stop(), 75);
+  assert.match(await joined.log(), /^Node "fra" may keep WAL for this one: join again, or run /m);
+  await running.query("ROLLBACK");
+  await running.end();
+  await eventually("no slot to be left", async () => (await slotsOf(second)).length === 1);
+  assert.deepEqual([await slotsOf(first), await slotsOf(third)], [["mmlite_fra"], []]);
+});
+
 Deno.test("what was made equal between two attempts to join is sent by neither side", async () => {
   await using first = await startPostgres({ major: 18 });
   await using second = await startPostgres({ major: 16 });
