@@ -7,20 +7,20 @@ import { advertisedUrl, formatAddress, isLoopbackHost, peerScheme } from "../con
 import { toMmliteError } from "../errors.ts";
 import { PeerDialler } from "../http/peer_dialler.ts";
 import { listenForPeers } from "../http/peer_server.ts";
-import { Inbox } from "../inbox/inbox.ts";
+import type { Inbox } from "../inbox/inbox.ts";
 import { log } from "../log.ts";
 import { createMetrics } from "../metrics.ts";
 import { VERSION } from "../version.ts";
 import type { ProvenPeer } from "../wire/channel.ts";
 import type { NodeIdentity } from "../wire/frame.ts";
-import { admit, recognise } from "./admission.ts";
 import { createControl } from "./control.ts";
-import { openDatabase, serverWarnings } from "./database.ts";
+import { type Database, openDatabase, serverWarnings } from "./database.ts";
 import { Guard } from "./guard.ts";
 import { openDial } from "./dial.ts";
+import { openInbox } from "./inbound.ts";
 import { ensureIncarnation } from "./incarnation.ts";
 import { Invites } from "./invites.ts";
-import { applyObserver, ConflictCounts, sourceObserver } from "./observers.ts";
+import { ConflictCounts, sourceObserver } from "./observers.ts";
 import { outboundPorts } from "./outbound.ts";
 import { PeerSlots } from "./peer_slots.ts";
 import { Peers } from "./peers.ts";
@@ -64,23 +64,10 @@ export async function startNode(config: Config, { signal, apiAddress }: StartOpt
     for (const step of cleanup.splice(0).reverse()) await step();
   };
   try {
-    const { control, facts } = database;
-    const incarnation = await ensureIncarnation(control.query("identify this node"), {
-      ...config.node,
-      state: config.state,
-    });
-    const self: NodeIdentity = {
-      cluster: config.node.cluster,
-      node: config.node.name,
-      incarnation,
-      systemIdentifier: facts.systemIdentifier,
-      timeline: facts.timeline,
-      serverVersion: facts.versionNumber,
-      program: VERSION,
-    };
+    const self = await identify(config, database);
     const metrics = createMetrics(VERSION);
     const tables = new PublicationKeeper({ database, patterns: config.tables });
-    for (const { message, hint } of serverWarnings(facts)) {
+    for (const { message, hint } of serverWarnings(database.facts)) {
       logger.warn("{message}; {hint}", { message, hint });
     }
     await tables.sync();
@@ -133,22 +120,14 @@ export async function startNode(config: Config, { signal, apiAddress }: StartOpt
       dropReturns: (peer) => returns.drop(peer),
       removed: (peer) => metrics.removePeer(peer),
     });
-    const admission = {
+    const inbox: Inbox = openInbox({
       database,
       self,
-      register: (name: string, url: string | null) => peers.register(name, url),
-      dials: (peer: string) => peers.find(peer)?.url !== null,
+      peers,
       proven,
       compression: config.compression,
-      observer: (sender: string) => applyObserver({ peer: peers.find(sender), sender, metrics, conflicts }),
-    };
-    const inbox: Inbox = new Inbox({
-      recognise: async (hello, proven) => {
-        await recognise(admission, hello, proven);
-        peers.heardFrom(hello.identity.node);
-      },
-      admit: (hello) => admit(admission, hello),
-      observe: (sender, state) => peers.find(sender)?.inbound.enter(state),
+      metrics,
+      conflicts,
     });
     const invites = new Invites({
       database,
@@ -177,7 +156,7 @@ export async function startNode(config: Config, { signal, apiAddress }: StartOpt
 
     const guard = new Guard({
       database,
-      node: { ...config.node, incarnation },
+      node: { ...config.node, incarnation: self.incarnation },
       interrupt: () => {
         peers.interrupt();
         inbox.interrupt();
@@ -229,4 +208,18 @@ export async function startNode(config: Config, { signal, apiAddress }: StartOpt
     await close();
     throw thrown;
   }
+}
+
+/** Who this node is: its name, and which life of which database it runs on. */
+async function identify({ node, state }: Config, { control, facts }: Database): Promise<NodeIdentity> {
+  const incarnation = await ensureIncarnation(control.query("identify this node"), { ...node, state });
+  return {
+    cluster: node.cluster,
+    node: node.name,
+    incarnation,
+    systemIdentifier: facts.systemIdentifier,
+    timeline: facts.timeline,
+    serverVersion: facts.versionNumber,
+    program: VERSION,
+  };
 }

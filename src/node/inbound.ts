@@ -1,0 +1,41 @@
+/**
+ * The inbox of this node: who may push to it, and who is told of what arrives.
+ */
+import type { CompressionSetting } from "../config.ts";
+import { Inbox } from "../inbox/inbox.ts";
+import type { Metrics } from "../metrics.ts";
+import type { ProvenPeer } from "../wire/channel.ts";
+import type { NodeIdentity } from "../wire/frame.ts";
+import { admit, recognise } from "./admission.ts";
+import type { Database } from "./database.ts";
+import { applyObserver, type ConflictCounts } from "./observers.ts";
+import type { Peers } from "./peers.ts";
+
+interface InboundOptions {
+  readonly database: Database;
+  readonly self: NodeIdentity;
+  readonly peers: Peers;
+  /** A sender was recognised, by this certificate or by none. */
+  readonly proven: (sender: string, proven: ProvenPeer | null) => void;
+  readonly compression: CompressionSetting;
+  readonly metrics: Metrics;
+  readonly conflicts: ConflictCounts;
+}
+
+/** An inbox whose senders are this node's peers, or become so. */
+export function openInbox({ peers, metrics, conflicts, ...options }: InboundOptions): Inbox {
+  const admission = {
+    ...options,
+    register: (name: string, url: string | null) => peers.register(name, url),
+    dials: (peer: string) => peers.find(peer)?.url !== null,
+    observer: (sender: string) => applyObserver({ peer: peers.find(sender), sender, metrics, conflicts }),
+  };
+  return new Inbox({
+    recognise: async (hello, proven) => {
+      await recognise(admission, hello, proven);
+      peers.heardFrom(hello.identity.node);
+    },
+    admit: (hello) => admit(admission, hello),
+    observe: (sender, state) => peers.find(sender)?.inbound.enter(state),
+  });
+}
