@@ -9,7 +9,7 @@ import { completeConfig, type LoadedSettings } from "../config.ts";
 import { readSecretFile } from "../config/secret.ts";
 import { MmliteError } from "../errors.ts";
 import { configureLog } from "../log.ts";
-import { decodeToken, type InviteToken } from "../node/invite_token.ts";
+import { decodeToken, type InviteToken, MAX_TOKEN_LENGTH } from "../node/invite_token.ts";
 import type { TablePatterns } from "../node/join.ts";
 import { readPendingJoin, removePendingJoin } from "../node/pending_join.ts";
 import { addSettingOptions, type Context, flagsOf, type GlobalOptions, setAction } from "./context.ts";
@@ -22,8 +22,6 @@ interface JoinOptions extends GlobalOptions {
   readonly without: readonly string[];
 }
 
-/** A token that is longer than this is none, bytes. */
-const MAX_TOKEN_LENGTH = 10_000;
 /** Stands for the tables until the member has told its own. */
 const NO_TABLES_YET = ["*.*"];
 

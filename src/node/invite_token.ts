@@ -28,7 +28,7 @@ export interface InviteToken {
 const PREFIX = "mmlite1_";
 const CHECKSUM_BYTES = 4;
 /** Longest token that is looked at, characters. */
-const MAX_LENGTH = 8_192;
+export const MAX_TOKEN_LENGTH = 8_192;
 
 const Bytes32 = z.string().regex(/^[A-Za-z0-9_-]{43}$/);
 const Payload = z.object({
@@ -59,7 +59,7 @@ export function decodeToken(text: string): InviteToken {
       /^mmlite\d+_/.test(text) ? "another version of mmlite has made it" : `it does not begin with ${PREFIX}`,
     );
   }
-  const bytes = text.length > MAX_LENGTH
+  const bytes = text.length > MAX_TOKEN_LENGTH
     ? Buffer.alloc(0)
     : Buffer.from(text.slice(PREFIX.length), "base64url");
   const payload = bytes.subarray(0, -CHECKSUM_BYTES);
