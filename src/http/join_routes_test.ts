@@ -83,7 +83,7 @@ Deno.test("what a member says is shown in one line, and what an unproven server 
   await using bed = await openMember(() => {
     throw new MmliteError("conflict", "Cannot join\n\x1b[2Jerror: none", { hint: "Wait\u202e" });
   });
-  await rejectsWith(bed.ask({}), "conflict", /^Cannot join  \[2Jerror: none$/, /^Wait $/);
+  await rejectsWith(bed.ask({}), "conflict", /^Cannot join {2}\[2Jerror: none$/, /^Wait $/);
   const { certificate, key } = await bed.authority.issue({ uris: ["mmlite://mmlite/b"] });
   const server = createSecureServer({ cert: certificate, key, minVersion: "TLSv1.3" });
   server.on("stream", (stream: ServerHttp2Stream) => {
