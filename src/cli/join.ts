@@ -5,6 +5,7 @@ import type { Command } from "commander";
 import { Buffer } from "node:buffer";
 import { read } from "node:fs";
 import { promisify } from "node:util";
+import { delay } from "../backoff.ts";
 import { completeConfig, type LoadedSettings } from "../config.ts";
 import { readSecretFile } from "../config/secret.ts";
 import { MmliteError } from "../errors.ts";
@@ -22,6 +23,8 @@ interface JoinOptions extends GlobalOptions {
   readonly without: readonly string[];
 }
 
+/** How often standard input that does not block is looked at, milliseconds. */
+const INPUT_POLL_MS = 20;
 /** Stands for the tables until the member has told its own. */
 const NO_TABLES_YET = ["*.*"];
 
@@ -93,11 +96,24 @@ async function readStandardInput(): Promise<string> {
   const chunk = Buffer.alloc(MAX_TOKEN_LENGTH);
   let text = "";
   while (!text.includes("\n") && text.length < MAX_TOKEN_LENGTH) {
-    const { bytesRead } = await promisify(read)(0, chunk, 0, chunk.length, null);
+    const bytesRead = await readSome(chunk);
     if (bytesRead === 0) break;
     text += chunk.toString("latin1", 0, bytesRead);
   }
   return text.split("\n", 1)[0].trim();
+}
+
+/** Bytes read from standard input into `chunk`; 0 at its end. */
+async function readSome(chunk: Buffer): Promise<number> {
+  for (;;) {
+    try {
+      return (await promisify(read)(0, chunk, 0, chunk.length, null)).bytesRead;
+    } catch (error) {
+      // A pipe need not block: it may have nothing to read yet.
+      if ((error as NodeJS.ErrnoException).code !== "EAGAIN") throw error;
+      await delay(INPUT_POLL_MS);
+    }
+  }
 }
 
 /** The settings with what a join decides: the cluster is the token's, and the peer port speaks TLS. */
