@@ -173,7 +173,8 @@ async function openHost(
     },
     start: async (line) => {
       console.log(`${prompt} ${line} &`);
-      const { first, options } = shell(`${line} > log 2>&1`);
+      // `exec`: what is ended later is the node, not a shell that leaves it behind.
+      const { first, options } = shell(`exec ${line} > log 2>&1`);
       const child = new Deno.Command(first, { ...options, stdout: "null", stderr: "inherit" }).spawn();
       const leash = openLeash(join(home, "state"));
       await leash.hold(child.pid);
