@@ -89,9 +89,12 @@ async function whatIsWrong(
 ): Promise<Distrust> {
   const socket = beginTls(address, options, { rejectUnauthorized: false });
   await connected(socket, "secureConnect", signal);
-  const proof = proveOther(socket, options.material);
-  socket.destroy();
-  return proof.peer === null ? proof.why : "unknown_authority";
+  try {
+    const proof = proveOther(socket, options.material);
+    return proof.peer === null ? proof.why : "unknown_authority";
+  } finally {
+    socket.destroy();
+  }
 }
 
 /** Resolves at `event`; an error, an end or an abort of `signal` before it destroys the socket and is thrown. */
