@@ -75,13 +75,14 @@ export class Applier {
   }
 
   /**
-   * Takes one verbatim pgoutput message; its bytes must not change afterwards. Returns a promise only when the
-   * caller must wait before the next one. Throws, or rejects, with the applier's failure.
+   * Takes one verbatim pgoutput message, which lies from `start` to `end` in `bytes`; these must not change
+   * afterwards. Returns a promise only when the caller must wait before the next one. Throws, or rejects, with the
+   * applier's failure.
    */
-  push(bytes: Uint8Array): Promise<void> | void {
+  push(bytes: Uint8Array, start = 0, end: number = bytes.length): Promise<void> | void {
     if (this.#failure !== undefined) throw this.#failure;
     try {
-      const waiting = this.#take(decodeMessage(bytes), bytes.length);
+      const waiting = this.#take(decodeMessage(bytes.subarray(start, end)), end - start);
       return waiting?.catch((thrown) => this.#failWith(thrown));
     } catch (thrown) {
       this.#failWith(thrown);

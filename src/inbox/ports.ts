@@ -9,8 +9,9 @@ import type { Hello, NodeIdentity } from "../wire/frame.ts";
 
 /** Applies one origin's transactions, in order. */
 export interface TransactionSink {
-  /** One verbatim pgoutput message; returns a promise only when the caller must wait. */
-  push(message: Uint8Array): Promise<void> | void;
+  /** One verbatim pgoutput message, from `start` to `end` in `bytes`, the whole of them where left out; returns a
+   * promise only when the caller must wait. */
+  push(bytes: Uint8Array, start?: number, end?: number): Promise<void> | void;
   /** Nothing more is at hand for the moment: commit what is whole. */
   flush(): void;
   close(): Promise<void>;
