@@ -74,8 +74,9 @@ export interface Metrics {
   /** Counts what was put on the stream to a peer: messages in frames, compressed if they are. */
   countSentBytes(peer: string, bytes: number): void;
   countReconnect(peer: string): void;
-  /** Counts a transaction of a node that was applied here, and the seconds from its first change to its commit. */
-  observeApplied(origin: string, seconds: number): void;
+  /** Counts transactions of a node that one local transaction applied here, and the seconds from its first change to
+   * its commit. */
+  observeApplied(origin: string, applied: { transactions: number; seconds: number }): void;
   /** Counts changes of a node that were applied here. */
   countChanges(origin: string, kind: ChangeKind, changes: number): void;
   /** Counts conflicts of one of PostgreSQL's types, such as `update_missing`, by what was done about them. */
@@ -104,8 +105,8 @@ export function createMetrics(version: string): Metrics {
     countSentMessageBytes: (peer, bytes) => series.sentMessageBytes.inc({ peer }, bytes),
     countSentBytes: (peer, bytes) => series.sentBytes.inc({ peer }, bytes),
     countReconnect: (peer) => series.reconnects.inc({ peer }),
-    observeApplied: (origin, seconds) => {
-      series.appliedTransactions.inc({ origin });
+    observeApplied: (origin, { transactions, seconds }) => {
+      series.appliedTransactions.inc({ origin }, transactions);
       series.applyDuration.observe(seconds);
     },
     countChanges: (origin, kind, changes) => series.appliedChanges.inc({ origin, kind }, changes),
@@ -177,7 +178,7 @@ function createSeries(registry: Registry) {
     conflicts: counter("mmlite_conflicts_total", "Conflicts met while applying", ["type", "resolution"]),
     applyDuration: new Histogram({
       name: "mmlite_apply_duration_seconds",
-      help: "Time to apply one transaction",
+      help: "Time of one local transaction that applied one or more of another node",
       buckets: APPLY_BUCKETS,
       registers,
     }),

@@ -1,7 +1,10 @@
 /**
- * Applies one origin's transactions, each in one local transaction, in their order.
+ * Applies one origin's transactions in their order: what has come meanwhile as one local transaction by sets, or
+ * each as one of its own, row by row.
  *
- * The first failure ends the applier: trying again, in a new session, is the business of who opened it.
+ * Nothing waits for company: a transaction that comes while nothing is under way is applied at once. Sets settle no
+ * conflict; where they fail, the same transactions are applied again one by one. The first failure of those ends the
+ * applier: trying again, in a new session, is the business of who opened it.
  */
 import { delay } from "../backoff.ts";
 import { MmliteError, toMmliteError } from "../errors.ts";
@@ -9,31 +12,40 @@ import { formatLsn, type Lsn } from "../lsn.ts";
 import { closeClient, destroyClient } from "../pg/client.ts";
 import type { Row } from "../pg/query.ts";
 import { decodeMessage } from "../pgoutput/decode.ts";
-import type { Begin, Commit, Message, Truncate } from "../pgoutput/message.ts";
-import type { RowChange, TargetRelation } from "./change_writer.ts";
+import type { Begin, Message, Truncate } from "../pgoutput/message.ts";
+import { decodeBegin, decodeCommit, MESSAGE_TYPE } from "../pgoutput/peek.ts";
+import type { TargetRelation } from "./change_writer.ts";
+import { HeldTransactions, isTruncate, type Targets } from "./held.ts";
 import { Relations } from "./relations.ts";
 import { type ApplySession, type ApplySessionOptions, openApplySession } from "./session.ts";
-import { type MappedChange, TransactionWriter, type TransactionWriterOptions } from "./transaction_writer.ts";
+import { TransactionWriter, type TransactionWriterOptions, type WriteMode } from "./transaction_writer.ts";
+import type { Trust } from "./trust.ts";
+import { Units } from "./units.ts";
 
 export type { ApplyObserver, ChangeKind } from "./transaction_writer.ts";
 export type { ConflictType } from "./statements.ts";
 
 /** A transaction is held until its Commit has come, which tells its end, up to this many bytes of messages. */
-const HOLD_BYTES = 256 * 1024;
+const HOLD_BYTES = 0x10_0000;
 /** And up to this many changes. */
-const HOLD_CHANGES = 1_000;
+const HOLD_CHANGES = 4_096;
 /** How long closing waits for what has been sent, milliseconds. */
 const CLOSE_WAIT_MS = 1_000;
 
 /** What an applier needs. */
-export type ApplierOptions = ApplySessionOptions & Omit<TransactionWriterOptions, "onFailure">;
+export interface ApplierOptions
+  extends ApplySessionOptions, Omit<TransactionWriterOptions, "onCommitted" | "onFailure"> {
+  /** Whether sets are tried; outlives the applier, because what failed by sets comes again. */
+  readonly trust: Trust;
+}
 
 /** What is under way on the incoming side. */
 type Incoming =
   | { readonly state: "between" }
   /** It was applied before. */
   | { readonly state: "skipping"; readonly begin: Begin }
-  | { readonly state: "holding"; readonly begin: Begin; readonly changes: MappedChange[]; bytes: number }
+  /** Its changes are the last ones held. */
+  | { readonly state: "holding"; readonly begin: Begin; readonly fromBytes: number }
   /** It is too large to hold: its beginning has been written. */
   | { readonly state: "streaming"; readonly begin: Begin };
 
@@ -51,23 +63,41 @@ export class Applier {
   readonly #options: ApplierOptions;
   readonly #session: ApplySession;
   readonly #writer: TransactionWriter;
+  readonly #units: Units;
   readonly #relations: Relations;
   readonly #reject: (error: MmliteError) => void;
   readonly #stop: () => void;
   #failure: MmliteError | undefined;
+  #recovery: Promise<void> | undefined;
   #incoming: Incoming = BETWEEN;
-  /** The last transaction, if it was empty: its position is stored with the next one, or at a pause. */
-  #empty: { readonly begin: Begin; readonly endLsn: Lsn } | undefined;
+  #held = new HeldTransactions();
+  /** How the whole transactions held are to be written. */
+  #mode: WriteMode = "sets";
+  /** Whether sets can take all changes of the transaction that comes. */
+  #bySets = true;
+  /** The last transaction that was written before its end had come. */
+  #streamed: { readonly begin: Begin; readonly mode: WriteMode; endLsn: Lsn | undefined } | undefined;
+  /** End of the last transaction that came whole. */
+  #position: Lsn;
+  /** The relation of the last change: the next is mostly of the same. */
+  #relationId = -1;
+  #target: TargetRelation | undefined;
 
   /** Use {@link openApplier}. */
   constructor(session: ApplySession, options: ApplierOptions) {
     this.#options = options;
     this.#session = session;
+    this.#position = options.position;
     const { promise, reject } = Promise.withResolvers<never>();
     promise.catch(() => {});
     this.failed = promise;
     this.#reject = reject;
-    this.#writer = new TransactionWriter(session, { ...options, onFailure: (error) => this.#fail(error) });
+    this.#writer = new TransactionWriter(session, {
+      ...options,
+      onCommitted: (endLsn) => this.#committed(endLsn),
+      onFailure: (error, canRecover) => this.#lose(error, canRecover),
+    });
+    this.#units = new Units(this.#writer);
     this.#relations = new Relations(session.serverVersion, (target) => this.#writer.forget(target));
     this.#stop = () => this.#fail(new MmliteError("aborted", `Cannot apply "${options.origin}": stopped`));
     options.signal.addEventListener("abort", this.#stop, { once: true });
@@ -82,24 +112,29 @@ export class Applier {
   push(bytes: Uint8Array, start = 0, end: number = bytes.length): Promise<void> | void {
     if (this.#failure !== undefined) throw this.#failure;
     try {
-      const waiting = this.#take(decodeMessage(bytes.subarray(start, end)), end - start);
+      const waiting = this.#recovery?.then(() => this.#take(bytes, start, end)) ?? this.#take(bytes, start, end);
       return waiting?.catch((thrown) => this.#failWith(thrown));
     } catch (thrown) {
       this.#failWith(thrown);
     }
   }
 
-  /** Nothing more is at hand for the moment: everything complete is committed at once. */
+  /** Nothing more is at hand for the moment: everything complete is committed as soon as nothing is under way. */
   flush(): void {
-    if (this.#failure !== undefined) return;
-    if (this.#incoming.state !== "streaming" && this.#empty !== undefined) this.#storeEmpty();
-    this.#writer.flush();
+    if (this.#failure !== undefined || this.#recovery !== undefined) return;
+    if (this.#incoming.state === "streaming") this.#writer.pipeline.flush();
+    else if (this.#units.isEmpty) this.#offerWhole();
   }
 
   /** Resolves once everything complete that was pushed has been executed; rejects with the failure. */
   async idle(): Promise<void> {
-    if (this.#failure !== undefined) throw this.#failure;
-    this.flush();
+    for (;;) {
+      if (this.#failure !== undefined) throw this.#failure;
+      await this.#recovery;
+      this.flush();
+      if (this.#units.isEmpty) break;
+      await this.#progress();
+    }
     await this.#writer.pipeline.settled().catch((thrown) => this.#failWith(thrown));
   }
 
@@ -115,52 +150,70 @@ export class Applier {
     await closeClient(this.#session.client);
   }
 
-  #take(message: Message, length: number): Promise<void> | undefined {
+  #take(bytes: Uint8Array, start: number, end: number): Promise<void> | undefined {
+    switch (end > start ? bytes[start] : 0) {
+      case MESSAGE_TYPE.insert:
+      case MESSAGE_TYPE.update:
+      case MESSAGE_TYPE.delete:
+        return this.#change(bytes, start, end);
+      case MESSAGE_TYPE.begin:
+        return this.#begin(decodeBegin(bytes.subarray(start, end)));
+      case MESSAGE_TYPE.commit:
+        return this.#commit(bytes.subarray(start, end));
+    }
+    return this.#takeRare(decodeMessage(bytes.subarray(start, end)), bytes, { start, end });
+  }
+
+  #takeRare(
+    message: Message,
+    bytes: Uint8Array,
+    place: { start: number; end: number },
+  ): Promise<void> | undefined {
     switch (message.kind) {
-      case "insert":
-      case "update":
-      case "delete":
-        return this.#change(message, length);
-      case "begin":
-        return this.#begin(message);
-      case "commit":
-        return this.#commit(message);
       case "relation":
+        this.#relationId = -1;
         return void this.#relations.announce(message);
       case "truncate":
-        return this.#truncate(message, length);
+        return this.#truncate(message, bytes, place);
       case "origin":
       case "unnamed_origin":
         throw this.#violation("a transaction that the sender had received from another node");
-      case "type":
-      case "message":
-      case "stream_abort":
+      default:
         return undefined;
     }
   }
 
   #begin(begin: Begin): undefined {
     if (this.#incoming.state !== "between") throw this.#violation("a transaction inside another");
-    const position = this.#empty?.endLsn ?? this.#writer.position;
-    this.#incoming = begin.commitLsn < position
+    this.#incoming = begin.commitLsn < this.#position
       ? { state: "skipping", begin }
-      : { state: "holding", begin, changes: [], bytes: 0 };
+      : { state: "holding", begin, fromBytes: this.#held.byteLength };
+    this.#bySets = true;
   }
 
-  #change(change: RowChange, length: number): Promise<void> | undefined {
+  #change(bytes: Uint8Array, start: number, end: number): Promise<void> | undefined {
     if (this.#incoming.state === "skipping") return;
-    const target = this.#relations.target(change.relationId);
-    if (target !== undefined) return this.#enter({ target, change }, length);
-    return this.#resolve(change.relationId).then((target) => this.#enter({ target, change }, length));
+    if (end - start < 5) decodeMessage(bytes.subarray(start, end));
+    const relationId =
+      ((bytes[start + 1] << 24) | (bytes[start + 2] << 16) | (bytes[start + 3] << 8) | bytes[start + 4]) >>> 0;
+    if (relationId !== this.#relationId || this.#target === undefined) {
+      this.#target = this.#relations.target(relationId);
+      this.#relationId = relationId;
+    }
+    const place = { start, end };
+    if (this.#target !== undefined) return this.#enter(this.#target, bytes, place);
+    return this.#resolve(relationId).then((target) => this.#enter(target, bytes, place));
   }
 
-  async #truncate(change: Truncate, length: number): Promise<void> {
+  async #truncate(
+    { relationIds }: Truncate,
+    bytes: Uint8Array,
+    place: { start: number; end: number },
+  ): Promise<void> {
     if (this.#incoming.state === "skipping") return;
     const targets: TargetRelation[] = [];
-    for (const id of change.relationIds) {
-      targets.push(this.#relations.target(id) ?? await this.#resolve(id));
-    }
-    await this.#enter({ targets, change }, length);
+    for (const id of relationIds) targets.push(this.#relations.target(id) ?? await this.#resolve(id));
+    await this.#enter(targets, bytes, place);
   }
 
   /** Reads a local table on the apply session itself, between two statements. */
@@ -170,10 +223,18 @@ export class Applier {
       if (this.#incoming.state !== "streaming") this.#writer.endBatch();
       return rows;
     };
-    return await this.#relations.resolve(relationId, query);
+    for (;;) {
+      try {
+        return await this.#relations.resolve(relationId, query);
+      } catch (thrown) {
+        // What was written before it has failed by sets, and takes the reply along.
+        if (this.#recovery === undefined) throw thrown;
+        await this.#recovery;
+      }
+    }
   }
 
-  #enter(mapped: MappedChange, length: number): Promise<void> | undefined {
+  #enter(targets: Targets, bytes: Uint8Array, place: { start: number; end: number }): Promise<void> | undefined {
     const incoming = this.#incoming;
     switch (incoming.state) {
       case "between":
@@ -181,51 +242,115 @@ export class Applier {
       case "skipping":
         return;
       case "streaming":
-        this.#writer.write(mapped);
+        this.#writer.write(targets, bytes, place);
         return this.#writer.pipeline.room();
-      case "holding":
-        incoming.changes.push(mapped);
-        incoming.bytes += length;
-        if (incoming.bytes < HOLD_BYTES && incoming.changes.length < HOLD_CHANGES) return;
-        this.#writer.begin(incoming.begin);
-        for (const held of incoming.changes) this.#writer.write(held);
-        this.#incoming = { state: "streaming", begin: incoming.begin };
-        this.#empty = undefined;
-        return this.#writer.pipeline.room();
+      case "holding": {
+        const held = this.#held;
+        held.add(targets, bytes, place);
+        if (isTruncate(targets) || !targets.map.bySets) this.#bySets = false;
+        if (
+          held.bytes.length - held.wholeCount < HOLD_CHANGES &&
+          held.byteLength - incoming.fromBytes < HOLD_BYTES
+        ) return;
+        return this.#stream(incoming.begin);
+      }
     }
   }
 
-  #commit({ commitLsn, endLsn }: Commit): Promise<void> | undefined {
+  /** Writes a transaction before its end has come. It cannot be written again, so nothing before it may fail. */
+  async #stream(begin: Begin): Promise<void> {
+    this.#offerWhole();
+    while (!this.#units.isEmpty) await this.#progress();
+    const { bytes, starts, ends, targets } = this.#held;
+    this.#held = new HeldTransactions();
+    this.#incoming = { state: "streaming", begin };
+    const mode = this.#options.trust.modeOf(begin.commitLsn);
+    this.#streamed = { begin, mode, endLsn: undefined };
+    this.#writer.beginLong(begin, mode);
+    for (let i = 0; i < bytes.length; i++) {
+      this.#writer.write(targets[i], bytes[i], { start: starts[i], end: ends[i] });
+    }
+    await this.#writer.pipeline.room();
+  }
+
+  #commit(bytes: Uint8Array): Promise<void> | undefined {
+    const { commitLsn, endLsn } = decodeCommit(bytes);
     const incoming = this.#incoming;
     if (incoming.state === "between" || incoming.begin.commitLsn !== commitLsn || endLsn <= commitLsn) {
       throw this.#violation(`a commit at ${formatLsn(commitLsn)} that ends no transaction`);
     }
     this.#incoming = BETWEEN;
-    switch (incoming.state) {
-      case "skipping":
-        return void this.#options.observer.deduplicated(1);
-      case "streaming":
-        this.#writer.commit(endLsn);
-        break;
-      case "holding":
-        if (incoming.changes.length === 0) {
-          this.#empty = { begin: incoming.begin, endLsn };
-          return;
-        }
-        this.#empty = undefined;
-        this.#writer.begin(incoming.begin, endLsn);
-        for (const held of incoming.changes) this.#writer.write(held);
-        this.#writer.commit(endLsn);
+    if (incoming.state === "skipping") return void this.#options.observer.deduplicated(1);
+    this.#position = endLsn;
+    if (incoming.state === "streaming") {
+      this.#streamed!.endLsn = endLsn;
+      this.#writer.commit(endLsn);
+      this.#writer.endBatch();
+      return this.#writer.pipeline.room();
     }
-    return this.#writer.pipeline.room();
+    return this.#hold(incoming.begin, endLsn);
   }
 
-  /** Moves the position past empty transactions, by a transaction of its own. */
-  #storeEmpty(): void {
-    const { begin, endLsn } = this.#empty!;
-    this.#empty = undefined;
-    this.#writer.begin(begin, endLsn);
-    this.#writer.commit(endLsn);
+  /** A transaction is held whole; it goes with those before it if all are to be written alike. */
+  #hold(begin: Begin, endLsn: Lsn): Promise<void> | undefined {
+    const held = this.#held;
+    const isEmpty = held.bytes.length === held.wholeCount;
+    held.end(begin, endLsn);
+    const mode = isEmpty ? this.#mode : this.#bySets ? this.#options.trust.modeOf(begin.commitLsn) : "rows";
+    if (mode !== this.#mode && held.transactions.length > 1) {
+      const last = held.takeLast();
+      this.#offerWhole();
+      this.#held = last;
+    }
+    this.#mode = mode;
+    if (!this.#held.isFull) return;
+    this.#offerWhole();
+    return this.#units.room();
+  }
+
+  /** Hands on the whole transactions held, and keeps the beginning of another. */
+  #offerWhole(): void {
+    const held = this.#held;
+    if (held.transactions.length === 0) return;
+    this.#held = held.takeRest();
+    this.#units.offer({ held, mode: this.#mode });
+  }
+
+  #committed(endLsn: Lsn): void {
+    if (this.#streamed?.endLsn !== undefined && this.#streamed.endLsn <= endLsn) this.#streamed = undefined;
+    const { mode } = this.#units;
+    if (this.#units.committed(endLsn) > 0 && mode === "sets") this.#options.trust.gain();
+    // What has come meanwhile goes together.
+    if (this.#units.isEmpty) this.flush();
+  }
+
+  async #progress(): Promise<void> {
+    await Promise.race([this.#units.progress(), this.failed]);
+    await this.#recovery;
+  }
+
+  /** Something that was written has failed, and nothing behind it is committed. */
+  #lose(error: MmliteError, canRecover: boolean): void {
+    const { trust } = this.#options;
+    if (this.#streamed !== undefined) {
+      const { begin, mode } = this.#streamed;
+      if (mode === "rows" || !canRecover) return this.#fail(error);
+      trust.loseUntil(begin.commitLsn);
+      return this.#fail(againByRows(error));
+    }
+    // A lock that is not to be had is not to be had row by row either.
+    const isOfSets = canRecover && this.#units.mode === "sets" && error.kind !== "transient";
+    if (!isOfSets || this.#failure !== undefined) return this.#fail(error);
+    trust.lose();
+    this.#recovery = this.#recover().catch((thrown) => this.#fail(toMmliteError(thrown)))
+      .finally(() => void (this.#recovery = undefined));
+  }
+
+  /** Writes everything that is not committed again, row by row. */
+  async #recover(): Promise<void> {
+    const units = this.#units.takeBack();
+    await this.#writer.recover();
+    for (const { held } of units) this.#units.offer({ held, mode: "rows" });
   }
 
   #violation(what: string): MmliteError {
@@ -248,4 +373,12 @@ export class Applier {
     destroyClient(this.#session.client);
     this.#reject(error);
   }
+}
+
+/** What a transaction that was not held failed of: it comes again, and is written in a way that tells more. */
+function againByRows(error: MmliteError): MmliteError {
+  return new MmliteError("transient", error.message, {
+    hint: "Nothing to do: the transaction comes again, and is applied row by row",
+    cause: error,
+  });
 }

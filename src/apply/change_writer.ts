@@ -8,7 +8,6 @@ import type { Delete, Insert, Tuple, Update } from "../pgoutput/message.ts";
 import type { MappedRelation } from "./relation_map.ts";
 import type { RelationStatements, StatementCache } from "./statement_cache.ts";
 import {
-  canInsertRuns,
   deleteStatement,
   evictStatement,
   insertStatement,
@@ -29,8 +28,6 @@ export interface TargetRelation {
   readonly statements: RelationStatements;
   /** Columns that UPDATE cannot set and that are not matched by, so that they may differ here. */
   readonly looseIdentity: boolean;
-  /** Whether consecutive inserts may go together. */
-  readonly insertsRuns: boolean;
 }
 
 /** A target without statements. */
@@ -38,14 +35,8 @@ export function toTarget(map: MappedRelation): TargetRelation {
   const looseIdentity = map.columns.some((column) =>
     column.identityAlways && !map.key?.columns.includes(column)
   );
-  const insertsRuns = canInsertRuns(map) && !(looseIdentity && map.key !== null);
-  return { map, statements: new Map(), looseIdentity, insertsRuns };
+  return { map, statements: new Map(), looseIdentity };
 }
-
-/** Rows of one INSERT: from here on a row's share of starting the statement is small beside the row itself. */
-export const RUN_ROWS = 16;
-/** A row with more bytes of values goes alone: its statement costs little beside it, and held rows take memory. */
-const MAX_RUN_ROW_BYTES = 4_096;
 
 /** The tuples of a change, by the side that parameters name. */
 interface Sides {
@@ -53,21 +44,14 @@ interface Sides {
   readonly new: Tuple | undefined;
 }
 
-/** Rows that were inserted one after the other into one relation, and are not written yet. */
-interface InsertRun {
-  readonly target: TargetRelation;
-  readonly tuples: Tuple[];
-}
-
 const NONE: ReadonlySet<number> = new Set();
 const BY_KEY: MatchShape = { byRow: false, nulls: NONE };
 
-/** Writes changes to a pipeline; up to {@link RUN_ROWS} inserts may wait in it for {@link ChangeWriter.flush}. */
+/** Writes changes to a pipeline. */
 export class ChangeWriter {
   readonly #pipeline: Pipeline;
   readonly #cache: StatementCache;
   readonly #toSink: (shape: StatementShape) => { doing: string; completed(tag: string): void };
-  #inserts: InsertRun | undefined;
 
   constructor(
     pipeline: Pipeline,
@@ -81,8 +65,6 @@ export class ChangeWriter {
 
   /** Writes the statements of one row change. */
   write(target: TargetRelation, change: RowChange): void {
-    if (change.kind === "insert" && target.insertsRuns) return this.#insertLater(target, change.newTuple);
-    this.flush();
     switch (change.kind) {
       case "insert":
         return this.#insert(target, change.newTuple);
@@ -95,39 +77,9 @@ export class ChangeWriter {
 
   /** Truncates tables in one statement. */
   truncate(targets: readonly TargetRelation[], restartIdentity: boolean): void {
-    this.flush();
     const shape = truncateStatement(targets.map((target) => target.map), restartIdentity);
     this.#pipeline.prepare({ name: "", sql: shape.sql, parameterTypes: [] });
     this.#pipeline.execute("", this.#toSink(shape));
-  }
-
-  /** Writes the inserts that wait: before anything else of their transaction, and before its end. */
-  flush(): void {
-    const inserts = this.#inserts;
-    if (inserts === undefined) return;
-    this.#inserts = undefined;
-    const { target, tuples } = inserts;
-    if (tuples.length === RUN_ROWS) this.#insertRun(target, tuples);
-    else for (const tuple of tuples) this.#insert(target, tuple);
-  }
-
-  #insertLater(target: TargetRelation, tuple: Tuple): void {
-    checkWidth(target, tuple);
-    const isLong = bytesOf(tuple) > MAX_RUN_ROW_BYTES;
-    if (isLong || this.#inserts?.target !== target) this.flush();
-    if (isLong) return this.#insert(target, tuple);
-    const { tuples } = this.#inserts ??= { target, tuples: [] };
-    if (tuples.push(tuple) === RUN_ROWS) this.flush();
-  }
-
-  #insertRun(target: TargetRelation, tuples: readonly Tuple[]): void {
-    const { name, shape, sink } = this.#cache.get(
-      target.statements,
-      `i${RUN_ROWS}`,
-      () => insertStatement(target.map, RUN_ROWS),
-    );
-    const values = shape.parameters.map(({ index, row }) => valueOf(target, tuples[row], index));
-    this.#pipeline.execute(name, sink, values, TEXT_FORMAT);
   }
 
   #insert(target: TargetRelation, newTuple: Tuple): void {
@@ -234,12 +186,6 @@ function sameValue(a: Tuple[number], b: Tuple[number]): boolean {
   if (a.bytes.length !== b.bytes.length) return false;
   for (let i = 0; i < a.bytes.length; i++) if (a.bytes[i] !== b.bytes[i]) return false;
   return true;
-}
-
-function bytesOf(tuple: Tuple): number {
-  let bytes = 0;
-  for (const value of tuple) if (value.kind === "text") bytes += value.bytes.length;
-  return bytes;
 }
 
 function indexesOf(tuple: Tuple, kind: "null" | "unchanged"): ReadonlySet<number> {

@@ -15,6 +15,8 @@ export interface MappedColumn {
   /** False where the local server computes it. */
   readonly written: boolean;
   readonly identityAlways: boolean;
+  /** See `LocalColumn.typeName`. */
+  readonly typeName: string;
   /** See `LocalColumn.equality`. */
   readonly equality: string | null;
 }
@@ -26,8 +28,6 @@ export interface MatchKey {
   readonly arbiter: boolean;
   /** Whether a deferrable constraint covers them: within a transaction several rows may have the same key. */
   readonly deferrable: boolean;
-  /** Whether rows that exist together at the peer surely have different keys here too. */
-  readonly distinct: boolean;
 }
 
 /** A peer's relation on a local table. */
@@ -43,6 +43,9 @@ export interface MappedRelation {
   /** Null where only the whole row tells rows apart. */
   readonly key: MatchKey | null;
   readonly partitioned: boolean;
+  /** Whether changes of many rows may be applied by one statement, and of many transactions in one: nothing here
+   * sees the difference, and a row's key has one text on both sides, by which its version is noted. */
+  readonly bySets: boolean;
 }
 
 /** Schemas that no peer may write to. */
@@ -60,10 +63,11 @@ const OTHER_KINDS: Readonly<Record<string, string>> = {
 };
 
 /**
- * Types whose equality is the same on every server: int8, int2, int4, oid, date, timestamp, timestamptz, numeric
- * and uuid. Of text it depends on the collation.
+ * Types whose values have one text each, the same on every server: bool, bytea, name, int8, int2, int4, text, oid,
+ * char(n), varchar, date, time, timestamp, timestamptz and uuid. A numeric has one per scale.
  */
-const PLAIN_TYPES = new Set([20, 21, 23, 26, 1082, 1114, 1184, 1700, 2950]);
+const ONE_TEXT_TYPES = new Set([16, 17, 19, 20, 21, 23, 25, 26, 1042, 1043, 1082, 1083, 1114, 1184, 2950]);
+const NUMERIC = 1700;
 
 /** Throws a `refused` error for a relation of a schema that belongs to PostgreSQL or to mmlite. */
 export function checkSchema(remote: Relation): void {
@@ -85,7 +89,7 @@ export function mapRelation(remote: Relation, local: LocalTable | undefined): Ma
   }
   const columns = mapColumns(remote, local, label);
   const names = new Set(remote.columns.map((column) => column.name));
-  return {
+  const relation = {
     schema: remote.schema,
     name: remote.name,
     label,
@@ -94,6 +98,24 @@ export function mapRelation(remote: Relation, local: LocalTable | undefined): Ma
     key: chooseKey(remote, local, columns),
     partitioned: local.kind === PARTITIONED_TABLE,
   };
+  return { ...relation, bySets: canApplySets(relation, remote, local) };
+}
+
+function canApplySets({ columns, key }: Omit<MappedRelation, "bySets">, remote: Relation, local: LocalTable): boolean {
+  if (local.firesOnApply) return false;
+  const byName = new Map(local.columns.map((column) => [column.name, column]));
+  const written = columns.filter((column) => column.written);
+  if (written.length === 0 || written.some(({ name }) => !byName.get(name)!.castIsInput)) return false;
+  // Without a key and the whole old row, nothing but inserts can come.
+  if (key === null) return remote.replicaIdentity !== "full";
+  if (!key.arbiter || written.some((column) => column.identityAlways && !key.columns.includes(column))) return false;
+  return key.columns.every(({ name, index, typeOid, equality }) => {
+    const { typeModifier, deterministic } = byName.get(name)!;
+    const there = remote.columns[index];
+    const same = typeOid === there.typeOid && typeModifier === there.typeModifier;
+    const oneText = ONE_TEXT_TYPES.has(typeOid) || (typeOid === NUMERIC && typeModifier >= 0);
+    return same && oneText && deterministic && equality !== null;
+  });
 }
 
 function mapColumns(remote: Relation, local: LocalTable, label: string): MappedColumn[] {
@@ -101,8 +123,8 @@ function mapColumns(remote: Relation, local: LocalTable, label: string): MappedC
   return remote.columns.map(({ name }, index) => {
     const column = byName.get(name);
     if (column === undefined) throw mismatch(label, `column "${name}" does not exist here`);
-    const { typeOid, identityAlways, equality } = column;
-    return { index, name, typeOid, written: !column.generated, identityAlways, equality };
+    const { typeOid, typeName, identityAlways, equality } = column;
+    return { index, name, typeOid, typeName, written: !column.generated, identityAlways, equality };
   });
 }
 
@@ -121,10 +143,7 @@ function chooseKey(remote: Relation, local: LocalTable, columns: readonly Mapped
   // ON CONFLICT takes every unique index over its columns and refuses if one of them is deferrable. Constraints
   // without overlaps it passes over.
   const arbiter = covering.some((index) => !index.exclusion) && !deferrable;
-  const sameType = chosen.every(({ index, typeOid }) =>
-    typeOid === remote.columns[index].typeOid && PLAIN_TYPES.has(typeOid)
-  );
-  return { columns: chosen, arbiter, deferrable, distinct: chosen === flagged && sameType };
+  return { columns: chosen, arbiter, deferrable };
 }
 
 /** Whether the rest of the key are generated columns, which the sender does not announce: part of it tells nothing. */

@@ -41,6 +41,11 @@ const SETTINGS: Readonly<Record<string, string>> = {
   default_transaction_read_only: "off",
   array_nulls: "on",
   client_min_messages: "notice",
+  // Rows come as arrays, of which the planner knows no length: each is looked up by its key.
+  enable_hashjoin: "off",
+  enable_mergejoin: "off",
+  enable_seqscan: "off",
+  enable_bitmapscan: "off",
 };
 
 /** Settings that came later, by the `server_version_num` that has them. Below 14 a generic plan of an UPDATE
@@ -57,6 +62,7 @@ export interface ApplySession {
   readonly client: Client;
   /** `server_version_num`, such as 180004. */
   readonly serverVersion: number;
+  readonly trackCommitTimestamp: boolean;
 }
 
 /** What {@link openApplySession} needs to know. */
@@ -81,8 +87,9 @@ export async function openApplySession(options: ApplySessionOptions): Promise<Ap
     await passAnyBytes(client);
     const query = queryWith(client);
     const serverVersion = await setLaterSettings(query);
+    const [setting] = await query("SELECT current_setting('track_commit_timestamp') AS value");
     await takeOrigin(query, options);
-    return { client, serverVersion };
+    return { client, serverVersion, trackCommitTimestamp: setting?.value === "on" };
   } catch (thrown) {
     await closeClient(client);
     throw mapPostgresError(thrown, `open the apply session for "${origin}"`);

@@ -57,6 +57,12 @@ export class StatementCache {
     for (const entry of [...owner.values()]) this.#forget(entry);
   }
 
+  /** Forgets every statement: of those prepared last the server may know none. Closing one that it does not know is
+   * no error. */
+  clear(): void {
+    for (const entry of [...this.#entries]) this.#forget(entry);
+  }
+
   #prepare(owner: RelationStatements, key: string, shape: StatementShape): Entry {
     if (owner.size >= RELATION_STATEMENTS) this.#forget(leastRecent(owner.values()));
     if (this.#entries.size >= SESSION_STATEMENTS) this.#forget(leastRecent(this.#entries));

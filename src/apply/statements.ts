@@ -17,8 +17,6 @@ export type TupleSide = "old" | "new";
 export interface ParameterSource {
   readonly side: TupleSide;
   readonly index: number;
-  /** Which row of a statement that takes several, from 0. */
-  readonly row: number;
 }
 
 /** A statement before it has a name. */
@@ -51,34 +49,16 @@ export interface UpdateShape extends MatchShape {
 const NO_COLUMNS: ReadonlySet<number> = new Set();
 const BY_KEY: MatchShape = { byRow: false, nulls: NO_COLUMNS };
 
-/** Most columns of a relation whose rows are inserted several at a time: wider rows gain little by it. */
-const MAX_RUN_COLUMNS = 64;
-
-/**
- * Whether one statement can insert several rows of a relation: it must treat each as if it came alone, and may
- * therefore not meet two with the same key.
- */
-export function canInsertRuns(relation: MappedRelation): boolean {
-  const { columns, key } = relation;
-  const written = columns.filter((column) => column.written).length;
-  if (written === 0 || written > MAX_RUN_COLUMNS) return false;
-  if (key === null) return true;
-  return key.arbiter && key.distinct &&
-    settable(relation, { keyChanged: false, omitted: NO_COLUMNS }).length > 0;
-}
-
-/** Inserts a row, or `count` if {@link canInsertRuns}, or overwrites the one that has its key. */
-export function insertStatement(relation: MappedRelation, count = 1): StatementShape {
+/** Inserts a row, or overwrites the one that has its key. */
+export function insertStatement(relation: MappedRelation): StatementShape {
   const sql = new Parameters();
   const doing = `insert into "${relation.label}"`;
   const columns = relation.columns.filter((column) => column.written);
   const { key } = relation;
   if (columns.length === 0) return sql.shape(`INSERT INTO ${target(relation)} DEFAULT VALUES`, doing);
-  const rowOf = (row: number) => columns.map((column) => sql.value("new", column, row)).join(", ");
-  const values = rowOf(0);
-  const tuples = Array.from({ length: count }, (_, row) => `(${rowOf(row)})`).join(", ");
+  const values = columns.map((column) => sql.value("new", column)).join(", ");
   const into = insertInto(relation, columns);
-  if (key === null) return sql.shape(`${into} VALUES ${tuples}`, doing);
+  if (key === null) return sql.shape(`${into} VALUES (${values})`, doing);
   const overwritten = settable(relation, { keyChanged: false, omitted: NO_COLUMNS });
   if (!key.arbiter) {
     const found = updateOrLock(relation, sql, { columns: overwritten, where: where(relation, sql, "new") });
@@ -89,14 +69,14 @@ export function insertStatement(relation: MappedRelation, count = 1): StatementS
     );
   }
   if (overwritten.length === 0) {
-    return sql.shape(`${into} VALUES ${tuples} ON CONFLICT (${names(key.columns)}) DO NOTHING`, doing, {
+    return sql.shape(`${into} VALUES (${values}) ON CONFLICT (${names(key.columns)}) DO NOTHING`, doing, {
       type: "insert_exists",
       tag: "INSERT 0 0",
     });
   }
   // The WHERE is evaluated for an existing row only: it costs nothing without a conflict, and counts exactly.
   const noted = `WHERE mmlite.note_conflict('insert_exists')`;
-  return sql.shape(`${into} VALUES ${tuples} ${onConflict(relation, overwritten)} ${noted}`, doing);
+  return sql.shape(`${into} VALUES (${values}) ${onConflict(relation, overwritten)} ${noted}`, doing);
 }
 
 /** Updates a row, or inserts it where it is missing and came whole. */
@@ -187,22 +167,22 @@ export function truncateStatement(
 }
 
 /** A name as an SQL identifier. */
-function quote(name: string): string {
+export function quote(name: string): string {
   return `"${name.replaceAll('"', '""')}"`;
 }
 
-/** The parameters of a statement under construction; one per side, column and row. */
+/** The parameters of a statement under construction; one per side and column. */
 class Parameters {
   readonly #sources: ParameterSource[] = [];
   readonly #types: number[] = [];
   readonly #numbers = new Map<string, number>();
 
-  value(side: TupleSide, column: MappedColumn, row = 0): string {
-    const id = `${side}${column.index}.${row}`;
+  value(side: TupleSide, column: MappedColumn): string {
+    const id = `${side}${column.index}`;
     let number = this.#numbers.get(id);
     if (number === undefined) {
       this.#types.push(column.typeOid);
-      number = this.#sources.push({ side, index: column.index, row });
+      number = this.#sources.push({ side, index: column.index });
       this.#numbers.set(id, number);
     }
     return `$${number}`;
@@ -213,16 +193,18 @@ class Parameters {
   }
 }
 
-function target({ schema, name }: MappedRelation): string {
+/** The relation's local table. */
+export function target({ schema, name }: MappedRelation): string {
   return `${quote(schema)}.${quote(name)}`;
 }
 
 /** The relation's own rows as `t`: without those of tables that inherit from it, which come by themselves. */
-function rows(relation: MappedRelation): string {
+export function rows(relation: MappedRelation): string {
   return `${relation.partitioned ? "" : "ONLY "}${target(relation)} AS t`;
 }
 
-function names(columns: readonly MappedColumn[]): string {
+/** Columns as a list of identifiers. */
+export function names(columns: readonly MappedColumn[]): string {
   return columns.map((column) => quote(column.name)).join(", ");
 }
 

@@ -1,9 +1,9 @@
 /**
  * The sending side of apply: local transactions into the pipeline, and what their replies mean.
  *
- * A transaction is BEGIN, the compare-and-set of the origin's position, the changes, the tag that keeps it from
- * leaving this node again (which raises if the session has lost its origin), COMMIT. Transactions behind a failed
- * one fail by their compare-and-set, so nothing waits for replies.
+ * A local transaction is BEGIN, the compare-and-set of the origin's position, the changes, the tag that keeps it
+ * from leaving this node again (which raises if the session has lost its origin), COMMIT. Transactions behind a
+ * failed one fail by their compare-and-set, so nothing waits for replies.
  */
 import { Buffer } from "node:buffer";
 import { MmliteError } from "../errors.ts";
@@ -11,21 +11,25 @@ import { type Lsn, parseLsn } from "../lsn.ts";
 import { Pipeline, type ReplySink } from "../pg/pipeline.ts";
 import type { StatementText } from "../pg/query_bytes.ts";
 import { CONFLICT_SQLSTATE } from "../pg/schema.ts";
+import { decodeMessage } from "../pgoutput/decode.ts";
 import type { Begin, Truncate } from "../pgoutput/message.ts";
+import { MESSAGE_TYPE } from "../pgoutput/peek.ts";
 import { ChangeWriter, type RowChange, type TargetRelation } from "./change_writer.ts";
 import { Durability } from "./durability.ts";
 import { applyError } from "./failure.ts";
+import { GroupEntries } from "./group_entries.ts";
+import { type HeldTransactions, isTruncate, type Targets } from "./held.ts";
 import type { ApplySession } from "./session.ts";
+import { SetWriter } from "./set_writer.ts";
 import { StatementCache } from "./statement_cache.ts";
 import type { ConflictType, StatementShape } from "./statements.ts";
 
-/** A batch ends after this many transactions: what is sent behind an error in it is sent in vain. */
-const BATCH_TRANSACTIONS = 100;
 /** How often the flush position is read while something applied is not on disk, milliseconds. */
 const DURABILITY_POLL_MS = 100;
 
 const TEXT_OID = 25;
 const INT8_OID = 20;
+const BYTEA_OID = 17;
 const PG_LSN_OID = 3220;
 const TIMESTAMPTZ_OID = 1184;
 
@@ -43,6 +47,13 @@ const TAG: StatementText = {
   sql: "SELECT pg_replication_origin_xact_setup($1, $2)",
   parameterTypes: [PG_LSN_OID, TIMESTAMPTZ_OID],
 };
+const GROUP: StatementText = {
+  name: "group",
+  sql: `INSERT INTO mmlite.apply_group (xid, origin, first_timestamp, last_timestamp, entries)
+    VALUES (pg_catalog.txid_current(), $1, $2, $3, $4)`,
+  parameterTypes: [TEXT_OID, TIMESTAMPTZ_OID, TIMESTAMPTZ_OID, BYTEA_OID],
+};
+const ROLLBACK: StatementText = { name: "rollback", sql: "ROLLBACK", parameterTypes: [] };
 const WAL: StatementText = {
   name: "wal",
   sql: "SELECT pg_current_wal_insert_lsn()::text, pg_current_wal_flush_lsn()::text",
@@ -54,19 +65,15 @@ export type ChangeKind = "insert" | "update" | "delete" | "truncate";
 
 /** Is told what was committed. */
 export interface ApplyObserver {
-  /** `commitTimestamp`: microseconds since 2000-01-01 UTC, at the origin. `durationMs`: from the first statement
-   * written to the reply to COMMIT. */
-  transaction(of: { commitTimestamp: bigint; durationMs: number; changes: number }): void;
+  /** A local transaction has committed that many of the origin's, the last of which committed there at
+   * `commitTimestamp`, microseconds since 2000-01-01 UTC. `durationMs`: from the first statement written to the reply
+   * to COMMIT. */
+  committed(of: { transactions: number; commitTimestamp: bigint; durationMs: number; changes: number }): void;
   change(kind: ChangeKind, count: number): void;
   conflict(type: ConflictType): void;
   /** Transactions that came again and were skipped. */
   deduplicated(count: number): void;
 }
-
-/** A change with the mapping that was valid when it came. */
-export type MappedChange =
-  | { readonly target: TargetRelation; readonly change: RowChange }
-  | { readonly targets: readonly TargetRelation[]; readonly change: Truncate };
 
 /** What a writer needs besides its session. */
 export interface TransactionWriterOptions {
@@ -79,13 +86,27 @@ export interface TransactionWriterOptions {
   /** Everything up to here is on disk; each call with a later position, the first with `position` itself. */
   readonly onDurable: (endLsn: Lsn) => void;
   readonly observer: ApplyObserver;
-  /** The first failure; nothing is sent after it. */
-  readonly onFailure: (error: MmliteError) => void;
+  /** Everything up to here is committed. */
+  readonly onCommitted: (endLsn: Lsn) => void;
+  /** A failure; nothing may be sent after it, or where it can be mended not before {@link TransactionWriter.recover}. */
+  readonly onFailure: (error: MmliteError, canRecover: boolean) => void;
 }
 
+/** What a local transaction is made from: one transaction of the origin, or several that are committed together. */
+interface Beginning {
+  /** Of the only or first one. */
+  readonly commitLsn: Lsn;
+  /** Of the latest, microseconds since 2000-01-01 UTC. */
+  readonly commitTimestamp: bigint;
+  readonly transactions: number;
+}
+
+/** How changes are written: each by a statement that settles its conflicts, or by statements that settle none. */
+export type WriteMode = "rows" | "sets";
+
 /** A transaction that is being written, and what is told of it once it is committed. */
-interface OpenTransaction {
-  readonly begin: Begin;
+interface OpenTransaction extends Beginning {
+  readonly mode: WriteMode;
   readonly timestampBytes: Uint8Array;
   readonly startedAt: number;
   readonly counts: Record<ChangeKind, number>;
@@ -98,22 +119,26 @@ export class TransactionWriter {
   readonly #options: TransactionWriterOptions;
   readonly #cache: StatementCache;
   readonly #changes: ChangeWriter;
+  readonly #sets: SetWriter;
   readonly #durability: Durability;
   readonly #originBytes: Uint8Array;
   readonly #epochBytes: Uint8Array;
   readonly #moveSink: ReplySink;
   readonly #tagSink: ReplySink;
+  readonly #groupSink: ReplySink;
+  /** Whether the server keeps commit timestamps; without them rows have no versions. */
+  readonly #keepsVersions: boolean;
   readonly #walSink: ReplySink;
   /** The position that the next compare-and-set will find, and its bytes. */
   #position: Lsn;
   #positionBytes: Uint8Array;
   #open: OpenTransaction | undefined;
-  #batchTransactions = 0;
   /** Of the replies: the transaction whose statements are being answered, and the end of the last one committed. */
   #answering: OpenTransaction | undefined;
   #committedLsn: Lsn;
   #pollTimer: ReturnType<typeof setTimeout> | undefined;
-  #closed = false;
+  /** Nothing may be sent: closed, or failed and not recovered. */
+  #stopped = false;
 
   constructor(session: ApplySession, options: TransactionWriterOptions) {
     this.#options = options;
@@ -125,6 +150,8 @@ export class TransactionWriter {
     this.#durability = new Durability(options.onDurable);
     this.#moveSink = { doing: "move the position", completed: () => {} };
     this.#tagSink = { doing: "tag the changes", completed: () => {} };
+    this.#groupSink = { doing: "note the versions of a group", completed: () => {} };
+    this.#keepsVersions = session.trackCommitTimestamp;
     this.#walSink = {
       doing: "read the WAL position",
       row: ([insert, flush]) => this.#noteWal(parseLsn(insert!), parseLsn(flush!)),
@@ -137,7 +164,8 @@ export class TransactionWriter {
     const toSink = (shape: StatementShape) => this.#changeSink(shape);
     this.#cache = new StatementCache(this.pipeline, toSink);
     this.#changes = new ChangeWriter(this.pipeline, this.#cache, toSink);
-    for (const statement of [BEGIN, COMMIT, MOVE, TAG, WAL]) this.pipeline.prepare(statement);
+    this.#sets = new SetWriter({ pipeline: this.pipeline, cache: this.#cache, changes: this.#changes });
+    for (const statement of [BEGIN, COMMIT, ROLLBACK, MOVE, TAG, GROUP, WAL]) this.pipeline.prepare(statement);
     // What an earlier session applied may not be on disk yet either.
     this.endBatch();
   }
@@ -147,11 +175,115 @@ export class TransactionWriter {
     return this.#position;
   }
 
-  /** Writes the beginning of a transaction, up to its end or, while that is not known, its commit record. */
-  begin(begin: Begin, endLsn: Lsn = begin.commitLsn): void {
+  /** End of the last transaction that is committed here. */
+  get committedLsn(): Lsn {
+    return this.#committedLsn;
+  }
+
+  /** Writes transactions as one local transaction, by sets; the rows' own versions are noted beside it. */
+  writeGroup(held: HeldTransactions): void {
+    const { transactions } = held;
+    const timestamps = transactions.map(({ begin }) => begin.commitTimestamp);
+    const [first, last] = [timestamps.reduce(least), timestamps.reduce(greatest)];
+    const entries = this.#keepsVersions && first !== last ? new GroupEntries(timestamps) : undefined;
+    const { commitLsn } = transactions[0].begin;
+    const { endLsn } = transactions.at(-1)!;
+    this.#begin({ commitLsn, commitTimestamp: last, transactions: transactions.length }, { endLsn, mode: "sets" });
+    this.#sets.begin(entries);
+    transactions.forEach((_, i) => this.#writeTransaction(held, i));
+    this.#sets.flush();
+    if (entries !== undefined && !entries.isEmpty) {
+      const parameters = [this.#originBytes, int64(first), int64(last), entries.bytes()];
+      this.pipeline.execute(GROUP.name, this.#groupSink, parameters);
+    }
+    this.commit(endLsn);
+  }
+
+  /** Writes each transaction that is not committed yet as a local transaction of its own. */
+  writeEach(held: HeldTransactions): void {
+    held.transactions.forEach(({ begin, endLsn }, i) => {
+      if (endLsn <= this.#committedLsn) return;
+      this.#begin({ ...begin, transactions: 1 }, { endLsn, mode: "rows" });
+      this.#writeTransaction(held, i);
+      this.commit(endLsn);
+    });
+  }
+
+  /** Writes the beginning of a transaction whose end is not known: the position is its commit record until then. */
+  beginLong(begin: Begin, mode: WriteMode): void {
+    this.#begin({ ...begin, transactions: 1 }, { endLsn: begin.commitLsn, mode });
+    this.#sets.begin(undefined);
+  }
+
+  /** Writes a change, which lies from `start` to `end` in `bytes`, of the transaction with that number. */
+  write(
+    targets: Targets,
+    bytes: Uint8Array,
+    { start, end, transaction = 0 }: { start: number; end: number; transaction?: number },
+  ): void {
+    const { counts, mode } = this.#open!;
+    counts[kindOf(bytes[start])]++;
+    if (isTruncate(targets)) {
+      const { restartIdentity } = decodeMessage(bytes.subarray(start, end)) as Truncate;
+      this.#sets.flush();
+      this.#changes.truncate(targets, restartIdentity);
+    } else if (mode === "sets" && targets.map.bySets) {
+      this.#sets.write(targets, bytes, { start, end, transaction });
+    } else {
+      this.#changes.write(targets, decodeMessage(bytes.subarray(start, end)) as RowChange);
+    }
+  }
+
+  /** Writes the end of the transaction. */
+  commit(endLsn: Lsn): void {
+    const open = this.#open!;
+    this.#sets.flush();
+    if (this.#position !== endLsn) this.#move(endLsn, open.timestampBytes);
+    this.pipeline.execute(TAG.name, this.#tagSink, [this.#positionBytes, open.timestampBytes]);
+    this.pipeline.execute(COMMIT.name, {
+      doing: "commit",
+      completed: (tag) => this.#committed(open, endLsn, tag),
+    });
+    this.#open = undefined;
+  }
+
+  /** Forgets the statements of a target that is no longer used. */
+  forget(target: TargetRelation): void {
+    this.#cache.forgetAll(target.statements);
+  }
+
+  /** Ends the batch and reads how far the WAL is on disk. */
+  endBatch(): void {
+    this.pipeline.execute(WAL.name, this.#walSink);
+    this.pipeline.sync();
+  }
+
+  /** After a failure of a statement: everything behind the last commit is undone and may be written again. */
+  async recover(): Promise<void> {
+    await this.pipeline.recover();
+    this.#open = undefined;
+    this.#answering = undefined;
+    this.#sets.clear();
+    this.#position = this.#committedLsn;
+    this.#positionBytes = int64(this.#position);
+    this.#cache.clear();
+    this.pipeline.execute(ROLLBACK.name, { doing: "roll back", completed: () => {} });
+    this.#stopped = false;
+    this.endBatch();
+  }
+
+  /** Stops asking for the WAL position. */
+  close(): void {
+    this.#stopped = true;
+    clearTimeout(this.#pollTimer);
+    this.#pollTimer = undefined;
+  }
+
+  #begin(beginning: Beginning, { endLsn, mode }: { endLsn: Lsn; mode: WriteMode }): void {
+    const { commitLsn, commitTimestamp, transactions } = beginning;
     const open: OpenTransaction = {
-      begin,
-      timestampBytes: int64(begin.commitTimestamp),
+      ...{ commitLsn, commitTimestamp, transactions, mode },
+      timestampBytes: int64(commitTimestamp),
       startedAt: performance.now(),
       counts: { insert: 0, update: 0, delete: 0, truncate: 0 },
       conflicts: [],
@@ -164,50 +296,11 @@ export class TransactionWriter {
     this.#move(endLsn, open.timestampBytes);
   }
 
-  /** Writes a change. */
-  write(mapped: MappedChange): void {
-    this.#open!.counts[mapped.change.kind]++;
-    if ("target" in mapped) this.#changes.write(mapped.target, mapped.change);
-    else this.#changes.truncate(mapped.targets, mapped.change.restartIdentity);
-  }
-
-  /** Writes the end of the transaction. */
-  commit(endLsn: Lsn): void {
-    const open = this.#open!;
-    this.#changes.flush();
-    if (this.#position !== endLsn) this.#move(endLsn, open.timestampBytes);
-    this.pipeline.execute(TAG.name, this.#tagSink, [this.#positionBytes, open.timestampBytes]);
-    this.pipeline.execute(COMMIT.name, {
-      doing: "commit",
-      completed: (tag) => this.#committed(open, endLsn, tag),
-    });
-    this.#open = undefined;
-    if (++this.#batchTransactions >= BATCH_TRANSACTIONS) this.endBatch();
-  }
-
-  /** Forgets the statements of a target that is no longer used. */
-  forget(target: TargetRelation): void {
-    this.#changes.flush();
-    this.#cache.forgetAll(target.statements);
-  }
-
-  /** Sends everything written; ends the batch unless a transaction is open. */
-  flush(): void {
-    if (this.#open !== undefined) this.pipeline.flush();
-    else if (this.#batchTransactions > 0) this.endBatch();
-  }
-
-  /** Ends the batch and reads how far the WAL is on disk. */
-  endBatch(): void {
-    this.#batchTransactions = 0;
-    this.pipeline.execute(WAL.name, this.#walSink);
-    this.pipeline.sync();
-  }
-
-  /** Stops asking for the WAL position. */
-  close(): void {
-    this.#closed = true;
-    clearTimeout(this.#pollTimer);
+  #writeTransaction({ transactions, bytes, starts, ends, targets }: HeldTransactions, transaction: number): void {
+    const { from, to } = transactions[transaction];
+    for (let i = from; i < to; i++) {
+      this.write(targets[i], bytes[i], { start: starts[i], end: ends[i], transaction });
+    }
   }
 
   #move(to: Lsn, timestampBytes: Uint8Array): void {
@@ -227,18 +320,19 @@ export class TransactionWriter {
     this.#answering = undefined;
     if (tag !== "COMMIT") {
       // Only a transaction that has failed answers COMMIT with ROLLBACK, and then the pipeline has failed before.
-      this.#fail(new MmliteError("internal", `Cannot commit: PostgreSQL answered ${tag}`));
-      return;
+      this.close();
+      const error = new MmliteError("internal", `Cannot commit: PostgreSQL answered ${tag}`);
+      return this.#options.onFailure(error, false);
     }
     this.#committedLsn = endLsn;
     this.#report(open);
+    this.#options.onCommitted(endLsn);
   }
 
-  #report({ begin, startedAt, counts, conflicts }: OpenTransaction): void {
+  #report({ transactions, commitTimestamp, startedAt, counts, conflicts }: OpenTransaction): void {
     const { observer } = this.#options;
-    const { commitTimestamp } = begin;
     const changes = counts.insert + counts.update + counts.delete + counts.truncate;
-    observer.transaction({ commitTimestamp, durationMs: performance.now() - startedAt, changes });
+    observer.committed({ transactions, commitTimestamp, durationMs: performance.now() - startedAt, changes });
     if (counts.insert > 0) observer.change("insert", counts.insert);
     if (counts.update > 0) observer.change("update", counts.update);
     if (counts.delete > 0) observer.change("delete", counts.delete);
@@ -267,10 +361,9 @@ export class TransactionWriter {
 
   /** Asks again in a while if something applied is not on disk: an idle session asks nothing. */
   #poll(): void {
-    if (this.#closed || this.#pollTimer !== undefined || !this.#durability.isWaiting) return;
+    if (this.#stopped || this.#pollTimer !== undefined || !this.#durability.isWaiting) return;
     this.#pollTimer = setTimeout(() => {
       this.#pollTimer = undefined;
-      if (this.#closed) return;
       this.pipeline.execute(WAL.name, this.#walSink);
       if (this.#open === undefined) this.pipeline.sync();
       else this.pipeline.flush();
@@ -280,9 +373,30 @@ export class TransactionWriter {
   #fail(error: unknown, sink?: ReplySink): void {
     this.close();
     const { origin } = this.#options;
-    const commitLsn = this.#answering?.begin.commitLsn;
-    this.#options.onFailure(applyError(error, { origin, commitLsn, doing: sink?.doing }));
+    const commitLsn = this.#answering?.commitLsn;
+    this.#options.onFailure(applyError(error, { origin, commitLsn, doing: sink?.doing }), !this.pipeline.isLost);
   }
+}
+
+function kindOf(type: number): ChangeKind {
+  switch (type) {
+    case MESSAGE_TYPE.insert:
+      return "insert";
+    case MESSAGE_TYPE.update:
+      return "update";
+    case MESSAGE_TYPE.delete:
+      return "delete";
+    default:
+      return "truncate";
+  }
+}
+
+function least(a: bigint, b: bigint): bigint {
+  return a < b ? a : b;
+}
+
+function greatest(a: bigint, b: bigint): bigint {
+  return a > b ? a : b;
 }
 
 function int64(value: bigint): Uint8Array {

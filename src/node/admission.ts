@@ -2,6 +2,7 @@
  * The door of the inbox: who may apply here, from which position, in which epoch.
  */
 import { type ApplyObserver, openApplier } from "../apply/applier.ts";
+import type { Trust } from "../apply/trust.ts";
 import type { CompressionSetting } from "../config.ts";
 import { MmliteError } from "../errors.ts";
 import { parsePeerUrl } from "../http/peer_url.ts";
@@ -29,6 +30,8 @@ interface AdmissionOptions {
   readonly proven: (peer: string, proven: ProvenPeer | null) => void;
   readonly compression: CompressionSetting;
   readonly observer: (sender: string) => ApplyObserver;
+  /** What is known of a sender's transactions beyond one session. */
+  readonly trust: (sender: string) => Trust;
 }
 
 /** Decides whether a sender may apply here, and makes a node that is new here a peer; throws why not. */
@@ -69,6 +72,7 @@ export async function admit(options: AdmissionOptions, hello: Hello): Promise<Ad
         position: lsn,
         onDurable,
         observer: options.observer(sender),
+        trust: options.trust(sender),
         signal,
       }),
   };

@@ -1,6 +1,7 @@
 /**
  * The inbox of this node: who may push to it, and who is told of what arrives.
  */
+import { Trust } from "../apply/trust.ts";
 import type { CompressionSetting } from "../config.ts";
 import { Inbox } from "../inbox/inbox.ts";
 import type { Metrics } from "../metrics.ts";
@@ -24,11 +25,18 @@ interface InboundOptions {
 
 /** An inbox whose senders are this node's peers, or become so. */
 export function openInbox({ peers, metrics, conflicts, ...options }: InboundOptions): Inbox {
+  const trusts = new Map<string, Trust>();
+  const trust = (sender: string) => {
+    const known = trusts.get(sender) ?? new Trust();
+    trusts.set(sender, known);
+    return known;
+  };
   const admission = {
     ...options,
     register: (name: string, url: string | null) => peers.register(name, url),
     dials: (peer: string) => peers.find(peer)?.url !== null,
     observer: (sender: string) => applyObserver({ peer: peers.find(sender), sender, metrics, conflicts }),
+    trust,
   };
   return new Inbox({
     recognise: async (hello, proven) => {

@@ -38,8 +38,8 @@ interface ApplyObserverOptions {
 /** Counts what a sender's transactions did here. */
 export function applyObserver({ peer, sender, metrics, conflicts }: ApplyObserverOptions): ApplyObserver {
   return {
-    transaction({ commitTimestamp, durationMs, changes }) {
-      metrics.observeApplied(sender, durationMs / 1000);
+    committed({ transactions, commitTimestamp, durationMs, changes }) {
+      metrics.observeApplied(sender, { transactions, seconds: durationMs / 1000 });
       peer?.inbound.applied(commitTimestamp, changes);
     },
     change: (kind, count) => metrics.countChanges(sender, kind, count),

@@ -3,17 +3,20 @@
  *
  * A batch is what lies between two Syncs. After an error the server skips the rest of the batch, so what was
  * committed before it is known from the replies; batches already sent behind it are run, and it is for the caller
- * that they must fail too. The first error ends the pipeline: nothing is retried here.
+ * that they must fail too. The first error stops the pipeline; {@link Pipeline.recover} makes it usable again where
+ * the connection still is. Nothing is retried here.
  */
 import { Buffer } from "node:buffer";
 // @ts-types="@types/pg"
 import type pg from "pg";
 import { MmliteError } from "../errors.ts";
 import { clientConnection } from "./client.ts";
+import { sqlState } from "./errors.ts";
 import type { Row } from "./query.ts";
 import {
   BINARY_FORMAT,
   type ParameterFormat,
+  type ParameterWriter,
   QueryBytes,
   type StatementText,
   TEXT_FORMAT,
@@ -54,6 +57,7 @@ interface Submittable {
   handleRowDescription(message: { fields: { name: string }[] }): void;
   handleDataRow(message: { fields: (string | null)[] }): void;
   handleCommandComplete(message: { text: string }): void;
+  handleCopyInResponse(): void;
   handlePortalSuspended(): void;
   handleEmptyQuery(): void;
   handleError(error: unknown): void;
@@ -73,11 +77,18 @@ export class Pipeline {
   /** Batches begun whose ReadyForQuery is still to come; the last may be open. */
   #batches = 0;
   #open = false;
+  /** Whether the driver holds our query: it knows one at a time, and gives it up at ReadyForQuery or an error. */
+  #held = false;
+  /** The batch being answered has failed, and its ReadyForQuery is to come. */
+  #ending = false;
   #sinceFlush = 0;
   /** Waits for the socket to drain; empty while it is not full. */
   #outgoing: Uint8Array[] = [];
   #blocked = false;
   #failed = false;
+  /** Why nothing can be sent any more, once that is so. */
+  #lost: unknown;
+  #recovering: { resolve: () => void; reject: (error: unknown) => void } | undefined;
   #waiting: (() => void)[] = [];
   #settling: { resolve: () => void; reject: (error: unknown) => void }[] = [];
 
@@ -88,9 +99,14 @@ export class Pipeline {
     this.#stream = clientConnection(client).stream;
     this.#bytes = new QueryBytes((chunk) => this.#send(chunk));
     this.#batch = this.#submittable();
-    client.on("error", (error) => this.#fail(error));
+    client.on("error", (error) => this.#lose(error));
     client.on("notice", (notice) => this.#failed || events.notice(notice));
     this.#stream.on("drain", () => this.#drained());
+  }
+
+  /** Whether the connection is of no further use. */
+  get isLost(): boolean {
+    return this.#lost !== undefined;
   }
 
   /** Prepares a statement; an error in it fails the next one sent. */
@@ -114,9 +130,40 @@ export class Pipeline {
   ): void {
     this.#begin();
     this.#bytes.bind(name, format, values);
-    this.#bytes.execute();
-    this.#sinks.push(sink);
-    if (++this.#sinceFlush >= FLUSH_STATEMENTS) this.#requestReplies();
+    this.#run(sink);
+  }
+
+  /** Sends one run of a prepared statement whose parameters are written in place, in binary form. */
+  executeWith(name: string, sink: ReplySink, parameters: ParameterWriter): void {
+    this.#begin();
+    this.#bytes.bindWith(name, parameters);
+    this.#run(sink);
+  }
+
+  /**
+   * Sends one run of a prepared COPY FROM STDIN with all that it reads: `write` hands pieces to `send`, which copies
+   * them. The server reads on without asking, and passes the pieces over if it never came to the COPY
+   * (https://www.postgresql.org/docs/current/protocol-flow.html#PROTOCOL-COPY).
+   */
+  copyIn(name: string, sink: ReplySink, write: (send: (bytes: Uint8Array, length: number) => void) => void): void {
+    this.#begin();
+    this.#bytes.bind(name, BINARY_FORMAT, []);
+    this.#run(sink, () => {
+      write((bytes, length) => this.#bytes.copyData(bytes, length));
+      this.#bytes.copyDone();
+    });
+  }
+
+  /**
+   * After a failure, makes the pipeline usable again: resolves once the server has answered everything that was
+   * sent, rejects with the error if the connection is lost. The transaction that failed may still be open.
+   */
+  async recover(): Promise<void> {
+    if (this.#lost !== undefined) throw this.#lost;
+    const ready = new Promise<void>((resolve, reject) => void (this.#recovering = { resolve, reject }));
+    if (this.#open) this.#endBatch();
+    if (this.#batches === 0) this.#recovered();
+    await ready;
   }
 
   /**
@@ -136,11 +183,7 @@ export class Pipeline {
 
   /** Ends the batch, if one is open, and sends it. */
   sync(): void {
-    if (!this.#open) return;
-    this.#bytes.sync();
-    this.#open = false;
-    this.#sinceFlush = 0;
-    this.#bytes.finish();
+    if (this.#open) this.#endBatch();
   }
 
   /** Sends what there is and asks for the replies so far, in the middle of a batch. */
@@ -165,6 +208,21 @@ export class Pipeline {
     return new Promise((resolve, reject) => this.#settling.push({ resolve, reject }));
   }
 
+  #endBatch(): void {
+    this.#bytes.sync();
+    this.#open = false;
+    this.#sinceFlush = 0;
+    this.#bytes.finish();
+  }
+
+  /** Executes what was bound; `supply` writes what it reads. */
+  #run(sink: ReplySink, supply?: () => void): void {
+    this.#bytes.execute();
+    supply?.();
+    this.#sinks.push(sink);
+    if (++this.#sinceFlush >= FLUSH_STATEMENTS) this.#requestReplies();
+  }
+
   #isFull(): boolean {
     return this.#blocked || this.#sinks.length - this.#answered >= WINDOW_STATEMENTS;
   }
@@ -177,16 +235,19 @@ export class Pipeline {
   #begin(): void {
     if (this.#open) return;
     this.#open = true;
-    // The driver knows one query at a time: that of a later batch is submitted when its turn has come.
-    if (this.#batches++ === 0) this.#submit();
+    // That of a later batch is submitted when its turn has come.
+    this.#batches++;
+    this.#submit();
   }
 
   #submit(): void {
+    if (this.#held) return;
+    this.#held = true;
     this.#client.query(this.#batch as unknown as pg.Submittable);
   }
 
   #send(chunk: Uint8Array): void {
-    if (this.#failed) return;
+    if (this.#lost !== undefined) return;
     this.#outgoing.push(chunk);
     this.#writeSlices();
   }
@@ -216,16 +277,17 @@ export class Pipeline {
 
   #submittable(): Submittable {
     const unexpected = (what: string) => () =>
-      this.#fail(new MmliteError("internal", `Cannot read PostgreSQL's replies: unexpected ${what}`));
+      this.#lose(new MmliteError("internal", `Cannot read PostgreSQL's replies: unexpected ${what}`));
     return {
-      submit: () => {},
+      submit: () => this.#submitted(),
       handleRowDescription: (message) =>
         this.#sinks[this.#answered]?.columns?.(message.fields.map((field) => field.name)),
       handleDataRow: (message) => this.#sinks[this.#answered]?.row?.(message.fields),
       handleCommandComplete: (message) => this.#complete(message.text),
+      handleCopyInResponse: () => {},
       handlePortalSuspended: unexpected("PortalSuspended"),
       handleEmptyQuery: unexpected("EmptyQueryResponse"),
-      handleError: (error) => this.#fail(error),
+      handleError: (error) => isOfServer(error) ? this.#failBatch(error) : this.#lose(error),
       handleReadyForQuery: () => this.#ready(),
     };
   }
@@ -245,9 +307,42 @@ export class Pipeline {
   }
 
   #ready(): void {
-    this.#batches--;
-    if (this.#failed) return;
-    if (this.#batches > 0) this.#submit();
+    this.#held = false;
+    if (--this.#batches > 0) this.#submit();
+    else this.#recovered();
+  }
+
+  /** The driver tells nobody of the ReadyForQuery after an error, but submits the next query at it. */
+  #failBatch(error: unknown): void {
+    this.#ending = true;
+    this.#held = false;
+    this.#submit();
+    this.#fail(error);
+  }
+
+  #submitted(): void {
+    if (!this.#ending) return;
+    this.#ending = false;
+    if (--this.#batches === 0) this.#recovered();
+  }
+
+  /** Everything sent is answered; a recovery that waits for that is over. */
+  #recovered(): void {
+    if (this.#recovering === undefined) return;
+    this.#failed = false;
+    this.#recovering.resolve();
+    this.#recovering = undefined;
+  }
+
+  /** The connection is of no further use. */
+  #lose(error: unknown): void {
+    if (this.#lost !== undefined) return;
+    this.#lost = error;
+    this.#outgoing = [];
+    this.#blocked = false;
+    this.#recovering?.reject(error);
+    this.#recovering = undefined;
+    this.#fail(error);
   }
 
   #fail(error: unknown): void {
@@ -256,13 +351,16 @@ export class Pipeline {
     const abandoned = this.#sinks.slice(this.#answered);
     this.#sinks = [];
     this.#answered = 0;
-    this.#outgoing = [];
-    this.#blocked = false;
     this.#release();
     this.#events.failed(error, abandoned.at(0));
     for (const sink of abandoned) sink.abandoned?.(error);
     for (const { reject } of this.#settling.splice(0)) reject(error);
   }
+}
+
+/** Whether the server reported it. One that ends the session is followed by the end of the connection. */
+function isOfServer(error: unknown): boolean {
+  return sqlState(error) !== undefined;
 }
 
 /** Collects the rows of one statement. */

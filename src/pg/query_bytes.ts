@@ -10,6 +10,8 @@ import { Buffer } from "node:buffer";
 const CHUNK_BYTES = 64 * 1024;
 /** Values from this size on are handed to the socket as they are, bytes. */
 const LARGE_VALUE_BYTES = 16 * 1024;
+/** Up to this many bytes a loop is faster than making the view that `set` wants. */
+const LOOP_BYTES = 64;
 /** Chunks kept for the next use: new ones would be tens of megabytes of garbage before a collection. */
 const MAX_SPARE_CHUNKS = 4;
 
@@ -17,6 +19,8 @@ const PARSE = 0x50; // P
 const BIND = 0x42; // B
 const EXECUTE = 0x45; // E
 const CLOSE = 0x43; // C
+const COPY_DATA = 0x64; // d
+const COPY_DONE = 0x63; // c
 const DESCRIBE = 0x44; // D
 const FLUSH = 0x48; // H
 const SYNC = 0x53; // S
@@ -39,8 +43,24 @@ export interface StatementText {
   readonly parameterTypes: readonly number[];
 }
 
+/** Parameters of one Bind that are written in place instead of being made first. */
+export interface ParameterWriter {
+  /** Bytes of each parameter, all in binary form. */
+  readonly lengths: readonly number[];
+  /** Writes the bytes of one, exactly as many. */
+  write(index: number, into: ParameterBytes): void;
+}
+
+/** Where a {@link ParameterWriter} writes. */
+export interface ParameterBytes {
+  /** A 32-bit integer. */
+  int32(value: number): void;
+  /** The bytes from `start` to `end`. */
+  slice(bytes: Uint8Array, start: number, end: number): void;
+}
+
 /** Builds messages and hands full chunks to `send`; {@link QueryBytes.finish} hands over what is left. */
-export class QueryBytes {
+export class QueryBytes implements ParameterBytes {
   readonly #send: (chunk: Uint8Array) => void;
   #chunk: Buffer = Buffer.allocUnsafeSlow(CHUNK_BYTES);
   #start = 0;
@@ -62,7 +82,7 @@ export class QueryBytes {
     this.#bytes(sql);
     this.#byte(0);
     this.#int16(types.length);
-    for (const type of types) this.#int32(type);
+    for (const type of types) this.int32(type);
   }
 
   /** Binds parameters to a prepared statement in the unnamed portal; null is SQL NULL. */
@@ -76,17 +96,48 @@ export class QueryBytes {
     this.#int16(format);
     this.#int16(values.length);
     for (const value of values) {
-      this.#int32(value === null ? NULL_LENGTH : value.length);
+      this.int32(value === null ? NULL_LENGTH : value.length);
       if (value !== null) this.#bytes(value);
     }
     this.#int16(0);
+  }
+
+  /** Binds parameters in binary form that are written in place. */
+  bindWith(name: string, parameters: ParameterWriter): void {
+    const { lengths } = parameters;
+    let length = 1 + name.length + 1 + 4 + 2 + 2;
+    for (const bytes of lengths) length += 4 + bytes;
+    this.#header(BIND, length);
+    this.#byte(0);
+    this.#name(name);
+    this.#int16(1);
+    this.#int16(BINARY_FORMAT);
+    this.#int16(lengths.length);
+    for (let i = 0; i < lengths.length; i++) {
+      this.int32(lengths[i]);
+      parameters.write(i, this);
+    }
+    this.#int16(0);
+  }
+
+  /** A piece of what a COPY reads; `bytes` may be changed afterwards. */
+  copyData(bytes: Uint8Array, length: number): void {
+    this.#header(COPY_DATA, length);
+    for (let at = 0; at < length; at += LARGE_VALUE_BYTES) {
+      this.#copy(bytes, at, Math.min(length, at + LARGE_VALUE_BYTES));
+    }
+  }
+
+  /** The end of what a COPY reads. */
+  copyDone(): void {
+    this.#header(COPY_DONE, 0);
   }
 
   /** Runs the unnamed portal to its end. */
   execute(): void {
     this.#header(EXECUTE, 5);
     this.#byte(0);
-    this.#int32(0);
+    this.int32(0);
   }
 
   /** Asks for the names of the unnamed portal's columns. */
@@ -130,7 +181,7 @@ export class QueryBytes {
 
   #header(type: number, payloadLength: number): void {
     this.#byte(type);
-    this.#int32(payloadLength + 4);
+    this.int32(payloadLength + 4);
   }
 
   #name(name: string): void {
@@ -150,13 +201,29 @@ export class QueryBytes {
     this.#chunk[this.#end++] = value;
   }
 
-  #int32(value: number): void {
+  int32(value: number): void {
     this.#room(4);
     const chunk = this.#chunk;
     chunk[this.#end++] = value >>> 24;
     chunk[this.#end++] = value >>> 16;
     chunk[this.#end++] = value >>> 8;
     chunk[this.#end++] = value;
+  }
+
+  slice(bytes: Uint8Array, start: number, end: number): void {
+    if (end - start >= LARGE_VALUE_BYTES) this.#bytes(bytes.subarray(start, end));
+    else this.#copy(bytes, start, end);
+  }
+
+  /** Copies at most {@link LARGE_VALUE_BYTES}. */
+  #copy(bytes: Uint8Array, start: number, end: number): void {
+    const length = end - start;
+    this.#room(length);
+    const chunk = this.#chunk;
+    let at = this.#end;
+    if (length <= LOOP_BYTES) for (let i = start; i < end; i++) chunk[at++] = bytes[i];
+    else chunk.set(bytes.subarray(start, end), at);
+    this.#end += length;
   }
 
   #bytes(bytes: Uint8Array): void {

@@ -7,6 +7,14 @@ import type { Query } from "./query.ts";
 export interface LocalColumn {
   readonly name: string;
   readonly typeOid: number;
+  /** `pg_attribute.atttypmod`, -1 for none. */
+  readonly typeModifier: number;
+  /** The type as a cast names it, without its modifier: `integer`, `public.mood`. */
+  readonly typeName: string;
+  /** Whether a cast of text to the type is its input function, and no other one's. */
+  readonly castIsInput: boolean;
+  /** Whether equal values are the same bytes, as far as the collation goes. */
+  readonly deterministic: boolean;
   /** Computed by the server: never written. */
   readonly generated: boolean;
   /** `GENERATED ALWAYS AS IDENTITY`: an INSERT must override it, an UPDATE cannot set it. */
@@ -37,6 +45,9 @@ export interface LocalTable {
   readonly kind: string;
   readonly columns: readonly LocalColumn[];
   readonly uniqueIndexes: readonly LocalUniqueIndex[];
+  /** Whether a trigger or rule of it, or of a partition, runs for what a replica applies (`ENABLE REPLICA` or
+   * `ALWAYS`). */
+  readonly firesOnApply: boolean;
 }
 
 /** Reads a table by schema and name; undefined where there is none. One query for servers of 10 and newer. */
@@ -53,6 +64,7 @@ export async function readLocalTable(
     kind: row.kind!,
     columns: JSON.parse(row.columns ?? "[]"),
     uniqueIndexes: JSON.parse(row.indexes ?? "[]"),
+    firesOnApply: row.fires === "true",
   };
 }
 
@@ -62,13 +74,23 @@ export async function readLocalTable(
  * hash (strategy 1) class; a type without one (varchar) takes that of a type to which it is binary-coercible
  * without being asked. Arrays, composites, enums and ranges compare by pg_catalog's own operator if all their
  * leaves have one. Operators are named with their schema, because apply sessions have no search path.
+ *
+ * A cast of text is the type's input function unless somebody made one, or the type is "char". A type named with
+ * modifier -1 is one without: `character` alone would mean `character(1)`.
  */
 function tableSql(serverVersion: number): string {
   const generated = serverVersion >= 120000 ? "a.attgenerated <> ''" : "false";
+  const deterministic = serverVersion >= 120000
+    ? "coalesce((SELECT k.collisdeterministic FROM pg_collation k WHERE k.oid = a.attcollation), true)"
+    : "true";
   const keyColumns = serverVersion >= 110000 ? "i.indnkeyatts" : "i.indnatts";
   return `WITH RECURSIVE target AS (
   SELECT c.oid, c.relkind FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
    WHERE n.nspname = $1 AND c.relname = $2
+), member(oid) AS (
+  SELECT oid FROM target
+  UNION
+  SELECT i.inhrelid FROM pg_inherits i JOIN member ON member.oid = i.inhparent JOIN target ON target.relkind = 'p'
 ), part(whole, oid) AS (
   SELECT a.atttypid, a.atttypid FROM target JOIN pg_attribute a ON a.attrelid = target.oid
    WHERE a.attnum > 0 AND NOT a.attisdropped
@@ -109,6 +131,11 @@ function tableSql(serverVersion: number): string {
 )
 SELECT target.oid::text AS oid, target.relkind::text AS kind,
   (SELECT json_agg(json_build_object('name', a.attname, 'typeOid', a.atttypid::bigint,
+      'typeModifier', a.atttypmod, 'typeName', format_type(a.atttypid, -1),
+      'castIsInput', a.atttypid <> '"char"'::regtype AND NOT EXISTS (
+        SELECT FROM part JOIN pg_cast k ON k.casttarget = part.oid AND k.castsource = 'text'::regtype
+         WHERE part.whole = a.atttypid AND k.castmethod = 'f' AND k.oid >= 16384),
+      'deterministic', ${deterministic},
       'generated', ${generated}, 'identityAlways', a.attidentity = 'a', 'equality', e.operator) ORDER BY a.attnum)
      FROM pg_attribute a LEFT JOIN equality e ON e.whole = a.atttypid
     WHERE a.attrelid = target.oid AND a.attnum > 0 AND NOT a.attisdropped)::text AS columns,
@@ -122,6 +149,9 @@ SELECT target.oid::text AS oid, target.relkind::text AS kind,
       ORDER BY i.indexrelid)
      FROM pg_index i
     WHERE i.indrelid = target.oid AND i.indisunique AND i.indisvalid AND i.indpred IS NULL
-      AND i.indexprs IS NULL)::text AS indexes
+      AND i.indexprs IS NULL)::text AS indexes,
+  (EXISTS (SELECT FROM pg_trigger g JOIN member ON member.oid = g.tgrelid WHERE g.tgenabled IN ('R', 'A'))
+    OR EXISTS (SELECT FROM pg_rewrite w JOIN member ON member.oid = w.ev_class WHERE w.ev_enabled IN ('R', 'A')))::text
+    AS fires
   FROM target`;
 }

@@ -12,6 +12,9 @@ export const POSITION_MOVED_SQLSTATE = "MM001";
 /** SQLSTATE of the notice by which `mmlite.note_conflict` reports a conflict type. */
 export const CONFLICT_SQLSTATE = "MM010";
 
+/** SQLSTATE of `mmlite.require_rows` when a statement has changed another number of rows than it should. */
+export const CHANGED_ROWS_SQLSTATE = "MM002";
+
 const STEPS: readonly string[] = [
   `CREATE SCHEMA IF NOT EXISTS mmlite;
 
@@ -100,6 +103,69 @@ INSERT INTO mmlite.schema_step (step) VALUES (2);`,
 COMMENT ON COLUMN mmlite.peer.dials_back IS
   'whether the peer dials this node, as it said last; if not, this node opens it a stream to push over';
 INSERT INTO mmlite.schema_step (step) VALUES (3);`,
+
+  `CREATE FUNCTION mmlite.require_rows(changed bigint, wanted bigint) RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+  IF changed <> wanted THEN
+    RAISE EXCEPTION '% rows were found, not %', changed, wanted USING ERRCODE = '${CHANGED_ROWS_SQLSTATE}';
+  END IF;
+END $$;
+
+CREATE TABLE mmlite.apply_group (
+  xid bigint NOT NULL,
+  origin text NOT NULL,
+  first_timestamp timestamptz NOT NULL,
+  last_timestamp timestamptz NOT NULL,
+  entries bytea NOT NULL
+);
+ALTER TABLE mmlite.apply_group ALTER entries SET STORAGE EXTERNAL;
+COMMENT ON TABLE mmlite.apply_group IS
+  'transactions of an origin that were committed together here, at the time of the last of them';
+COMMENT ON COLUMN mmlite.apply_group.xid IS 'of the local transaction, as txid_current() gives it';
+COMMENT ON COLUMN mmlite.apply_group.entries IS
+  'rows of the others: 8 bytes mmlite.key_hash, 8 bytes commit time at the origin in microseconds since 2000-01-01 UTC, each; of several for one row the last holds';
+
+CREATE FUNCTION mmlite.key_hash(of_table text, key text[]) RETURNS bigint LANGUAGE plpgsql IMMUTABLE STRICT AS $$
+DECLARE
+  bytes bytea;
+  value text;
+  high bigint := 2166136261;
+  low bigint := 2166136261;
+BEGIN
+  FOREACH value IN ARRAY of_table || key LOOP
+    bytes := convert_to(value, 'UTF8');
+    -- The length first, so that no two keys are the same bytes.
+    bytes := int4send(length(bytes)) || bytes;
+    FOR i IN 0..length(bytes) - 1 LOOP
+      high := ((high # get_byte(bytes, i)) * 16777619) & 4294967295;
+      low := ((low # get_byte(bytes, i)) * 1540483477) & 4294967295;
+      low := low # (low >> 15);
+    END LOOP;
+  END LOOP;
+  RETURN (high << 32) | low;
+END $$;
+
+CREATE FUNCTION mmlite.version_timestamp(of_xmin xid, hash bigint) RETURNS timestamptz LANGUAGE plpgsql STABLE AS $$
+DECLARE
+  newest bigint := txid_snapshot_xmax(txid_current_snapshot());
+  -- Of the full transaction ids with these 32 bits the latest that is not in the future.
+  full_xid bigint := (newest & -4294967296) | of_xmin::text::bigint;
+  found bytea;
+  exact timestamptz;
+BEGIN
+  IF full_xid > newest THEN full_xid := full_xid - 4294967296; END IF;
+  SELECT entries || '' INTO found FROM mmlite.apply_group WHERE xid = full_xid;
+  IF FOUND THEN
+    SELECT timestamptz '2000-01-01 00:00:00Z' + ('x' || encode(substring(found, i * 16 + 9, 8), 'hex'))::bit(64)::bigint
+             * interval '1 microsecond' INTO exact
+      FROM generate_series(0, length(found) / 16 - 1) i
+     WHERE substring(found, i * 16 + 1, 8) = int8send(hash) ORDER BY i DESC LIMIT 1;
+  END IF;
+  RETURN coalesce(exact, pg_xact_commit_timestamp(of_xmin));
+END $$;
+COMMENT ON FUNCTION mmlite.version_timestamp IS
+  'when the version of a row was committed at its origin: by its xmin and the hash of its key';
+INSERT INTO mmlite.schema_step (step) VALUES (4);`,
 ];
 
 /** The SQL that brings a database with `done` steps up to this version, one transaction per element. */

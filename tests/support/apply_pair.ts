@@ -13,6 +13,7 @@ import {
   type ConflictType,
   openApplier,
 } from "../../src/apply/applier.ts";
+import { Trust } from "../../src/apply/trust.ts";
 import { type Lsn, parseLsn } from "../../src/lsn.ts";
 import { closeClient, openClient } from "../../src/pg/client.ts";
 import { ensureOrigin, nextEpoch, originName, startProgress } from "../../src/pg/progress.ts";
@@ -27,14 +28,17 @@ export const ORIGIN = "ams";
 /** What an applier has told its observer and its owner. */
 export class Seen implements ApplyObserver {
   transactions = 0;
+  /** Local transactions that they were applied in. */
+  commits = 0;
   changes = 0;
   readonly kinds: Record<ChangeKind, number> = { insert: 0, update: 0, delete: 0, truncate: 0 };
   readonly conflicts: ConflictType[] = [];
   duplicates = 0;
   readonly acks: Lsn[] = [];
 
-  transaction({ changes }: { changes: number }): void {
-    this.transactions++;
+  committed({ transactions, changes }: { transactions: number; changes: number }): void {
+    this.transactions += transactions;
+    this.commits++;
     this.changes += changes;
   }
   change(kind: ChangeKind, count: number): void {
@@ -138,6 +142,7 @@ export class ApplyPair implements AsyncDisposable {
       position: progress.lsn,
       onDurable: (endLsn) => void seen.acks.push(endLsn),
       observer: seen,
+      trust: new Trust(),
       signal: new AbortController().signal,
       ...overrides,
     });

@@ -1,0 +1,84 @@
+/**
+ * Columns of many rows as arrays of text, straight from the messages that the rows came in.
+ *
+ * In its binary form an array's element is a length and that many bytes, which is how a value stands in pgoutput:
+ * both are copied together (`array_recv` in PostgreSQL's src/backend/utils/adt/arrayfuncs.c).
+ */
+import { NULL_LENGTH, type TupleScan, UNCHANGED_LENGTH } from "../pgoutput/tuple_scan.ts";
+import type { ParameterBytes, ParameterWriter } from "../pg/query_bytes.ts";
+import type { NetChanges } from "./net_changes.ts";
+
+/** Dimensions, whether there are NULLs, the elements' type, and one dimension's length and lower bound. */
+const HEADER_BYTES = 20;
+const TEXT_OID = 25;
+const INT8_BYTES = 8;
+/** Places that are remembered at a time; a set of more is split. */
+const MAX_PLACES = 0x1_0000;
+
+/** How many rows with so many values fit. */
+export function maxRows(values: number): number {
+  return Math.max(1, Math.floor(MAX_PLACES / Math.max(1, values)));
+}
+
+/** The arrays of some columns and rows, and the number of rows after them; used again and again. */
+export class ArrayParameters implements ParameterWriter {
+  lengths: number[] = [];
+  readonly #scan: TupleScan;
+  #rows: readonly number[] = [];
+  #changes: NetChanges | undefined;
+  #columns = 0;
+  #starts = new Int32Array(0);
+  #sizes = new Int32Array(0);
+
+  /** `scan` is used to look at the rows; it may serve others too. */
+  constructor(scan: TupleScan) {
+    this.#scan = scan;
+  }
+
+  /** Looks at rows (their number in `changes`) and columns (their index); false if a value was not sent. */
+  prepare(changes: NetChanges, rows: readonly number[], columns: readonly number[]): boolean {
+    this.#changes = changes;
+    this.#rows = rows;
+    this.#columns = columns.length;
+    const places = rows.length * columns.length;
+    if (places > this.#starts.length) {
+      this.#starts = new Int32Array(places);
+      this.#sizes = new Int32Array(places);
+    }
+    const lengths = columns.map(() => HEADER_BYTES + 4 * rows.length);
+    const scan = this.#scan;
+    for (let r = 0, place = 0; r < rows.length; r++) {
+      const row = rows[r];
+      scan.scan(changes.bytes[row], changes.tuples[row], { start: changes.starts[row], end: changes.ends[row] });
+      for (let c = 0; c < columns.length; c++, place++) {
+        const size = scan.lengths[columns[c]];
+        if (size === UNCHANGED_LENGTH) return false;
+        this.#starts[place] = scan.starts[columns[c]];
+        this.#sizes[place] = size;
+        if (size > 0) lengths[c] += size;
+      }
+    }
+    this.lengths = [...lengths, INT8_BYTES];
+    return true;
+  }
+
+  write(index: number, into: ParameterBytes): void {
+    const rows = this.#rows;
+    if (index === this.#columns) {
+      into.int32(0);
+      into.int32(rows.length);
+      return;
+    }
+    into.int32(1);
+    into.int32(1);
+    into.int32(TEXT_OID);
+    into.int32(rows.length);
+    into.int32(1);
+    const messages = this.#changes!.bytes;
+    for (let r = 0, place = index; r < rows.length; r++, place += this.#columns) {
+      const size = this.#sizes[place];
+      if (size === NULL_LENGTH) into.int32(NULL_LENGTH);
+      else into.slice(messages[rows[r]], this.#starts[place] - 4, this.#starts[place] + size);
+    }
+  }
+}

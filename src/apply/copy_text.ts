@@ -1,0 +1,85 @@
+/**
+ * Rows as the lines that COPY reads in its text format, straight from the messages that they came in
+ * (https://www.postgresql.org/docs/current/sql-copy.html#SQL-COPY-FILE-FORMATS).
+ */
+import { Buffer } from "node:buffer";
+import { NULL_LENGTH, type TupleScan, UNCHANGED_LENGTH } from "../pgoutput/tuple_scan.ts";
+
+/** Bytes that are handed on at a time. */
+const PIECE_BYTES = 0x1_0000;
+const BACKSLASH = 0x5c;
+const TAB = 0x09;
+const NEWLINE = 0x0a;
+const CARRIAGE_RETURN = 0x0d;
+const CAPITAL_N = 0x4e;
+
+/** What a byte is written as behind a backslash; 0 for those that stand for themselves. */
+const ESCAPES = new Uint8Array(256);
+ESCAPES[BACKSLASH] = BACKSLASH;
+ESCAPES[TAB] = 0x74; // t
+ESCAPES[NEWLINE] = 0x6e; // n
+ESCAPES[CARRIAGE_RETURN] = 0x72; // r
+
+/** Writes lines into pieces; a piece is only good until the next is begun. */
+export class CopyText {
+  readonly #piece = Buffer.allocUnsafeSlow(PIECE_BYTES);
+  #send: (bytes: Uint8Array, length: number) => void = () => {};
+  #length = 0;
+
+  /** Everything from here on goes to `send`. */
+  begin(send: (bytes: Uint8Array, length: number) => void): void {
+    this.#send = send;
+    this.#length = 0;
+  }
+
+  /** Writes the columns (their index) of a scanned row; false if one of them was not sent. */
+  line(bytes: Uint8Array, scan: TupleScan, columns: readonly number[]): boolean {
+    for (let i = 0; i < columns.length; i++) {
+      if (i > 0) this.#byte(TAB);
+      const length = scan.lengths[columns[i]];
+      if (length === UNCHANGED_LENGTH) return false;
+      if (length === NULL_LENGTH) {
+        this.#byte(BACKSLASH);
+        this.#byte(CAPITAL_N);
+      } else {
+        this.#value(bytes, scan.starts[columns[i]], scan.starts[columns[i]] + length);
+      }
+    }
+    this.#byte(NEWLINE);
+    return true;
+  }
+
+  /** Hands on what is left. */
+  finish(): void {
+    if (this.#length > 0) this.#send(this.#piece, this.#length);
+    this.#length = 0;
+  }
+
+  #value(bytes: Uint8Array, start: number, end: number): void {
+    for (let at = start; at < end;) {
+      // A byte may become two.
+      const stop = Math.min(end, at + ((PIECE_BYTES - this.#length) >> 1));
+      if (stop === at) {
+        this.finish();
+        continue;
+      }
+      const piece = this.#piece;
+      let length = this.#length;
+      for (; at < stop; at++) {
+        const byte = bytes[at];
+        const escape = ESCAPES[byte];
+        if (escape === 0) piece[length++] = byte;
+        else {
+          piece[length++] = BACKSLASH;
+          piece[length++] = escape;
+        }
+      }
+      this.#length = length;
+    }
+  }
+
+  #byte(byte: number): void {
+    if (this.#length === PIECE_BYTES) this.finish();
+    this.#piece[this.#length++] = byte;
+  }
+}

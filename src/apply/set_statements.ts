@@ -1,0 +1,103 @@
+/**
+ * The SQL that applies changes of many rows of one relation at once. Pure text.
+ *
+ * Unlike the statements for one row these settle no conflict: a row that is there already, or is not there, is an
+ * error, and what they belong to is applied again row by row. Values come as arrays of their text, one per column.
+ */
+import type { MappedColumn, MappedRelation } from "./relation_map.ts";
+import { names, quote, rows, type StatementShape, target } from "./statements.ts";
+
+const TEXT_ARRAY_OID = 1009;
+const INT8_OID = 20;
+
+/** Reads rows from COPY; its parameters are the columns of a line. A key that is there already is an error. */
+export function copyStatement(relation: MappedRelation): StatementShape {
+  const columns = relation.columns.filter((column) => column.written);
+  return {
+    sql: `COPY ${target(relation)} (${names(columns)}) FROM STDIN`,
+    parameterTypes: [],
+    parameters: columns.map(({ index }) => ({ side: "new", index })),
+    doing: `insert into "${relation.label}"`,
+  };
+}
+
+/**
+ * Does nothing but fail where no unique index covers the key any more: COPY would not notice. PostgreSQL looks for
+ * the index whenever the table has changed.
+ */
+export function requireKeyStatement(relation: MappedRelation): StatementShape {
+  const columns = relation.columns.filter((column) => column.written);
+  const nothing = columns.map(({ typeName }) => `NULL::${typeName}`).join(", ");
+  const overriding = columns.some((column) => column.identityAlways) ? " OVERRIDING SYSTEM VALUE" : "";
+  return {
+    sql: `INSERT INTO ${target(relation)} (${names(columns)})${overriding}` +
+      ` SELECT ${nothing} WHERE false ON CONFLICT (${names(relation.key!.columns)}) DO NOTHING`,
+    parameterTypes: [],
+    parameters: [],
+    doing: `insert into "${relation.label}"`,
+  };
+}
+
+/** Whether an UPDATE sets anything, with columns (their index) whose values did not come left as they are. */
+export function setsColumns(relation: MappedRelation, omitted: ReadonlySet<number>): boolean {
+  return changedColumns(relation, omitted).length > 0;
+}
+
+/** Updates rows that are found by their keys; the last parameter is how many there must be. */
+export function updateSetStatement(relation: MappedRelation, omitted: ReadonlySet<number>): StatementShape {
+  const columns = changedColumns(relation, omitted);
+  const set = columns.map(({ name, index, typeName }) => `${quote(name)} = v.c${index}::${typeName}`).join(", ");
+  const used = [...relation.key!.columns, ...columns];
+  return setStatement({
+    doing: `update "${relation.label}"`,
+    side: "new",
+    used,
+    change: `UPDATE ${rows(relation)} SET ${set} FROM ${values(used)} WHERE ${matches(relation)}`,
+  });
+}
+
+/** Deletes rows that are found by their keys; the last parameter is how many there must be. */
+export function deleteSetStatement(relation: MappedRelation): StatementShape {
+  const used = relation.key!.columns;
+  return setStatement({
+    doing: `delete from "${relation.label}"`,
+    side: "old",
+    used,
+    change: `DELETE FROM ${rows(relation)} USING ${values(used)} WHERE ${matches(relation)}`,
+  });
+}
+
+function setStatement(
+  { doing, side, used, change }: {
+    doing: string;
+    side: "old" | "new";
+    used: readonly MappedColumn[];
+    change: string;
+  },
+): StatementShape {
+  return {
+    sql: `WITH u AS (${change} RETURNING 1)` +
+      ` SELECT mmlite.require_rows(pg_catalog.count(*), $${used.length + 1}) FROM u`,
+    parameterTypes: [...used.map(() => TEXT_ARRAY_OID), INT8_OID],
+    parameters: used.map(({ index }) => ({ side, index })),
+    doing,
+  };
+}
+
+/** The arrays side by side, as rows: in a list of results functions are read in step, which in FROM would be kept. */
+function values(used: readonly MappedColumn[]): string {
+  const arrays = used.map(({ index }, i) => `pg_catalog.unnest($${i + 1}) AS c${index}`);
+  return `(SELECT ${arrays.join(", ")}) AS v`;
+}
+
+function matches(relation: MappedRelation): string {
+  return relation.key!.columns.map(({ name, index, typeName, equality }) =>
+    `t.${quote(name)} OPERATOR(${equality}) v.c${index}::${typeName}`
+  ).join(" AND ");
+}
+
+function changedColumns({ columns, key }: MappedRelation, omitted: ReadonlySet<number>): MappedColumn[] {
+  return columns.filter((column) =>
+    column.written && !omitted.has(column.index) && !key!.columns.includes(column)
+  );
+}

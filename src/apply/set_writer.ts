@@ -1,0 +1,327 @@
+/**
+ * Writes the changes of whole transactions as statements over many rows: COPY, and UPDATE and DELETE by arrays.
+ *
+ * Several changes of a row become one. What cannot be taken together, or not by sets, is written in its turn after
+ * what it follows; relations do not see each other's changes, so only the order within each is kept.
+ */
+import type { Pipeline } from "../pg/pipeline.ts";
+import { decodeMessage } from "../pgoutput/decode.ts";
+import type { Insert, Update } from "../pgoutput/message.ts";
+import { MESSAGE_TYPE } from "../pgoutput/peek.ts";
+import { decodeError } from "../pgoutput/reader.ts";
+import { TupleScan, UNCHANGED_LENGTH } from "../pgoutput/tuple_scan.ts";
+import { ArrayParameters, maxRows } from "./array_parameters.ts";
+import type { ChangeWriter, RowChange, TargetRelation } from "./change_writer.ts";
+import { CopyText } from "./copy_text.ts";
+import type { GroupEntries } from "./group_entries.ts";
+import { KeyHash, type TableHash, tableHash } from "./key_hash.ts";
+import { NET_DELETE, NET_INSERT, NET_UPDATE, NetChanges, type PlacedChange } from "./net_changes.ts";
+import {
+  copyStatement,
+  deleteSetStatement,
+  requireKeyStatement,
+  setsColumns,
+  updateSetStatement,
+} from "./set_statements.ts";
+import type { PreparedStatement, StatementCache } from "./statement_cache.ts";
+
+/** Rows that wait to be written, at most; and their bytes, the last row on top. */
+const MAX_ROWS = 4_096;
+const MAX_BYTES = 0x10_0000;
+/** A row of more bytes is written by itself, as the bytes that came. */
+const LARGE_ROW_BYTES = 0x4_0000;
+/** Fewer rows than this cost less one by one. */
+const MIN_SET_ROWS = 4;
+const MIN_COPY_ROWS = 8;
+
+const NEW_TUPLE = 0x4e; // N
+const OLD_TUPLE = 0x4f; // O
+const NONE: ReadonlySet<number> = new Set();
+/** Type, relation and marker of a row change. */
+const CHANGE_HEADER_BYTES = 6;
+
+/** The part of a target that sets need, made once. */
+interface KeyedTarget {
+  readonly key: readonly number[];
+  readonly hash: TableHash;
+  /** Whether an UPDATE has anything to set. */
+  readonly settable: boolean;
+}
+
+/** See the module's head. */
+export class SetWriter {
+  readonly #pipeline: Pipeline;
+  readonly #cache: StatementCache;
+  readonly #changes: ChangeWriter;
+  readonly #keyed = new WeakMap<TargetRelation, KeyedTarget>();
+  readonly #pending = new Map<TargetRelation, NetChanges>();
+  readonly #scan = new TupleScan();
+  readonly #other = new TupleScan();
+  readonly #hash = new KeyHash();
+  readonly #arrays = new ArrayParameters(this.#other);
+  readonly #copy = new CopyText();
+  readonly #placed: PlacedChange;
+  #rows = 0;
+  #bytes = 0;
+  #entries: GroupEntries | undefined;
+
+  constructor({ pipeline, cache, changes }: { pipeline: Pipeline; cache: StatementCache; changes: ChangeWriter }) {
+    this.#pipeline = pipeline;
+    this.#cache = cache;
+    this.#changes = changes;
+    const bytes = new Uint8Array();
+    this.#placed = { kind: NET_INSERT, bytes, start: 0, end: 0, tuple: 0, hasUnchanged: false, transaction: 0 };
+  }
+
+  /** Begins what is to be written together; `entries` takes the versions of its rows, if they have several. */
+  begin(entries: GroupEntries | undefined): void {
+    this.#entries = entries;
+  }
+
+  /** Takes a row change of the transaction with that number, which lies from `start` to `end` in `bytes`. */
+  write(target: TargetRelation, bytes: Uint8Array, { start, end, transaction }: {
+    start: number;
+    end: number;
+    transaction: number;
+  }): void {
+    const placed = this.#placed;
+    placed.bytes = bytes;
+    placed.start = start;
+    placed.end = end;
+    placed.transaction = transaction;
+    const fits = this.#place(target, placed);
+    if (!fits || this.#scan.byteLength > LARGE_ROW_BYTES) return this.#writeAlone(target, placed);
+    this.#add(target, placed);
+    this.#bytes += end - start;
+    if (++this.#rows >= MAX_ROWS || this.#bytes >= MAX_BYTES) this.flush();
+  }
+
+  /** Writes what waits. */
+  flush(): void {
+    for (const [target, changes] of this.#pending) this.#writeChanges(target, changes);
+    this.#pending.clear();
+    this.#rows = 0;
+    this.#bytes = 0;
+  }
+
+  /** Forgets what waits: it will not be written. */
+  clear(): void {
+    this.#pending.clear();
+    this.#rows = 0;
+    this.#bytes = 0;
+  }
+
+  /** Scans the change; false if it is none that sets can take. */
+  #place({ map }: TargetRelation, placed: PlacedChange): boolean {
+    const { bytes, start, end } = placed;
+    if (end - start < CHANGE_HEADER_BYTES) throw decodeError(bytes.subarray(start, end), end - start, "it is cut off");
+    const marker = bytes[start + 5];
+    placed.tuple = start + CHANGE_HEADER_BYTES;
+    switch (bytes[start]) {
+      case MESSAGE_TYPE.insert:
+        placed.kind = NET_INSERT;
+        if (marker !== NEW_TUPLE) return false;
+        break;
+      case MESSAGE_TYPE.update:
+        placed.kind = NET_UPDATE;
+        if (marker === OLD_TUPLE) return this.#placeWithOld(map, placed);
+        // With a key before it, that is what changes.
+        if (marker !== NEW_TUPLE) return false;
+        break;
+      default:
+        placed.kind = NET_DELETE;
+    }
+    const stop = this.#scan.scan(bytes, placed.tuple, placed);
+    placed.hasUnchanged = this.#scan.hasUnchanged;
+    return stop === end && this.#scan.count === map.columns.length;
+  }
+
+  /** An update that came with the whole old row: by sets if the key stays and the new row is whole. */
+  #placeWithOld(map: TargetRelation["map"], placed: PlacedChange): boolean {
+    const { bytes, end } = placed;
+    const old = this.#other;
+    const stop = old.scan(bytes, placed.tuple, placed);
+    if (stop >= end || bytes[stop] !== NEW_TUPLE || map.key === null) return false;
+    placed.tuple = stop + 1;
+    const scan = this.#scan;
+    if (scan.scan(bytes, placed.tuple, placed) !== end) return false;
+    placed.hasUnchanged = scan.hasUnchanged;
+    if (scan.hasUnchanged || scan.count !== map.columns.length || old.count !== scan.count) return false;
+    return map.key.columns.every(({ index }) => {
+      const length = scan.lengths[index];
+      if (length !== old.lengths[index]) return false;
+      for (let i = 0; i < length; i++) {
+        if (bytes[scan.starts[index] + i] !== bytes[old.starts[index] + i]) return false;
+      }
+      return true;
+    });
+  }
+
+  #add(target: TargetRelation, placed: PlacedChange): void {
+    const { key, hash, settable } = this.#keyedOf(target);
+    const isKeyless = key.length === 0;
+    const isInsert = placed.kind === NET_INSERT;
+    if (
+      (isKeyless && !isInsert) || (isInsert && placed.hasUnchanged) || (placed.kind === NET_UPDATE && !settable) ||
+      key.some((index) => this.#scan.lengths[index] < 0)
+    ) {
+      return this.#writeAlone(target, placed);
+    }
+    const changes = this.#pendingOf(target, key);
+    if (isKeyless) return changes.append(placed);
+    this.#hash.ofRow(hash, { bytes: placed.bytes, scan: this.#scan, key });
+    const row = { hash: this.#hash, scan: this.#scan };
+    if (changes.add(placed, row)) return;
+    this.#writeTarget(target);
+    this.#pendingOf(target, key).add(placed, row);
+  }
+
+  #keyedOf(target: TargetRelation): KeyedTarget {
+    let keyed = this.#keyed.get(target);
+    if (keyed === undefined) {
+      const { map } = target;
+      const key = map.key?.columns.map(({ index }) => index) ?? [];
+      keyed = { key, hash: tableHash(map.label), settable: map.key !== null && setsColumns(map, NONE) };
+      this.#keyed.set(target, keyed);
+    }
+    return keyed;
+  }
+
+  #pendingOf(target: TargetRelation, key: readonly number[]): NetChanges {
+    let changes = this.#pending.get(target);
+    if (changes === undefined) {
+      changes = new NetChanges(key, this.#other);
+      this.#pending.set(target, changes);
+    }
+    return changes;
+  }
+
+  /** Writes a change as a statement of its own, after what waits of its relation. */
+  #writeAlone(target: TargetRelation, { bytes, start, end, transaction }: PlacedChange): void {
+    this.#writeTarget(target);
+    const change = decodeMessage(bytes.subarray(start, end)) as RowChange;
+    this.#changes.write(target, change);
+    if (this.#entries === undefined || change.kind === "delete" || target.map.key === null) return;
+    const { key, hash } = this.#keyedOf(target);
+    this.#hash.ofValues(hash, keyValues(change, key));
+    this.#entries.add(this.#hash, transaction);
+  }
+
+  #writeTarget(target: TargetRelation): void {
+    const changes = this.#pending.get(target);
+    if (changes === undefined) return;
+    this.#pending.delete(target);
+    this.#writeChanges(target, changes);
+  }
+
+  /** Deletes first and inserts last, so that what other unique keys give free can be taken. */
+  #writeChanges(target: TargetRelation, changes: NetChanges): void {
+    const inserts: number[] = [];
+    const deletes: number[] = [];
+    const updates = new Map<string, number[]>();
+    for (let row = 0; row < changes.count; row++) {
+      const kind = changes.kinds[row];
+      if (kind === NET_INSERT) inserts.push(row);
+      else if (kind === NET_DELETE) deletes.push(row);
+      else this.#sortUpdate(updates, changes, row);
+    }
+    this.#writeSet(target, { changes, rows: deletes, key: "sd", build: () => deleteSetStatement(target.map) });
+    for (const [omitted, rows] of updates) {
+      const build = () => updateSetStatement(target.map, parseOmitted(omitted));
+      this.#writeSet(target, { changes, rows, key: `su${omitted}`, build });
+    }
+    this.#writeInserts(target, changes, inserts);
+    if (this.#entries !== undefined && target.map.key !== null) this.#note(this.#entries, changes);
+  }
+
+  /** By the columns that did not come: each set of them is a statement. */
+  #sortUpdate(updates: Map<string, number[]>, changes: NetChanges, row: number): void {
+    let omitted = "";
+    if (changes.unchanged[row]) {
+      const scan = this.#other;
+      const { bytes, tuples, starts, ends } = changes;
+      scan.scan(bytes[row], tuples[row], { start: starts[row], end: ends[row] });
+      const missing: number[] = [];
+      for (let i = 0; i < scan.count; i++) if (scan.lengths[i] === UNCHANGED_LENGTH) missing.push(i);
+      omitted = missing.join(",");
+    }
+    const rows = updates.get(omitted);
+    if (rows === undefined) updates.set(omitted, [row]);
+    else rows.push(row);
+  }
+
+  #writeSet(target: TargetRelation, { changes, rows, key, build }: {
+    changes: NetChanges;
+    rows: readonly number[];
+    key: string;
+    build: () => ReturnType<typeof copyStatement>;
+  }): void {
+    if (rows.length < MIN_SET_ROWS) return this.#writeOneByOne(target, changes, rows);
+    const statement = this.#cache.get(target.statements, key, build);
+    const columns = statement.shape.parameters.map(({ index }) => index);
+    const step = maxRows(columns.length);
+    for (let from = 0; from < rows.length; from += step) {
+      this.#writeArrays(statement, { changes, rows: rows.slice(from, from + step), columns });
+    }
+  }
+
+  #writeArrays(
+    { name, sink }: PreparedStatement,
+    { changes, rows, columns }: { changes: NetChanges; rows: readonly number[]; columns: readonly number[] },
+  ): void {
+    this.#arrays.prepare(changes, rows, columns);
+    this.#pipeline.executeWith(name, sink, this.#arrays);
+  }
+
+  #writeInserts(target: TargetRelation, changes: NetChanges, rows: readonly number[]): void {
+    if (rows.length < MIN_COPY_ROWS) return this.#writeOneByOne(target, changes, rows);
+    const { map, statements } = target;
+    if (map.key !== null) {
+      const guard = this.#cache.get(statements, "sk", () => requireKeyStatement(map));
+      this.#pipeline.execute(guard.name, guard.sink);
+    }
+    const { name, sink, shape } = this.#cache.get(statements, "sc", () => copyStatement(map));
+    const columns = shape.parameters.map(({ index }) => index);
+    const { bytes, tuples, starts, ends } = changes;
+    this.#pipeline.copyIn(name, sink, (send) => {
+      this.#copy.begin(send);
+      for (const row of rows) {
+        this.#other.scan(bytes[row], tuples[row], { start: starts[row], end: ends[row] });
+        this.#copy.line(bytes[row], this.#other, columns);
+      }
+      this.#copy.finish();
+    });
+  }
+
+  #writeOneByOne(target: TargetRelation, { bytes, starts, ends, kinds }: NetChanges, rows: readonly number[]): void {
+    for (const row of rows) {
+      const change = decodeMessage(bytes[row].subarray(starts[row], ends[row])) as RowChange;
+      // An update of a row that was inserted before it, both not written yet, is the insert of what it made.
+      const isInsert = kinds[row] === NET_INSERT && change.kind === "update";
+      this.#changes.write(target, isInsert ? { ...change, kind: "insert" } : change);
+    }
+  }
+
+  #note(entries: GroupEntries, changes: NetChanges): void {
+    for (let row = 0; row < changes.count; row++) {
+      if (changes.kinds[row] === NET_DELETE) continue;
+      this.#hash.high = changes.highs[row];
+      this.#hash.low = changes.lows[row];
+      entries.add(this.#hash, changes.transactions[row]);
+    }
+  }
+}
+
+/** The new key; a TOASTed part that was not sent is that of the old one, which comes with it. */
+function keyValues(change: Insert | Update, key: readonly number[]): Uint8Array[] {
+  const old = change.kind === "update" ? change.oldTuple ?? change.oldKey : undefined;
+  return key.map((index) => {
+    const value = change.newTuple[index];
+    const known = value.kind === "unchanged" ? old?.[index] : value;
+    return known?.kind === "text" ? known.bytes : new Uint8Array();
+  });
+}
+
+function parseOmitted(text: string): ReadonlySet<number> {
+  return text === "" ? NONE : new Set(text.split(",").map(Number));
+}
