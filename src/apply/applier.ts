@@ -29,6 +29,8 @@ export type { ConflictType } from "./statements.ts";
 const HOLD_BYTES = 0x10_0000;
 /** And up to this many changes. */
 const HOLD_CHANGES = 4_096;
+/** As many as are under way and held at a time. */
+const MAX_SPARE = 3;
 /** How long closing waits for what has been sent, milliseconds. */
 const CLOSE_WAIT_MS = 1_000;
 
@@ -71,6 +73,7 @@ export class Applier {
   #recovery: Promise<void> | undefined;
   #incoming: Incoming = BETWEEN;
   #held = new HeldTransactions();
+  readonly #spare: HeldTransactions[] = [];
   /** How the whole transactions held are to be written. */
   #mode: WriteMode = "sets";
   /** Whether sets can take all changes of the transaction that comes. */
@@ -97,7 +100,7 @@ export class Applier {
       onCommitted: (endLsn) => this.#committed(endLsn),
       onFailure: (error, canRecover) => this.#lose(error, canRecover),
     });
-    this.#units = new Units(this.#writer);
+    this.#units = new Units(this.#writer, (held) => this.#recycle(held));
     this.#relations = new Relations(session.serverVersion, (target) => this.#writer.forget(target));
     this.#stop = () => this.#fail(new MmliteError("aborted", `Cannot apply "${options.origin}": stopped`));
     options.signal.addEventListener("abort", this.#stop, { once: true });
@@ -246,10 +249,10 @@ export class Applier {
         return this.#writer.pipeline.room();
       case "holding": {
         const held = this.#held;
-        held.add(targets, bytes, place);
+        held.add(targets, bytes, place.start, place.end);
         if (isTruncate(targets) || !targets.map.bySets) this.#bySets = false;
         if (
-          held.bytes.length - held.wholeCount < HOLD_CHANGES &&
+          held.count - held.wholeCount < HOLD_CHANGES &&
           held.byteLength - incoming.fromBytes < HOLD_BYTES
         ) return;
         return this.#stream(incoming.begin);
@@ -261,14 +264,14 @@ export class Applier {
   async #stream(begin: Begin): Promise<void> {
     this.#offerWhole();
     while (!this.#units.isEmpty) await this.#progress();
-    const { bytes, starts, ends, targets } = this.#held;
-    this.#held = new HeldTransactions();
+    const held = this.#held;
+    this.#held = this.#spare.pop() ?? new HeldTransactions();
     this.#incoming = { state: "streaming", begin };
     const mode = this.#options.trust.modeOf(begin.commitLsn);
     this.#streamed = { begin, mode, endLsn: undefined };
     this.#writer.beginLong(begin, mode);
-    for (let i = 0; i < bytes.length; i++) {
-      this.#writer.write(targets[i], bytes[i], { start: starts[i], end: ends[i] });
+    for (let i = 0; i < held.count; i++) {
+      this.#writer.write(held.targets[i], held.bytes[i], { start: held.starts[i], end: held.ends[i] });
     }
     await this.#writer.pipeline.room();
   }
@@ -294,12 +297,13 @@ export class Applier {
   /** A transaction is held whole; it goes with those before it if all are to be written alike. */
   #hold(begin: Begin, endLsn: Lsn): Promise<void> | undefined {
     const held = this.#held;
-    const isEmpty = held.bytes.length === held.wholeCount;
+    const isEmpty = held.count === held.wholeCount;
     held.end(begin, endLsn);
     const mode = isEmpty ? this.#mode : this.#bySets ? this.#options.trust.modeOf(begin.commitLsn) : "rows";
     if (mode !== this.#mode && held.transactions.length > 1) {
-      const last = held.takeLast();
-      this.#offerWhole();
+      const last = this.#spare.pop() ?? new HeldTransactions();
+      held.moveLast(last);
+      this.#units.offer({ held, mode: this.#mode });
       this.#held = last;
     }
     this.#mode = mode;
@@ -312,8 +316,14 @@ export class Applier {
   #offerWhole(): void {
     const held = this.#held;
     if (held.transactions.length === 0) return;
-    this.#held = held.takeRest();
+    this.#held = this.#spare.pop() ?? new HeldTransactions();
+    held.moveRest(this.#held);
     this.#units.offer({ held, mode: this.#mode });
+  }
+
+  #recycle(held: HeldTransactions): void {
+    held.clear();
+    if (this.#spare.length < MAX_SPARE) this.#spare.push(held);
   }
 
   #committed(endLsn: Lsn): void {

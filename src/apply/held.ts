@@ -4,6 +4,7 @@
 import type { Lsn } from "../lsn.ts";
 import type { Begin } from "../pgoutput/message.ts";
 import type { TargetRelation } from "./change_writer.ts";
+import { grown } from "./grown.ts";
 
 /** A transaction whose end is known; its changes are those from `from` to `to`. */
 export interface HeldTransaction {
@@ -26,12 +27,21 @@ const FULL_CHANGES = 4_096;
 const FULL_BYTES = 0x10_0000;
 const FULL_TRANSACTIONS = 4_096;
 
-/** Whole transactions, and behind them the changes of one that has not ended. */
+const NOTHING = new Uint8Array();
+/** Room for so many changes at the start. */
+const MIN_CHANGES = 64;
+
+/**
+ * Whole transactions, and behind them the changes of one that has not ended. Used again once it is cleared: arrays
+ * that grow anew for every few thousand changes would be most of what a collector has to do.
+ */
 export class HeldTransactions {
   readonly transactions: HeldTransaction[] = [];
+  /** Changes; the arrays may be longer. */
+  count = 0;
   readonly bytes: Uint8Array[] = [];
-  readonly starts: number[] = [];
-  readonly ends: number[] = [];
+  starts = new Int32Array(MIN_CHANGES);
+  ends = new Int32Array(MIN_CHANGES);
   readonly targets: Targets[] = [];
   /** Bytes of the messages. */
   byteLength = 0;
@@ -43,7 +53,7 @@ export class HeldTransactions {
 
   /** Whether no more should be added. */
   get isFull(): boolean {
-    return this.bytes.length >= FULL_CHANGES || this.byteLength >= FULL_BYTES ||
+    return this.count >= FULL_CHANGES || this.byteLength >= FULL_BYTES ||
       this.transactions.length >= FULL_TRANSACTIONS;
   }
 
@@ -53,11 +63,13 @@ export class HeldTransactions {
   }
 
   /** Adds a change, which lies from `start` to `end` in `bytes`. */
-  add(targets: Targets, bytes: Uint8Array, { start, end }: { start: number; end: number }): void {
-    this.bytes.push(bytes);
-    this.starts.push(start);
-    this.ends.push(end);
-    this.targets.push(targets);
+  add(targets: Targets, bytes: Uint8Array, start: number, end: number): void {
+    const at = this.count++;
+    if (at === this.starts.length) this.#grow();
+    this.bytes[at] = bytes;
+    this.starts[at] = start;
+    this.ends[at] = end;
+    this.targets[at] = targets;
     this.byteLength += end - start;
   }
 
@@ -65,27 +77,36 @@ export class HeldTransactions {
   end(begin: Begin, endLsn: Lsn): void {
     const last = this.transactions.at(-1);
     if (last !== undefined && last.from === last.to) this.transactions.pop();
-    this.transactions.push({ begin, endLsn, from: this.wholeCount, to: this.bytes.length });
+    this.transactions.push({ begin, endLsn, from: this.wholeCount, to: this.count });
   }
 
-  /** Takes the last transaction away with its changes. */
-  takeLast(): HeldTransactions {
+  /** Moves the last transaction and its changes to `other`, which is empty. */
+  moveLast(other: HeldTransactions): void {
     const last = this.transactions.pop()!;
-    const rest = this.takeRest();
-    rest.end(last.begin, last.endLsn);
-    return rest;
+    this.moveRest(other);
+    other.end(last.begin, last.endLsn);
   }
 
-  /** Takes the changes of the transaction that has not ended away, into something of their own. */
-  takeRest(): HeldTransactions {
-    const rest = new HeldTransactions();
+  /** Moves the changes of the transaction that has not ended to `other`, which is empty. */
+  moveRest(other: HeldTransactions): void {
     const from = this.wholeCount;
-    rest.bytes.push(...this.bytes.splice(from));
-    rest.starts.push(...this.starts.splice(from));
-    rest.ends.push(...this.ends.splice(from));
-    rest.targets.push(...this.targets.splice(from));
-    for (let i = 0; i < rest.starts.length; i++) rest.byteLength += rest.ends[i] - rest.starts[i];
-    this.byteLength -= rest.byteLength;
-    return rest;
+    for (let i = from; i < this.count; i++) {
+      other.add(this.targets[i], this.bytes[i], this.starts[i], this.ends[i]);
+    }
+    this.count = from;
+    this.byteLength -= other.byteLength;
+  }
+
+  /** Forgets everything; what it held in memory may go. */
+  clear(): void {
+    this.transactions.length = 0;
+    this.bytes.fill(NOTHING);
+    this.count = 0;
+    this.byteLength = 0;
+  }
+
+  #grow(): void {
+    this.starts = grown(this.starts);
+    this.ends = grown(this.ends);
   }
 }

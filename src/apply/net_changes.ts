@@ -6,6 +6,7 @@
  * what is there has to be written first.
  */
 import type { TupleScan } from "../pgoutput/tuple_scan.ts";
+import { grown } from "./grown.ts";
 import type { KeyHash } from "./key_hash.ts";
 
 /** Kinds of net changes. */
@@ -17,8 +18,9 @@ export const NET_DELETE = 2;
 /** One of the three. */
 export type NetKind = typeof NET_INSERT | typeof NET_UPDATE | typeof NET_DELETE;
 
-/** Slots of the hash table at the start: most sets are small, and there may be as many as tables. */
-const MIN_SLOTS = 32;
+/** Rows that there is room for at the start: most sets are small, and there may be as many as tables. */
+const MIN_ROWS = 16;
+const NOTHING = new Uint8Array();
 
 /** A row change as a place in what came. */
 export interface PlacedChange {
@@ -35,39 +37,47 @@ export interface PlacedChange {
   transaction: number;
 }
 
-/** Net changes of one relation, in the order of the rows' first ones. */
+/** Net changes of one relation, in the order of the rows' first ones. Used again once it is cleared. */
 export class NetChanges {
-  /** Rows. */
+  /** Rows; the arrays may be longer. */
   count = 0;
   readonly kinds: NetKind[] = [];
   readonly bytes: Uint8Array[] = [];
-  readonly starts: number[] = [];
-  readonly ends: number[] = [];
-  readonly tuples: number[] = [];
+  starts = new Int32Array(MIN_ROWS);
+  ends = new Int32Array(MIN_ROWS);
+  tuples = new Int32Array(MIN_ROWS);
   readonly unchanged: boolean[] = [];
-  readonly transactions: number[] = [];
-  readonly highs: number[] = [];
-  readonly lows: number[] = [];
+  transactions = new Int32Array(MIN_ROWS);
+  highs = new Int32Array(MIN_ROWS);
+  lows = new Int32Array(MIN_ROWS);
   /** Columns (their index) of the key; empty for rows that have none. */
-  readonly #key: readonly number[];
+  #key: readonly number[] = [];
   readonly #scan: TupleScan;
   /** One more than a row's number, by its hash; 0 for none. */
-  #slots = new Int32Array(MIN_SLOTS);
+  #slots = new Int32Array(MIN_ROWS * 4);
 
   /** `scan` is used to look at rows again; it may serve others too. */
-  constructor(key: readonly number[], scan: TupleScan) {
-    this.#key = key;
+  constructor(scan: TupleScan) {
     this.#scan = scan;
+  }
+
+  /** Forgets everything; rows that come have a key of these columns. */
+  reset(key: readonly number[]): void {
+    if (this.#key.length > 0) this.#slots.fill(0);
+    this.#key = key;
+    this.bytes.fill(NOTHING);
+    this.count = 0;
   }
 
   /** Adds a row without key. */
   append(change: PlacedChange): void {
+    if (this.count === this.starts.length) this.#grow();
     this.#put(this.count++, change);
   }
 
   /** Adds a change of a row with a key; false if it cannot be taken together with what is there. */
   add(change: PlacedChange, { hash, scan }: { hash: KeyHash; scan: TupleScan }): boolean {
-    if ((this.count + 1) * 2 > this.#slots.length) this.#grow();
+    if (this.count === this.starts.length) this.#grow();
     const mask = this.#slots.length - 1;
     let slot = hash.low & mask;
     for (; this.#slots[slot] !== 0; slot = (slot + 1) & mask) {
@@ -119,14 +129,21 @@ export class NetChanges {
     return true;
   }
 
+  /** Room for twice as many rows; slots are four times that, so that most rows find theirs at once. */
   #grow(): void {
-    const slots = new Int32Array(this.#slots.length * 4);
-    const mask = slots.length - 1;
+    this.starts = grown(this.starts);
+    this.ends = grown(this.ends);
+    this.tuples = grown(this.tuples);
+    this.transactions = grown(this.transactions);
+    this.highs = grown(this.highs);
+    this.lows = grown(this.lows);
+    this.#slots = new Int32Array(this.#slots.length * 2);
+    if (this.#key.length === 0) return;
+    const mask = this.#slots.length - 1;
     for (let row = 0; row < this.count; row++) {
       let slot = this.lows[row] & mask;
-      while (slots[slot] !== 0) slot = (slot + 1) & mask;
-      slots[slot] = row + 1;
+      while (this.#slots[slot] !== 0) slot = (slot + 1) & mask;
+      this.#slots[slot] = row + 1;
     }
-    this.#slots = slots;
   }
 }

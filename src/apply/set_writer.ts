@@ -34,6 +34,9 @@ const LARGE_ROW_BYTES = 0x4_0000;
 const MIN_SET_ROWS = 4;
 const MIN_COPY_ROWS = 8;
 
+/** Sets kept for the next ones: most loads change a few relations again and again. */
+const MAX_SPARE = 16;
+
 const NEW_TUPLE = 0x4e; // N
 const OLD_TUPLE = 0x4f; // O
 const NONE: ReadonlySet<number> = new Set();
@@ -55,6 +58,7 @@ export class SetWriter {
   readonly #changes: ChangeWriter;
   readonly #keyed = new WeakMap<TargetRelation, KeyedTarget>();
   readonly #pending = new Map<TargetRelation, NetChanges>();
+  readonly #spare: NetChanges[] = [];
   readonly #scan = new TupleScan();
   readonly #other = new TupleScan();
   readonly #hash = new KeyHash();
@@ -190,7 +194,8 @@ export class SetWriter {
   #pendingOf(target: TargetRelation, key: readonly number[]): NetChanges {
     let changes = this.#pending.get(target);
     if (changes === undefined) {
-      changes = new NetChanges(key, this.#other);
+      changes = this.#spare.pop() ?? new NetChanges(this.#other);
+      changes.reset(key);
       this.#pending.set(target, changes);
     }
     return changes;
@@ -232,6 +237,7 @@ export class SetWriter {
     }
     this.#writeInserts(target, changes, inserts);
     if (this.#entries !== undefined && target.map.key !== null) this.#note(this.#entries, changes);
+    if (this.#spare.length < MAX_SPARE) this.#spare.push(changes);
   }
 
   /** By the columns that did not come: each set of them is a statement. */

@@ -19,12 +19,15 @@ export interface Unit {
 /** See the module's head. */
 export class Units {
   readonly #writer: TransactionWriter;
+  readonly #done: (held: HeldTransactions) => void;
   #underWay: Unit[] = [];
   #waiting: Unit[] = [];
   #progress = Promise.withResolvers<void>();
 
-  constructor(writer: TransactionWriter) {
+  /** `done` gets what is committed, and may use it again. */
+  constructor(writer: TransactionWriter, done: (held: HeldTransactions) => void) {
     this.#writer = writer;
+    this.#done = done;
   }
 
   /** Whether everything offered is committed. */
@@ -58,7 +61,7 @@ export class Units {
     let done = 0;
     while (done < this.#underWay.length && this.#underWay[done].held.endLsn! <= endLsn) done++;
     if (done === 0) return 0;
-    this.#underWay.splice(0, done);
+    for (const { held } of this.#underWay.splice(0, done)) this.#done(held);
     this.#write();
     this.#proceed();
     return done;
