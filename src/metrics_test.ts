@@ -41,7 +41,7 @@ Deno.test("metrics name every series as the interface does", async () => {
     expiresAt: new Date(1_900_000_000_000),
     authorityExpiresAt: new Date(2e12),
   });
-  metrics.observeApplied("fra", 0.003);
+  metrics.observeApplied("fra", { transactions: 3, seconds: 0.003 });
   metrics.countChanges("fra", "insert", 2);
   metrics.countChanges("fra", "delete", 1);
   metrics.countConflict("update_missing", "inserted");
@@ -61,7 +61,7 @@ Deno.test("metrics name every series as the interface does", async () => {
     'mmlite_sent_message_bytes_total{peer="fra"}': 2048,
     'mmlite_sent_bytes_total{peer="fra"}': 512,
     'mmlite_reconnects_total{peer="fra"}': 1,
-    'mmlite_applied_transactions_total{origin="fra"}': 1,
+    'mmlite_applied_transactions_total{origin="fra"}': 3,
     'mmlite_applied_changes_total{origin="fra",kind="insert"}': 2,
     'mmlite_applied_changes_total{origin="fra",kind="delete"}': 1,
     'mmlite_conflicts_total{type="update_missing",resolution="inserted"}': 1,

@@ -115,7 +115,8 @@ export class Applier {
   push(bytes: Uint8Array, start = 0, end: number = bytes.length): Promise<void> | void {
     if (this.#failure !== undefined) throw this.#failure;
     try {
-      const waiting = this.#recovery?.then(() => this.#take(bytes, start, end)) ?? this.#take(bytes, start, end);
+      const waiting = this.#recovery?.then(() => this.#take(bytes, start, end)) ??
+        this.#take(bytes, start, end);
       return waiting?.catch((thrown) => this.#failWith(thrown));
     } catch (thrown) {
       this.#failWith(thrown);
@@ -198,7 +199,8 @@ export class Applier {
     if (this.#incoming.state === "skipping") return;
     if (end - start < 5) decodeMessage(bytes.subarray(start, end));
     const relationId =
-      ((bytes[start + 1] << 24) | (bytes[start + 2] << 16) | (bytes[start + 3] << 8) | bytes[start + 4]) >>> 0;
+      ((bytes[start + 1] << 24) | (bytes[start + 2] << 16) | (bytes[start + 3] << 8) | bytes[start + 4]) >>>
+      0;
     if (relationId !== this.#relationId || this.#target === undefined) {
       this.#target = this.#relations.target(relationId);
       this.#relationId = relationId;
@@ -237,7 +239,11 @@ export class Applier {
     }
   }
 
-  #enter(targets: Targets, bytes: Uint8Array, place: { start: number; end: number }): Promise<void> | undefined {
+  #enter(
+    targets: Targets,
+    bytes: Uint8Array,
+    place: { start: number; end: number },
+  ): Promise<void> | undefined {
     const incoming = this.#incoming;
     switch (incoming.state) {
       case "between":

@@ -49,7 +49,10 @@ export class ArrayParameters implements ParameterWriter {
     const scan = this.#scan;
     for (let r = 0, place = 0; r < rows.length; r++) {
       const row = rows[r];
-      scan.scan(changes.bytes[row], changes.tuples[row], { start: changes.starts[row], end: changes.ends[row] });
+      scan.scan(changes.bytes[row], changes.tuples[row], {
+        start: changes.starts[row],
+        end: changes.ends[row],
+      });
       for (let c = 0; c < columns.length; c++, place++) {
         const size = scan.lengths[columns[c]];
         if (size === UNCHANGED_LENGTH) return false;

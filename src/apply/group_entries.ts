@@ -2,7 +2,6 @@
  * The exact versions of the rows of a group: which of its transactions wrote each, as `mmlite.apply_group` keeps it.
  */
 import { Buffer } from "node:buffer";
-import type { KeyHash } from "./key_hash.ts";
 
 /** Hash and timestamp. */
 const ENTRY_BYTES = 16;
@@ -21,8 +20,8 @@ export class GroupEntries {
     this.#timestamps = timestamps;
   }
 
-  /** The row with that hash was written by that transaction. */
-  add({ high, low }: KeyHash, transaction: number): void {
+  /** The row with that hash, in two halves, was written by that transaction. */
+  add(high: number, low: number, transaction: number): void {
     const timestamp = this.#timestamps[transaction];
     const at = this.#length;
     if (at === this.#bytes.length) this.#grow();

@@ -17,7 +17,10 @@ export class KeyHash {
   low = 0;
 
   /** Of the key columns (their index) of a scanned row, none of which may be NULL or not sent. */
-  ofRow(table: TableHash, { bytes, scan, key }: { bytes: Uint8Array; scan: TupleScan; key: readonly number[] }): void {
+  ofRow(
+    table: TableHash,
+    { bytes, scan, key }: { bytes: Uint8Array; scan: TupleScan; key: readonly number[] },
+  ): void {
     this.high = table.high;
     this.low = table.low;
     for (const index of key) {

@@ -23,6 +23,7 @@ export interface MappedColumn {
 
 /** The columns by which a row is found. */
 export interface MatchKey {
+  /** In the order of the local table, in which the hash of a key takes them. */
   readonly columns: readonly MappedColumn[];
   /** Whether an immediate unique index covers exactly these columns, so that ON CONFLICT can decide by it. */
   readonly arbiter: boolean;
@@ -101,14 +102,20 @@ export function mapRelation(remote: Relation, local: LocalTable | undefined): Ma
   return { ...relation, bySets: canApplySets(relation, remote, local) };
 }
 
-function canApplySets({ columns, key }: Omit<MappedRelation, "bySets">, remote: Relation, local: LocalTable): boolean {
+function canApplySets(
+  { columns, key }: Omit<MappedRelation, "bySets">,
+  remote: Relation,
+  local: LocalTable,
+): boolean {
   if (local.firesOnApply) return false;
   const byName = new Map(local.columns.map((column) => [column.name, column]));
   const written = columns.filter((column) => column.written);
   if (written.length === 0 || written.some(({ name }) => !byName.get(name)!.castIsInput)) return false;
   // Without a key and the whole old row, nothing but inserts can come.
   if (key === null) return remote.replicaIdentity !== "full";
-  if (!key.arbiter || written.some((column) => column.identityAlways && !key.columns.includes(column))) return false;
+  if (!key.arbiter || written.some((column) => column.identityAlways && !key.columns.includes(column))) {
+    return false;
+  }
   return key.columns.every(({ name, index, typeOid, equality }) => {
     const { typeModifier, deterministic } = byName.get(name)!;
     const there = remote.columns[index];
@@ -143,7 +150,8 @@ function chooseKey(remote: Relation, local: LocalTable, columns: readonly Mapped
   // ON CONFLICT takes every unique index over its columns and refuses if one of them is deferrable. Constraints
   // without overlaps it passes over.
   const arbiter = covering.some((index) => !index.exclusion) && !deferrable;
-  return { columns: chosen, arbiter, deferrable };
+  const place = (column: MappedColumn) => local.columns.findIndex(({ name }) => name === column.name);
+  return { columns: chosen.toSorted((a, b) => place(a) - place(b)), arbiter, deferrable };
 }
 
 /** Whether the rest of the key are generated columns, which the sender does not announce: part of it tells nothing. */

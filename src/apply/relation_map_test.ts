@@ -17,7 +17,11 @@ function remote(columns: string[], keys: string[], replicaIdentity: ReplicaIdent
 }
 
 function column(name: string, more: Partial<LocalColumn> = {}): LocalColumn {
-  return { name, typeOid: 23, generated: false, identityAlways: false, equality: "pg_catalog.=", ...more };
+  return {
+    ...{ name, typeOid: 23, typeModifier: -1, typeName: "integer", castIsInput: true, deterministic: true },
+    ...{ generated: false, identityAlways: false, equality: "pg_catalog.=" },
+    ...more,
+  };
 }
 
 function index(columns: string[], more: Partial<LocalUniqueIndex> = {}): LocalUniqueIndex {
@@ -25,7 +29,7 @@ function index(columns: string[], more: Partial<LocalUniqueIndex> = {}): LocalUn
 }
 
 function local(columns: LocalColumn[], uniqueIndexes: LocalUniqueIndex[], kind = "r"): LocalTable {
-  return { oid: 1, schema: "public", name: "t", kind, columns, uniqueIndexes };
+  return { oid: 1, schema: "public", name: "t", kind, columns, uniqueIndexes, firesOnApply: false };
 }
 
 /** The key's column names and whether ON CONFLICT can decide by it. */
@@ -89,15 +93,41 @@ Deno.test("what a sender announces of a key with generated columns is not taken 
   ], true]);
 });
 
-Deno.test("keys are surely distinct here only if they are the sender's own and compared alike", () => {
-  const distinct = (theirs: Relation, ours: LocalTable) => mapRelation(theirs, ours).key!.distinct;
-  const theirs = remote(["id", "u"], ["id"]);
-  assert.equal(distinct(theirs, local([column("id"), column("u")], [PRIMARY])), true);
-  assert.equal(distinct(theirs, local([column("id", { typeOid: 20 }), column("u")], [PRIMARY])), false);
-  assert.equal(distinct(remote(["id"], [], "full"), local([column("id")], [PRIMARY])), false);
-  const text = { ...theirs, columns: theirs.columns.map((one) => ({ ...one, typeOid: 25 })) };
-  const ours = local([column("id", { typeOid: 25 }), column("u", { typeOid: 25 })], [PRIMARY]);
-  assert.equal(distinct(text, ours), false);
+Deno.test("sets are for tables where nothing sees the difference and a key has one text", () => {
+  const theirs = (typeOid = 23, typeModifier = -1): Relation => {
+    const relation = remote(["id", "v"], ["id"]);
+    return { ...relation, columns: relation.columns.map((one) => ({ ...one, typeOid, typeModifier })) };
+  };
+  const bySets = (relation: Relation, ours: LocalTable) => mapRelation(relation, ours).bySets;
+  const ours = (more: Partial<LocalColumn> = {}) => local([column("id", more), column("v")], [PRIMARY]);
+  assert.equal(bySets(theirs(), ours()), true);
+  assert.equal(bySets(theirs(), ours({ typeOid: 20 })), false, "another type");
+  assert.equal(bySets(theirs(25), ours({ typeOid: 25 })), true, "text");
+  assert.equal(bySets(theirs(25), ours({ typeOid: 25, deterministic: false })), false, "a loose collation");
+  assert.equal(bySets(theirs(1700), ours({ typeOid: 1700 })), false, "1.0 and 1.00 are one number");
+  assert.equal(
+    bySets(theirs(1700, 655_366), ours({ typeOid: 1700, typeModifier: 655_366 })),
+    true,
+    "of one scale",
+  );
+  assert.equal(bySets(theirs(701), ours({ typeOid: 701 })), false, "a float");
+  assert.equal(bySets(theirs(), ours({ castIsInput: false })), false, "a cast of the user's");
+  assert.equal(bySets(theirs(), { ...ours(), firesOnApply: true }), false, "a trigger");
+  assert.equal(
+    bySets(theirs(), local([column("id"), column("v")], [index(["id"], { immediate: false })])),
+    false,
+  );
+  assert.equal(
+    bySets(theirs(), local([column("id"), column("v", { identityAlways: true })], [PRIMARY])),
+    false,
+  );
+  assert.equal(
+    bySets(theirs(), local([column("id", { identityAlways: true }), column("v")], [PRIMARY])),
+    true,
+  );
+  const keyless = local([column("id"), column("v")], []);
+  assert.equal(bySets(remote(["id", "v"], []), keyless), true, "inserts are all that comes");
+  assert.equal(bySets(remote(["id", "v"], [], "full"), keyless), false, "rows without key have no version");
 });
 
 Deno.test("what does not fit is named", () => {

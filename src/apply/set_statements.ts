@@ -46,7 +46,9 @@ export function setsColumns(relation: MappedRelation, omitted: ReadonlySet<numbe
 /** Updates rows that are found by their keys; the last parameter is how many there must be. */
 export function updateSetStatement(relation: MappedRelation, omitted: ReadonlySet<number>): StatementShape {
   const columns = changedColumns(relation, omitted);
-  const set = columns.map(({ name, index, typeName }) => `${quote(name)} = v.c${index}::${typeName}`).join(", ");
+  const set = columns.map(({ name, index, typeName }) => `${quote(name)} = v.c${index}::${typeName}`).join(
+    ", ",
+  );
   const used = [...relation.key!.columns, ...columns];
   return setStatement({
     doing: `update "${relation.label}"`,

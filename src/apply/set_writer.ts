@@ -69,12 +69,22 @@ export class SetWriter {
   #bytes = 0;
   #entries: GroupEntries | undefined;
 
-  constructor({ pipeline, cache, changes }: { pipeline: Pipeline; cache: StatementCache; changes: ChangeWriter }) {
+  constructor(
+    { pipeline, cache, changes }: { pipeline: Pipeline; cache: StatementCache; changes: ChangeWriter },
+  ) {
     this.#pipeline = pipeline;
     this.#cache = cache;
     this.#changes = changes;
     const bytes = new Uint8Array();
-    this.#placed = { kind: NET_INSERT, bytes, start: 0, end: 0, tuple: 0, hasUnchanged: false, transaction: 0 };
+    this.#placed = {
+      kind: NET_INSERT,
+      bytes,
+      start: 0,
+      end: 0,
+      tuple: 0,
+      hasUnchanged: false,
+      transaction: 0,
+    };
   }
 
   /** Begins what is to be written together; `entries` takes the versions of its rows, if they have several. */
@@ -118,7 +128,9 @@ export class SetWriter {
   /** Scans the change; false if it is none that sets can take. */
   #place({ map }: TargetRelation, placed: PlacedChange): boolean {
     const { bytes, start, end } = placed;
-    if (end - start < CHANGE_HEADER_BYTES) throw decodeError(bytes.subarray(start, end), end - start, "it is cut off");
+    if (end - start < CHANGE_HEADER_BYTES) {
+      throw decodeError(bytes.subarray(start, end), end - start, "it is cut off");
+    }
     const marker = bytes[start + 5];
     placed.tuple = start + CHANGE_HEADER_BYTES;
     switch (bytes[start]) {
@@ -166,7 +178,8 @@ export class SetWriter {
     const isKeyless = key.length === 0;
     const isInsert = placed.kind === NET_INSERT;
     if (
-      (isKeyless && !isInsert) || (isInsert && placed.hasUnchanged) || (placed.kind === NET_UPDATE && !settable) ||
+      (isKeyless && !isInsert) || (isInsert && placed.hasUnchanged) ||
+      (placed.kind === NET_UPDATE && !settable) ||
       key.some((index) => this.#scan.lengths[index] < 0)
     ) {
       return this.#writeAlone(target, placed);
@@ -209,7 +222,7 @@ export class SetWriter {
     if (this.#entries === undefined || change.kind === "delete" || target.map.key === null) return;
     const { key, hash } = this.#keyedOf(target);
     this.#hash.ofValues(hash, keyValues(change, key));
-    this.#entries.add(this.#hash, transaction);
+    this.#entries.add(this.#hash.high, this.#hash.low, transaction);
   }
 
   #writeTarget(target: TargetRelation): void {
@@ -230,7 +243,12 @@ export class SetWriter {
       else if (kind === NET_DELETE) deletes.push(row);
       else this.#sortUpdate(updates, changes, row);
     }
-    this.#writeSet(target, { changes, rows: deletes, key: "sd", build: () => deleteSetStatement(target.map) });
+    this.#writeSet(target, {
+      changes,
+      rows: deletes,
+      key: "sd",
+      build: () => deleteSetStatement(target.map),
+    });
     for (const [omitted, rows] of updates) {
       const build = () => updateSetStatement(target.map, parseOmitted(omitted));
       this.#writeSet(target, { changes, rows, key: `su${omitted}`, build });
@@ -299,7 +317,11 @@ export class SetWriter {
     });
   }
 
-  #writeOneByOne(target: TargetRelation, { bytes, starts, ends, kinds }: NetChanges, rows: readonly number[]): void {
+  #writeOneByOne(
+    target: TargetRelation,
+    { bytes, starts, ends, kinds }: NetChanges,
+    rows: readonly number[],
+  ): void {
     for (const row of rows) {
       const change = decodeMessage(bytes[row].subarray(starts[row], ends[row])) as RowChange;
       // An update of a row that was inserted before it, both not written yet, is the insert of what it made.
@@ -311,9 +333,7 @@ export class SetWriter {
   #note(entries: GroupEntries, changes: NetChanges): void {
     for (let row = 0; row < changes.count; row++) {
       if (changes.kinds[row] === NET_DELETE) continue;
-      this.#hash.high = changes.highs[row];
-      this.#hash.low = changes.lows[row];
-      entries.add(this.#hash, changes.transactions[row]);
+      entries.add(changes.highs[row], changes.lows[row], changes.transactions[row]);
     }
   }
 }

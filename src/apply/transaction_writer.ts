@@ -165,7 +165,9 @@ export class TransactionWriter {
     this.#cache = new StatementCache(this.pipeline, toSink);
     this.#changes = new ChangeWriter(this.pipeline, this.#cache, toSink);
     this.#sets = new SetWriter({ pipeline: this.pipeline, cache: this.#cache, changes: this.#changes });
-    for (const statement of [BEGIN, COMMIT, ROLLBACK, MOVE, TAG, GROUP, WAL]) this.pipeline.prepare(statement);
+    for (const statement of [BEGIN, COMMIT, ROLLBACK, MOVE, TAG, GROUP, WAL]) {
+      this.pipeline.prepare(statement);
+    }
     // What an earlier session applied may not be on disk yet either.
     this.endBatch();
   }
@@ -188,7 +190,10 @@ export class TransactionWriter {
     const entries = this.#keepsVersions && first !== last ? new GroupEntries(timestamps) : undefined;
     const { commitLsn } = transactions[0].begin;
     const { endLsn } = transactions.at(-1)!;
-    this.#begin({ commitLsn, commitTimestamp: last, transactions: transactions.length }, { endLsn, mode: "sets" });
+    this.#begin({ commitLsn, commitTimestamp: last, transactions: transactions.length }, {
+      endLsn,
+      mode: "sets",
+    });
     this.#sets.begin(entries);
     transactions.forEach((_, i) => this.#writeTransaction(held, i));
     this.#sets.flush();
@@ -296,7 +301,10 @@ export class TransactionWriter {
     this.#move(endLsn, open.timestampBytes);
   }
 
-  #writeTransaction({ transactions, bytes, starts, ends, targets }: HeldTransactions, transaction: number): void {
+  #writeTransaction(
+    { transactions, bytes, starts, ends, targets }: HeldTransactions,
+    transaction: number,
+  ): void {
     const { from, to } = transactions[transaction];
     for (let i = from; i < to; i++) {
       this.write(targets[i], bytes[i], { start: starts[i], end: ends[i], transaction });
@@ -374,7 +382,10 @@ export class TransactionWriter {
     this.close();
     const { origin } = this.#options;
     const commitLsn = this.#answering?.commitLsn;
-    this.#options.onFailure(applyError(error, { origin, commitLsn, doing: sink?.doing }), !this.pipeline.isLost);
+    this.#options.onFailure(
+      applyError(error, { origin, commitLsn, doing: sink?.doing }),
+      !this.pipeline.isLost,
+    );
   }
 }
 

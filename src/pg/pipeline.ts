@@ -145,7 +145,11 @@ export class Pipeline {
    * them. The server reads on without asking, and passes the pieces over if it never came to the COPY
    * (https://www.postgresql.org/docs/current/protocol-flow.html#PROTOCOL-COPY).
    */
-  copyIn(name: string, sink: ReplySink, write: (send: (bytes: Uint8Array, length: number) => void) => void): void {
+  copyIn(
+    name: string,
+    sink: ReplySink,
+    write: (send: (bytes: Uint8Array, length: number) => void) => void,
+  ): void {
     this.#begin();
     this.#bytes.bind(name, BINARY_FORMAT, []);
     this.#run(sink, () => {

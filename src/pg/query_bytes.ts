@@ -221,7 +221,7 @@ export class QueryBytes implements ParameterBytes {
     this.#room(length);
     const chunk = this.#chunk;
     let at = this.#end;
-    if (length <= LOOP_BYTES) for (let i = start; i < end; i++) chunk[at++] = bytes[i];
+    if (length <= LOOP_BYTES) { for (let i = start; i < end; i++) chunk[at++] = bytes[i]; }
     else chunk.set(bytes.subarray(start, end), at);
     this.#end += length;
   }

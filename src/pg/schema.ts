@@ -150,16 +150,16 @@ DECLARE
   newest bigint := txid_snapshot_xmax(txid_current_snapshot());
   -- Of the full transaction ids with these 32 bits the latest that is not in the future.
   full_xid bigint := (newest & -4294967296) | of_xmin::text::bigint;
-  found bytea;
+  list bytea;
   exact timestamptz;
 BEGIN
   IF full_xid > newest THEN full_xid := full_xid - 4294967296; END IF;
-  SELECT entries || '' INTO found FROM mmlite.apply_group WHERE xid = full_xid;
-  IF FOUND THEN
-    SELECT timestamptz '2000-01-01 00:00:00Z' + ('x' || encode(substring(found, i * 16 + 9, 8), 'hex'))::bit(64)::bigint
+  SELECT entries || '' INTO list FROM mmlite.apply_group WHERE xid = full_xid;
+  IF list IS NOT NULL THEN
+    SELECT timestamptz '2000-01-01 00:00:00Z' + ('x' || encode(substring(list, i * 16 + 9, 8), 'hex'))::bit(64)::bigint
              * interval '1 microsecond' INTO exact
-      FROM generate_series(0, length(found) / 16 - 1) i
-     WHERE substring(found, i * 16 + 1, 8) = int8send(hash) ORDER BY i DESC LIMIT 1;
+      FROM generate_series(0, length(list) / 16 - 1) i
+     WHERE substring(list, i * 16 + 1, 8) = int8send(hash) ORDER BY i DESC LIMIT 1;
   END IF;
   RETURN coalesce(exact, pg_xact_commit_timestamp(of_xmin));
 END $$;
