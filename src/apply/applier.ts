@@ -39,6 +39,8 @@ export interface ApplierOptions
   extends ApplySessionOptions, Omit<TransactionWriterOptions, "onCommitted" | "onFailure"> {
   /** Whether sets are tried; outlives the applier, because what failed by sets comes again. */
   readonly trust: Trust;
+  /** Whether the versions of more groups may be kept; if not, transactions are applied one by one. */
+  readonly mayGroup: () => boolean;
 }
 
 /** What is under way on the incoming side. */
@@ -82,6 +84,8 @@ export class Applier {
   #streamed: { readonly begin: Begin; readonly mode: WriteMode; endLsn: Lsn | undefined } | undefined;
   /** End of the last transaction that came whole. */
   #position: Lsn;
+  /** Up to when everything has come, and the position that shows that it is committed here. */
+  #mark: { readonly committedBefore: bigint; readonly position: Lsn } | undefined;
   /** The relation of the last change: the next is mostly of the same. */
   #relationId = -1;
   #target: TargetRelation | undefined;
@@ -128,6 +132,12 @@ export class Applier {
     if (this.#failure !== undefined || this.#recovery !== undefined) return;
     if (this.#incoming.state === "streaming") this.#writer.pipeline.flush();
     else if (this.#units.isEmpty) this.#offerWhole();
+  }
+
+  /** Whatever the origin committed before this time, microseconds since 2000-01-01 UTC, has been pushed. */
+  caughtUp(committedBefore: bigint): void {
+    this.#mark = { committedBefore, position: this.#position };
+    this.#reachMark();
   }
 
   /** Resolves once everything complete that was pushed has been executed; rejects with the failure. */
@@ -305,7 +315,7 @@ export class Applier {
     const held = this.#held;
     const isEmpty = held.count === held.wholeCount;
     held.end(begin, endLsn);
-    const mode = isEmpty ? this.#mode : this.#bySets ? this.#options.trust.modeOf(begin.commitLsn) : "rows";
+    const mode = isEmpty ? this.#mode : this.#modeOf(begin);
     if (mode !== this.#mode && held.transactions.length > 1) {
       const last = this.#spare.pop() ?? new HeldTransactions();
       held.moveLast(last);
@@ -316,6 +326,11 @@ export class Applier {
     if (!this.#held.isFull) return;
     this.#offerWhole();
     return this.#units.room();
+  }
+
+  #modeOf({ commitLsn }: Begin): WriteMode {
+    const { trust, mayGroup } = this.#options;
+    return this.#bySets && mayGroup() ? trust.modeOf(commitLsn) : "rows";
   }
 
   /** Hands on the whole transactions held, and keeps the beginning of another. */
@@ -336,8 +351,15 @@ export class Applier {
     if (this.#streamed?.endLsn !== undefined && this.#streamed.endLsn <= endLsn) this.#streamed = undefined;
     const { mode } = this.#units;
     if (this.#units.committed(endLsn) > 0 && mode === "sets") this.#options.trust.gain();
+    this.#reachMark();
     // What has come meanwhile goes together.
     if (this.#units.isEmpty) this.flush();
+  }
+
+  #reachMark(): void {
+    if (this.#mark === undefined || this.#writer.committedLsn < this.#mark.position) return;
+    this.#options.observer.caughtUp(this.#mark.committedBefore);
+    this.#mark = undefined;
   }
 
   async #progress(): Promise<void> {

@@ -73,6 +73,8 @@ export interface ApplyObserver {
   conflict(type: ConflictType): void;
   /** Transactions that came again and were skipped. */
   deduplicated(count: number): void;
+  /** Whatever the origin committed before this time, microseconds since 2000-01-01 UTC, is applied. */
+  caughtUp(committedBefore: bigint): void;
 }
 
 /** What a writer needs besides its session. */

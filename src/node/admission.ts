@@ -32,6 +32,7 @@ interface AdmissionOptions {
   readonly observer: (sender: string) => ApplyObserver;
   /** What is known of a sender's transactions beyond one session. */
   readonly trust: (sender: string) => Trust;
+  readonly mayGroup: () => boolean;
 }
 
 /** Decides whether a sender may apply here, and makes a node that is new here a peer; throws why not. */
@@ -73,6 +74,7 @@ export async function admit(options: AdmissionOptions, hello: Hello): Promise<Ad
         onDurable,
         observer: options.observer(sender),
         trust: options.trust(sender),
+        mayGroup: options.mayGroup,
         signal,
       }),
   };

@@ -40,6 +40,7 @@ Deno.test("a life of a database that is over does not take the place of the one 
     compression: "off" as const,
     observer: () => assert.fail("nothing is applied"),
     trust: () => assert.fail("nothing is applied"),
+    mayGroup: () => assert.fail("nothing is applied"),
   };
   await assert.rejects(admit(options, hello), {
     kind: "fenced",

@@ -9,6 +9,7 @@ import type { ProvenPeer } from "../wire/channel.ts";
 import type { NodeIdentity } from "../wire/frame.ts";
 import { admit, recognise } from "./admission.ts";
 import type { Database } from "./database.ts";
+import type { GroupKeeper } from "./group_keeper.ts";
 import { applyObserver, type ConflictCounts } from "./observers.ts";
 import type { Peers } from "./peers.ts";
 
@@ -21,10 +22,11 @@ interface InboundOptions {
   readonly compression: CompressionSetting;
   readonly metrics: Metrics;
   readonly conflicts: ConflictCounts;
+  readonly groups: GroupKeeper;
 }
 
 /** An inbox whose senders are this node's peers, or become so. */
-export function openInbox({ peers, metrics, conflicts, ...options }: InboundOptions): Inbox {
+export function openInbox({ peers, metrics, conflicts, groups, ...options }: InboundOptions): Inbox {
   const trusts = new Map<string, Trust>();
   const trust = (sender: string) => {
     const known = trusts.get(sender) ?? new Trust();
@@ -35,8 +37,10 @@ export function openInbox({ peers, metrics, conflicts, ...options }: InboundOpti
     ...options,
     register: (name: string, url: string | null) => peers.register(name, url),
     dials: (peer: string) => peers.find(peer)?.url !== null,
-    observer: (sender: string) => applyObserver({ peer: peers.find(sender), sender, metrics, conflicts }),
+    observer: (sender: string) =>
+      applyObserver({ peer: peers.find(sender), sender, metrics, conflicts, groups }),
     trust,
+    mayGroup: () => groups.hasRoom,
   };
   return new Inbox({
     recognise: async (hello, proven) => {

@@ -15,6 +15,7 @@ import type { ProvenPeer } from "../wire/channel.ts";
 import type { NodeIdentity } from "../wire/frame.ts";
 import { createControl } from "./control.ts";
 import { type Database, openDatabase, serverWarnings } from "./database.ts";
+import { GroupKeeper } from "./group_keeper.ts";
 import { Guard } from "./guard.ts";
 import { openDial } from "./dial.ts";
 import { openInbox } from "./inbound.ts";
@@ -78,6 +79,7 @@ export async function startNode(config: Config, { signal, apiAddress }: StartOpt
     let url: string | null = null;
     const ownUrls: string[] = [];
     const conflicts = new ConflictCounts();
+    const groups = new GroupKeeper({ database, peers: () => peers.list().map(({ name }) => name) });
     const slots = new PeerSlots(database);
     const dialler = new PeerDialler({ tls: tlsKeys, self: self.node });
     cleanup.push(() => dialler.close());
@@ -128,6 +130,7 @@ export async function startNode(config: Config, { signal, apiAddress }: StartOpt
       compression: config.compression,
       metrics,
       conflicts,
+      groups,
     });
     const invites = new Invites({
       database,
@@ -165,6 +168,7 @@ export async function startNode(config: Config, { signal, apiAddress }: StartOpt
     watching = Promise.all([
       guard.run(ended),
       tables.run(ended, () => guard.problem === null),
+      groups.run(ended, () => guard.problem === null),
       tls?.run(ended),
     ]);
     logger.info("Node {node} of cluster {cluster} listens for peers on {address}", {

@@ -4,6 +4,7 @@
 import type { ApplyObserver } from "../apply/applier.ts";
 import type { Metrics } from "../metrics.ts";
 import type { SourceObserver } from "../source/source.ts";
+import type { GroupKeeper } from "./group_keeper.ts";
 import type { Peer } from "./peer.ts";
 
 /** What is done about each type of conflict until policies can be chosen. */
@@ -33,10 +34,13 @@ interface ApplyObserverOptions {
   readonly sender: string;
   readonly metrics: Metrics;
   readonly conflicts: ConflictCounts;
+  readonly groups: GroupKeeper;
 }
 
 /** Counts what a sender's transactions did here. */
-export function applyObserver({ peer, sender, metrics, conflicts }: ApplyObserverOptions): ApplyObserver {
+export function applyObserver(
+  { peer, sender, metrics, conflicts, groups }: ApplyObserverOptions,
+): ApplyObserver {
   return {
     committed({ transactions, commitTimestamp, durationMs, changes }) {
       metrics.observeApplied(sender, { transactions, seconds: durationMs / 1000 });
@@ -48,6 +52,7 @@ export function applyObserver({ peer, sender, metrics, conflicts }: ApplyObserve
       metrics.countConflict(type, RESOLUTIONS[type]);
     },
     deduplicated: () => {},
+    caughtUp: (committedBefore) => groups.caughtUp(sender, committedBefore),
   };
 }
 

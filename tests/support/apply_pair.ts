@@ -34,6 +34,7 @@ export class Seen implements ApplyObserver {
   readonly kinds: Record<ChangeKind, number> = { insert: 0, update: 0, delete: 0, truncate: 0 };
   readonly conflicts: ConflictType[] = [];
   duplicates = 0;
+  caughtUpTo: bigint | undefined;
   readonly acks: Lsn[] = [];
 
   committed({ transactions, changes }: { transactions: number; changes: number }): void {
@@ -46,6 +47,9 @@ export class Seen implements ApplyObserver {
   }
   conflict(type: ConflictType): void {
     this.conflicts.push(type);
+  }
+  caughtUp(committedBefore: bigint): void {
+    this.caughtUpTo = committedBefore;
   }
   deduplicated(count: number): void {
     this.duplicates += count;
@@ -143,6 +147,7 @@ export class ApplyPair implements AsyncDisposable {
       onDurable: (endLsn) => void seen.acks.push(endLsn),
       observer: seen,
       trust: new Trust(),
+      mayGroup: () => true,
       signal: new AbortController().signal,
       ...overrides,
     });

@@ -1,0 +1,90 @@
+/**
+ * Forgets what was noted of the rows of applied groups once no older version can come: a group's own time is as good
+ * as the exact one for whatever is newer than the group.
+ *
+ * What other nodes still have on its way is known by their saying up to when they have sent everything. The times
+ * are kept in memory only: they come again every few seconds.
+ */
+import { delay } from "../backoff.ts";
+import { toMmliteError } from "../errors.ts";
+import { log } from "../log.ts";
+import { forgetGroups, readGroups } from "../pg/apply_groups.ts";
+import { unixMs } from "./clock.ts";
+import type { Database } from "./database.ts";
+
+/** How often it is looked what can go, milliseconds. */
+const LOOK_INTERVAL_MS = 10_000;
+/** How far clocks may be apart, and a commit's time before its record is written, milliseconds. */
+export const SKEW_MARGIN_MS = 60_000;
+/** With more kept than this, bytes, no further groups are made: a node that is away for days keeps them all. */
+export const MAX_KEPT_BYTES = 256 * 1024 * 1024;
+
+interface GroupKeeperOptions {
+  readonly database: Pick<Database, "control">;
+  /** Names of all nodes that may send here. */
+  readonly peers: () => readonly string[];
+}
+
+/** See the module's head. */
+export class GroupKeeper {
+  readonly #options: GroupKeeperOptions;
+  readonly #logger = log("apply");
+  /** Of each sender, up to when everything is applied here, milliseconds since 1970-01-01 UTC. */
+  readonly #caughtUp = new Map<string, number>();
+  #hasRoom = true;
+
+  constructor(options: GroupKeeperOptions) {
+    this.#options = options;
+  }
+
+  /** Whether more may be kept. */
+  get hasRoom(): boolean {
+    return this.#hasRoom;
+  }
+
+  /** Everything that a node committed before this time, microseconds since 2000-01-01 UTC, is applied here. */
+  caughtUp(origin: string, committedBefore: bigint): void {
+    this.#caughtUp.set(origin, unixMs(committedBefore));
+  }
+
+  /** Forgets at an interval while `usable` says so, until `signal` aborts. */
+  async run(signal: AbortSignal, usable: () => boolean): Promise<void> {
+    for (;;) {
+      await delay(LOOK_INTERVAL_MS, signal);
+      if (signal.aborted) return;
+      if (usable()) await this.#tryForget();
+    }
+  }
+
+  async #tryForget(): Promise<void> {
+    try {
+      await this.forget();
+    } catch (thrown) {
+      // The database is away, or busy: there is another time.
+      this.#logger.debug("{error}", { error: toMmliteError(thrown).message });
+    }
+  }
+
+  /** Forgets what can go now. */
+  async forget(): Promise<void> {
+    const query = this.#options.database.control.query("forget the versions of applied groups");
+    const kept = await readGroups(query);
+    for (const { origin } of kept) {
+      const before = this.#horizon(origin);
+      if (before !== undefined) await forgetGroups(query, origin, new Date(before).toISOString());
+    }
+    this.#hasRoom = kept.reduce((sum, { bytes }) => sum + bytes, 0) < MAX_KEPT_BYTES;
+  }
+
+  /** Nothing older than this comes from any other node than the group's own; undefined while one has not said so. */
+  #horizon(origin: string): number | undefined {
+    let horizon = Date.now();
+    for (const peer of this.#options.peers()) {
+      if (peer === origin) continue;
+      const caughtUp = this.#caughtUp.get(peer);
+      if (caughtUp === undefined) return undefined;
+      horizon = Math.min(horizon, caughtUp);
+    }
+    return horizon - SKEW_MARGIN_MS;
+  }
+}

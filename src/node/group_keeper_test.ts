@@ -1,0 +1,50 @@
+import assert from "node:assert/strict";
+import { ensureSchema } from "../pg/schema.ts";
+import { openControl } from "../pg/control.ts";
+import { parsePostgresUrl } from "../pg/target.ts";
+import { startPostgres } from "../../tests/support/postgres.ts";
+import { GroupKeeper, SKEW_MARGIN_MS } from "./group_keeper.ts";
+
+const POSTGRES_EPOCH_MS = Date.UTC(2000, 0, 1);
+const timestamp = (unixMs: number) => BigInt(unixMs - POSTGRES_EPOCH_MS) * 1000n;
+
+Deno.test("what is noted of a group goes once every other node has passed it, and not before", async () => {
+  await using server = await startPostgres({ major: 18 });
+  await server.createDatabase("app");
+  const control = openControl(await parsePostgresUrl(server.url("app"), {}), "test");
+  try {
+    const query = control.query("test");
+    await ensureSchema(query);
+    const now = Date.now();
+    const add = (origin: string, agoMs: number) =>
+      query(
+        `INSERT INTO mmlite.apply_group VALUES (1, $1, $2::timestamptz - interval '1 s', $2::timestamptz, 'entries')`,
+        [origin, new Date(now - agoMs).toISOString()],
+      );
+    const left = async () => {
+      await keeper.forget();
+      const rows = await query("SELECT origin FROM mmlite.apply_group ORDER BY origin");
+      return rows.map(({ origin }) => origin).join(" ");
+    };
+    let peers = ["ams", "fra"];
+    const keeper = new GroupKeeper({ database: { control }, peers: () => peers });
+    await add("ams", 3 * SKEW_MARGIN_MS);
+    await add("fra", 3 * SKEW_MARGIN_MS);
+    await add("fra", SKEW_MARGIN_MS / 2);
+    assert.equal(await left(), "ams fra fra", "nobody has said anything");
+    keeper.caughtUp("fra", timestamp(now - 4 * SKEW_MARGIN_MS));
+    assert.equal(await left(), "ams fra fra", "fra may send older ones");
+    keeper.caughtUp("fra", timestamp(now - SKEW_MARGIN_MS));
+    assert.equal(await left(), "fra fra", "what fra itself has sent does not count for its own groups");
+    keeper.caughtUp("ams", timestamp(now));
+    assert.equal(await left(), "fra", "a group of the last minute stays: clocks may differ");
+    await add("ams", 3 * SKEW_MARGIN_MS);
+    peers = ["ams", "fra", "nyc"];
+    assert.equal(await left(), "ams fra", "a new node may send anything");
+    peers = ["ams"];
+    assert.equal(await left(), "fra", "two nodes alone need nothing older than the skew");
+    assert.equal(keeper.hasRoom, true);
+  } finally {
+    await control.close();
+  }
+});

@@ -1,0 +1,26 @@
+/**
+ * The table `mmlite.apply_group`: what the commit records of applied groups cannot say of their rows' versions.
+ */
+import type { Query } from "./query.ts";
+
+/** A node whose transactions were applied in groups, and the bytes of what is kept of them. */
+export interface GroupsOfOrigin {
+  readonly origin: string;
+  readonly bytes: number;
+}
+
+/** What is kept, by origin. */
+export async function readGroups(query: Query): Promise<GroupsOfOrigin[]> {
+  const rows = await query(
+    "SELECT origin, sum(octet_length(entries))::text AS bytes FROM mmlite.apply_group GROUP BY origin ORDER BY origin",
+  );
+  return rows.map(({ origin, bytes }) => ({ origin: origin!, bytes: Number(bytes) }));
+}
+
+/** Forgets the groups of an origin that ended before a time, RFC 3339. */
+export async function forgetGroups(query: Query, origin: string, before: string): Promise<void> {
+  await query("DELETE FROM mmlite.apply_group WHERE origin = $1 AND last_timestamp < $2::timestamptz", [
+    origin,
+    before,
+  ]);
+}
