@@ -1,0 +1,27 @@
+/**
+ * Messages one by one <-> the structures that carry them without an object each.
+ */
+import type { Data } from "../../src/wire/frame.ts";
+import { MessageCursor } from "../../src/wire/message_cursor.ts";
+
+/** A data frame of these messages, at least one. */
+export function dataFrame(...messages: Uint8Array[]): Data {
+  const payload = new Uint8Array(messages.reduce((sum, { length }) => sum + 4 + length, 0));
+  const view = new DataView(payload.buffer);
+  let at = 0;
+  for (const message of messages) {
+    view.setUint32(at, message.length);
+    payload.set(message, at + 4);
+    at += 4 + message.length;
+  }
+  return { kind: "data", payload };
+}
+
+/** The messages of a data frame, as views. */
+export function messagesIn({ payload }: Data): Uint8Array[] {
+  const messages: Uint8Array[] = [];
+  for (const cursor = new MessageCursor(payload); cursor.next();) {
+    messages.push(payload.subarray(cursor.start, cursor.end));
+  }
+  return messages;
+}
