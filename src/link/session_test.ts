@@ -45,7 +45,7 @@ function startSession({ parts = {}, ...ports }:
     },
     {
       started: ({ resumeLsn, walLsn }) => void log.push(`started ${resumeLsn} ${walLsn}`),
-      sent: ({ endLsn }, bytes) => void log.push(`sent ${endLsn} ${bytes}`),
+      sent: ({ endLsn, messages }) => void log.push(`sent ${endLsn} ${messages.byteLength}`),
       wrote: (bytes) => void written.push(bytes),
       acked: (endLsn) => void log.push(`acked ${endLsn}`),
       heartbeat: (sentAt) => void log.push(`heartbeat ${sentAt}`),

@@ -1,8 +1,24 @@
 /**
  * Messages one by one <-> the structures that carry them without an object each.
  */
+import { MessageBatch } from "../../src/pgoutput/message_batch.ts";
 import type { Data } from "../../src/wire/frame.ts";
 import { MessageCursor } from "../../src/wire/message_cursor.ts";
+
+/** A batch of these messages. */
+export function batchOf(messages: Iterable<Uint8Array>): MessageBatch {
+  const batch = new MessageBatch();
+  for (const message of messages) batch.add(message);
+  return batch;
+}
+
+/** The messages of a batch, as views. */
+export function messagesOf(batch: MessageBatch): Uint8Array[] {
+  return Array.from(
+    { length: batch.length },
+    (_, index) => batch.bytes(index).subarray(batch.start(index), batch.end(index)),
+  );
+}
 
 /** A data frame of these messages, at least one. */
 export function dataFrame(...messages: Uint8Array[]): Data {
