@@ -5,6 +5,7 @@ import { type Lsn, parseLsn } from "../src/lsn.ts";
 import { isShutdown } from "../src/pg/errors.ts";
 import { readSlots } from "../src/pg/slots.ts";
 import { openLock } from "../src/pg/lock.ts";
+import { messagesOf } from "./support/message_batch.ts";
 import { startPostgres } from "./support/postgres.ts";
 import { eventually, within } from "./support/poll.ts";
 import { drain, makeSlotBed, type SlotBed, transactionsOf } from "./support/slot_bed.ts";
@@ -263,7 +264,7 @@ Deno.test("a value of 100 MB comes whole and costs little more memory than itsel
     new Promise<void>((resolve) => {
       void drain(source, {
         seen: ({ messages, endLsn }) => {
-          for (const message of messages) longest = Math.max(longest, message.length);
+          for (const message of messagesOf(messages)) longest = Math.max(longest, message.length);
           if (endLsn !== null) resolve();
         },
       });

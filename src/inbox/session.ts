@@ -11,6 +11,7 @@ import { type ChunkReader, openChunkReader } from "../wire/decompressor.ts";
 import { type Frame, type Hello, PROTOCOL_VERSION } from "../wire/frame.ts";
 import { FrameDecoder, MessageAssembler } from "../wire/frame_decoder.ts";
 import { HANDSHAKE_TIMEOUT_MS, isRefusal, refusalError } from "../wire/frame_stream.ts";
+import { MessageCursor } from "../wire/message_cursor.ts";
 import { keepAlive, type Liveness } from "../wire/liveness.ts";
 import type { Admission, InboxPorts, RunningSession, TransactionSink } from "./ports.ts";
 
@@ -153,7 +154,7 @@ async function pushAll(
   sink: TransactionSink,
 ): Promise<void> {
   const assembler = new MessageAssembler();
-  for (const frame of rest) await pushFrame(frame, assembler, sink);
+  await pushFrames(rest, assembler, sink);
   for (;;) {
     sink.flush();
     liveness.listening(true);
@@ -161,34 +162,43 @@ async function pushAll(
     // A sender cannot get a heartbeat through while we do not read, so its silence means nothing then.
     liveness.listening(false);
     if (done) return decoder.finish();
-    for (const frame of decoder.push(chunk)) await pushFrame(frame, assembler, sink);
+    await pushFrames(decoder.push(chunk), assembler, sink);
   }
 }
 
-async function pushFrame(frame: Frame, assembler: MessageAssembler, sink: TransactionSink): Promise<void> {
-  switch (frame.kind) {
-    case "data":
-      assembler.assertWhole(frame.kind);
-      for (const message of frame.messages) {
-        const room = sink.push(message);
-        if (room !== undefined) await room;
+/** Pushes the messages of some frames, and waits only where the sink wants it. */
+async function pushFrames(
+  frames: readonly Frame[],
+  assembler: MessageAssembler,
+  sink: TransactionSink,
+): Promise<void> {
+  for (const frame of frames) {
+    switch (frame.kind) {
+      case "data": {
+        assembler.assertWhole(frame.kind);
+        const { payload } = frame;
+        for (const message = new MessageCursor(payload); message.next();) {
+          const room = sink.push(payload, message.start, message.end);
+          if (room !== undefined) await room;
+        }
+        break;
       }
-      return;
-    case "fragment_start":
-    case "fragment": {
-      const message = assembler.push(frame);
-      if (message !== null) await sink.push(message);
-      return;
+      case "fragment_start":
+      case "fragment": {
+        const message = assembler.push(frame);
+        if (message !== null) await sink.push(message);
+        break;
+      }
+      case "heartbeat":
+        break;
+      case "refusal":
+        throw new MmliteError("refused", `Sender stopped: ${frame.message}`, {
+          hint: frame.hint,
+          cause: frame,
+        });
+      default:
+        throw new MmliteError("protocol", `Cannot receive a ${frame.kind} frame from a sender`);
     }
-    case "heartbeat":
-      return;
-    case "refusal":
-      throw new MmliteError("refused", `Sender stopped: ${frame.message}`, {
-        hint: frame.hint,
-        cause: frame,
-      });
-    default:
-      throw new MmliteError("protocol", `Cannot receive a ${frame.kind} frame from a sender`);
   }
 }
 

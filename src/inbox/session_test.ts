@@ -2,6 +2,7 @@
 import assert from "node:assert/strict";
 import { Buffer } from "node:buffer";
 import { memoryPair, takeEnd, type TestEnd } from "../../tests/support/channel_pair.ts";
+import { dataFrame } from "../../tests/support/message_batch.ts";
 import { eventually, within } from "../../tests/support/poll.ts";
 import { hello, RECEIVER, SENDER, welcome } from "../../tests/support/session_parts.ts";
 import { type ErrorKind, MmliteError } from "../errors.ts";
@@ -43,7 +44,7 @@ function startInbox({ compression = null }: { compression?: Compression | null }
           const number = sinks.push({ pushed, durable, fail });
           log.push(`open ${number}`);
           return Promise.resolve({
-            push: (message) => void pushed.push(Buffer.from(message).toString()),
+            push: (bytes, start, end) => void pushed.push(Buffer.from(bytes).toString("utf8", start, end)),
             flush: () => {},
             failed,
             close: () => {
@@ -100,7 +101,7 @@ Deno.test("what a sender pushes reaches the database verbatim, and what is durab
   await sender.say(hello());
   assert.deepEqual(await sender.hear("welcome"), welcome());
   const [sink] = run.sinks;
-  await sender.say({ kind: "data", messages: [Buffer.from("begin"), Buffer.from("commit")] });
+  await sender.say(dataFrame(Buffer.from("begin"), Buffer.from("commit")));
   await eventually("both messages", () => sink.pushed.length === 2, { intervalMs: 2 });
   assert.deepEqual(sink.pushed, ["begin", "commit"]);
   sink.durable(toLsn(200n));
@@ -133,7 +134,7 @@ for (const compression of COMPRESSIONS) {
     const [sink] = run.sinks;
     const writer = openFrameWriter((bytes) => sender.channel.write(bytes), compression);
     for (const text of ["begin", "commit"]) {
-      await writer.write(encodeFrame({ kind: "data", messages: [Buffer.from(text)] }));
+      await writer.write(encodeFrame(dataFrame(Buffer.from(text))));
       await eventually(`the ${text}`, () => sink.pushed.at(-1) === text, { intervalMs: 2 });
     }
     writer.close();
@@ -145,7 +146,7 @@ for (const compression of COMPRESSIONS) {
   Deno.test(`a sender that does not compress with ${compression} as it said is refused`, async () => {
     await using run = startInbox({ compression });
     const { sender, over } = await run.stream();
-    await sender.say({ kind: "data", messages: [Buffer.from("begin")] });
+    await sender.say(dataFrame(Buffer.from("begin")));
     await isRefused(
       sender,
       "protocol",

@@ -26,8 +26,8 @@ export interface SessionPorts {
 export interface SessionObserver {
   /** The handshake is done and the stream begins after `resumeLsn`; `walLsn` is where the WAL ended then. */
   readonly started: (begin: { resumeLsn: Lsn; walLsn: Lsn; compression: Compression | null }) => void;
-  /** A batch of messages was sent, `bytes` of pgoutput. */
-  readonly sent: (batch: SourceBatch, bytes: number) => void;
+  /** A batch of messages was sent. */
+  readonly sent: (batch: SourceBatch) => void;
   /** So many bytes were put on the channel: frames, compressed if they are. */
   readonly wrote: (bytes: number) => void;
   readonly acked: (endLsn: Lsn) => void;

@@ -110,15 +110,14 @@ async function pump(session: Stream, source: Source): Promise<void> {
   const { writer, observer } = session;
   const batch = new FrameBatch();
   for await (const outgoing of source.batches()) {
-    let bytes = 0;
-    if (outgoing.endLsn !== null) session.sentLsn = outgoing.endLsn;
-    for (const message of outgoing.messages) {
-      bytes += message.length;
-      batch.add(message);
+    const { messages, endLsn } = outgoing;
+    if (endLsn !== null) session.sentLsn = endLsn;
+    for (let index = 0; index < messages.length; index++) {
+      batch.add(messages.bytes(index), messages.start(index), messages.end(index));
       if (batch.byteLength >= BATCH_BYTES) await writeAll(writer, batch);
     }
-    await writeAll(writer, batch);
-    observer.sent(outgoing, bytes);
+    if (batch.byteLength > 0) await writeAll(writer, batch);
+    observer.sent(outgoing);
   }
 }
 

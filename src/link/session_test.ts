@@ -2,6 +2,7 @@
 import assert from "node:assert/strict";
 import { Buffer } from "node:buffer";
 import { memoryPair, takeEnd } from "../../tests/support/channel_pair.ts";
+import { dataFrame, messagesIn } from "../../tests/support/message_batch.ts";
 import { eventually, within } from "../../tests/support/poll.ts";
 import { hello, SENDER, TestSource, welcome } from "../../tests/support/session_parts.ts";
 import { type ErrorKind, MmliteError } from "../errors.ts";
@@ -44,7 +45,7 @@ function startSession({ parts = {}, ...ports }:
     },
     {
       started: ({ resumeLsn, walLsn }) => void log.push(`started ${resumeLsn} ${walLsn}`),
-      sent: ({ endLsn }, bytes) => void log.push(`sent ${endLsn} ${bytes}`),
+      sent: ({ endLsn, messages }) => void log.push(`sent ${endLsn} ${messages.byteLength}`),
       wrote: (bytes) => void written.push(bytes),
       acked: (endLsn) => void log.push(`acked ${endLsn}`),
       heartbeat: (sentAt) => void log.push(`heartbeat ${sentAt}`),
@@ -86,7 +87,7 @@ Deno.test("what the slot yields goes out verbatim, from where the receiver stand
   const messages = [Buffer.from("begin"), Buffer.from("commit")];
   run.source.put(200n, ...messages);
   const data = await run.peer.hear("data");
-  assert.deepEqual(data.messages.map((message) => Buffer.from(message)), messages);
+  assert.deepEqual(messagesIn(data).map((message) => Buffer.from(message)), messages);
   await eventually("the batch to be counted", () => run.log.includes("sent 200 11"), { intervalMs: 2 });
   assert.deepEqual(run.log, ["started 120 500", "open 120", "sent 200 11"]);
   assert.deepEqual(run.written, [5 + 4 + 5 + 4 + 6]);
@@ -143,7 +144,7 @@ for (const compression of COMPRESSIONS) {
       const { value } = await within("a frame", 5_000, reader.next());
       const [frame, ...rest] = decoder.push(value!);
       assert(frame.kind === "data" && rest.length === 0);
-      assert.deepEqual(Buffer.from(frame.messages[0]), Buffer.alloc(1_000, "x"));
+      assert.deepEqual(Buffer.from(messagesIn(frame)[0]), Buffer.alloc(1_000, "x"));
     }
     await eventually("both to be counted", () => run.log.includes("sent 300 1000"), { intervalMs: 2 });
     assert(run.written.reduce((sum, bytes) => sum + bytes, 0) < 200, `${run.written}`);
@@ -254,7 +255,7 @@ Deno.test("a refusal breaks the session as the error that it carries, at any tim
 });
 
 Deno.test("frames that only senders send break the session", async () => {
-  for (const frame of [hello(), { kind: "data", messages: [Buffer.from("x")] } satisfies Frame]) {
+  for (const frame of [hello(), dataFrame(Buffer.from("x"))]) {
     const run = await startStreaming();
     await run.peer.say(frame);
     await breaks(run, "protocol", new RegExp(`sent a ${frame.kind} frame`));

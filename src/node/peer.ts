@@ -7,8 +7,9 @@ import { type AttemptReport, Link } from "../link/link.ts";
 import type { SessionObserver, SessionPorts } from "../link/ports.ts";
 import { runSession } from "../link/session.ts";
 import type { Lsn } from "../lsn.ts";
-import type { SourceBatch } from "../pgoutput/source.ts";
+import type { MessageBatch } from "../pgoutput/message_batch.ts";
 import { decodeCommit, MESSAGE_TYPE, messageType } from "../pgoutput/peek.ts";
+import type { SourceBatch } from "../pgoutput/source.ts";
 import type { Compression } from "../wire/compression.ts";
 import { ageSeconds, unixMs } from "./clock.ts";
 import { ReturnLoop, type ReturnPorts } from "./return_loop.ts";
@@ -80,12 +81,11 @@ export class OutboundProgress implements SessionObserver {
     this.report.entered(this.#catchupLsn === null ? "streaming" : "catchup");
   }
 
-  sent(batch: SourceBatch, bytes: number): void {
-    this.sentMessageBytes += bytes;
-    this.#observer.sent(bytes);
-    for (const message of batch.messages) {
-      if (messageType(message) === MESSAGE_TYPE.commit) this.#committed(message);
-    }
+  sent(batch: SourceBatch): void {
+    const { messages } = batch;
+    this.sentMessageBytes += messages.byteLength;
+    this.#observer.sent(messages.byteLength);
+    this.#count(messages);
     if (batch.endLsn !== null) this.sentLsn = batch.endLsn;
     if (this.#catchupLsn !== null && batch.walEnd >= this.#catchupLsn) {
       this.#catchupLsn = null;
@@ -109,10 +109,28 @@ export class OutboundProgress implements SessionObserver {
     this.clockSkewSeconds = Number(sentAt / 1000n) / 1000 - Date.now() / 1000;
   }
 
-  #committed(message: Uint8Array): void {
-    this.sentTransactions++;
+  #count(messages: MessageBatch): void {
+    let first = -1;
+    let last = -1;
+    for (let index = 0; index < messages.length; index++) {
+      const type = messageType(messages.bytes(index), messages.start(index), messages.end(index));
+      if (type !== MESSAGE_TYPE.commit) continue;
+      this.sentTransactions++;
+      if (first < 0) first = index;
+      last = index;
+    }
+    // Those between the two were sent at the same moment: none of them would stay a sample.
+    if (first >= 0) this.#sample(messages, first);
+    if (last > first) this.#sample(messages, last);
+  }
+
+  #sample(messages: MessageBatch, index: number): void {
+    const { endLsn, commitTimestamp } = decodeCommit(
+      messages.bytes(index),
+      messages.start(index),
+      messages.end(index),
+    );
     const now = performance.now();
-    const { endLsn, commitTimestamp } = decodeCommit(message);
     // The last sample is always the last transaction: while any is un-acked, one stands for it.
     if (this.#samples.length > 1 && now - this.#sampledAt < SAMPLE_INTERVAL_MS) this.#samples.pop();
     else this.#sampledAt = now;

@@ -9,14 +9,15 @@ import type { Duplex } from "node:stream";
 import type pg from "pg";
 import { MmliteError, toMmliteError } from "../errors.ts";
 import { type Lsn, maxLsn, toLsn, ZERO_LSN } from "../lsn.ts";
+import { MessageBatch } from "../pgoutput/message_batch.ts";
 import { clientConnection, destroyClient } from "./client.ts";
 import { BACKEND_MESSAGE, decodeServerReport, MessageFramer, type ServerReport } from "./copy_both.ts";
 import { mapPostgresError } from "./errors.ts";
 
 /** What had arrived when it was read. */
 export interface ReplicationBatch {
-  /** Whole pgoutput messages in order, views into received chunks; servers up to 13 send empty ones too. */
-  readonly messages: readonly Uint8Array[];
+  /** Whole pgoutput messages in order, in the received chunks; servers up to 13 send empty ones too. */
+  readonly messages: MessageBatch;
   /** Position of the last keepalive so far: every transaction that ends before it has come. */
   readonly keepaliveLsn: Lsn;
 }
@@ -59,7 +60,7 @@ export class WalsenderStream implements ReplicationStream {
   readonly #framer = new MessageFramer((type, bytes, start, end) => this.#take(type, bytes, start, end));
   readonly #started = Promise.withResolvers<void>();
   readonly #closed = Promise.withResolvers<void>();
-  #messages: Uint8Array[] = [];
+  #messages = new MessageBatch();
   #pendingBytes = 0;
   #fresh = false;
   #wake: (() => void) | undefined;
@@ -113,7 +114,7 @@ export class WalsenderStream implements ReplicationStream {
       await new Promise<void>((resolve) => this.#wake = resolve);
     }
     const messages = this.#messages;
-    this.#messages = [];
+    this.#messages = new MessageBatch();
     this.#pendingBytes = 0;
     this.#fresh = false;
     if (this.#socket.isPaused()) this.#socket.resume();
@@ -181,7 +182,7 @@ export class WalsenderStream implements ReplicationStream {
     if (bytes[start] === XLOG_DATA && end - start >= XLOG_DATA_HEADER_BYTES) {
       this.#lastData = bytes;
       this.#lastDataAt = start;
-      this.#messages.push(bytes.subarray(start + XLOG_DATA_HEADER_BYTES, end));
+      this.#messages.add(bytes, start + XLOG_DATA_HEADER_BYTES, end);
       this.#pendingBytes += end - start;
       this.#fresh = true;
     } else if (bytes[start] === KEEPALIVE && end - start === KEEPALIVE_BYTES) {

@@ -22,14 +22,14 @@ export const MESSAGE_TYPE = {
   type: 0x59,
 } as const;
 
-/** The first byte of a message, 0 for the empty payload; compare with {@link MESSAGE_TYPE}. */
-export function messageType(bytes: Uint8Array): number {
-  return bytes.length === 0 ? MESSAGE_TYPE.unnamedOrigin : bytes[0];
+/** The first byte of the message at this place, 0 for the empty payload; compare with {@link MESSAGE_TYPE}. */
+export function messageType(bytes: Uint8Array, start = 0, end: number = bytes.length): number {
+  return start === end ? MESSAGE_TYPE.unnamedOrigin : bytes[start];
 }
 
-/** Decodes a whole begin message; throws `protocol` for anything else. */
-export function decodeBegin(bytes: Uint8Array): Begin {
-  const reader = readerOf(bytes, MESSAGE_TYPE.begin);
+/** Decodes the begin message that takes up this place whole; throws `protocol` for anything else. */
+export function decodeBegin(bytes: Uint8Array, start = 0, end: number = bytes.length): Begin {
+  const reader = readerOf(MESSAGE_TYPE.begin, bytes, start, end);
   const commitLsn = reader.lsn("commit LSN");
   const commitTimestamp = reader.int64("commit timestamp");
   const xid = reader.uint32("xid");
@@ -37,9 +37,9 @@ export function decodeBegin(bytes: Uint8Array): Begin {
   return { kind: "begin", commitLsn, commitTimestamp, xid };
 }
 
-/** Decodes a whole commit message; throws `protocol` for anything else. */
-export function decodeCommit(bytes: Uint8Array): Commit {
-  const reader = readerOf(bytes, MESSAGE_TYPE.commit);
+/** Decodes the commit message that takes up this place whole; throws `protocol` for anything else. */
+export function decodeCommit(bytes: Uint8Array, start = 0, end: number = bytes.length): Commit {
+  const reader = readerOf(MESSAGE_TYPE.commit, bytes, start, end);
   if (reader.byte("flags") !== 0) reader.fail("flags must be 0", 1);
   const commitLsn = reader.lsn("commit LSN");
   const endLsn = reader.lsn("end LSN");
@@ -48,7 +48,7 @@ export function decodeCommit(bytes: Uint8Array): Commit {
   return { kind: "commit", commitLsn, endLsn, commitTimestamp };
 }
 
-function readerOf(bytes: Uint8Array, type: number): Reader {
-  if (messageType(bytes) !== type) throw decodeError(bytes, 0, `expected "${formatByte(type)}"`);
-  return new Reader(bytes);
+function readerOf(type: number, bytes: Uint8Array, start: number, end: number): Reader {
+  if (messageType(bytes, start, end) === type) return new Reader(bytes, start, end);
+  throw decodeError(bytes.subarray(start, end), 0, `expected "${formatByte(type)}"`);
 }

@@ -19,6 +19,23 @@ Deno.test("messageType is the first byte, 0 for the empty payload", () => {
   assert.equal(messageType(Buffer.from("?")), 0x3f);
 });
 
+Deno.test("a message that lies among other bytes is read at its place and no further", () => {
+  for (const [message, decode] of [[BEGIN, decodeBegin], [COMMIT, decodeCommit]] as const) {
+    const encoded = encodeMessage(message);
+    const bytes = Buffer.concat([Buffer.from("xyz"), encoded, encoded]);
+    const [start, end] = [3, 3 + encoded.length];
+    assert.equal(messageType(bytes, start, end), encoded[0]);
+    assert.deepEqual(decode(bytes, start, end), message);
+    assert.throws(() => decode(bytes, start, end - 1), /needs \d bytes, \d are left$/);
+    assert.throws(
+      () => decode(bytes, start, end + 1),
+      new RegExp(`at byte ${encoded.length}: 1 bytes follow the end`),
+    );
+  }
+  assert.equal(messageType(Buffer.from("xyz"), 2, 2), MESSAGE_TYPE.unnamedOrigin);
+  assert.throws(() => decodeCommit(Buffer.from("xyz"), 2, 2), isProtocolError);
+});
+
 Deno.test("decodeBegin and decodeCommit take their own message and no other", () => {
   assert.deepEqual(decodeBegin(encodeMessage(BEGIN)), BEGIN);
   assert.deepEqual(decodeCommit(encodeMessage(COMMIT)), COMMIT);

@@ -31,15 +31,21 @@ export function formatByte(byte: number): string {
 /** A cursor over one message that stands behind its type byte; every method throws a `protocol` error. */
 export class Reader {
   readonly #bytes: Uint8Array;
-  #position = 1;
+  readonly #start: number;
+  readonly #end: number;
+  #position: number;
 
-  constructor(bytes: Uint8Array) {
+  /** Over the message from `start` to `end` in `bytes`, the whole of them where left out; it has a type byte. */
+  constructor(bytes: Uint8Array, start = 0, end: number = bytes.length) {
     this.#bytes = bytes;
+    this.#start = start;
+    this.#end = end;
+    this.#position = start + 1;
   }
 
   /** Bytes not read yet. */
   get remaining(): number {
-    return this.#bytes.length - this.#position;
+    return this.#end - this.#position;
   }
 
   /** Reads one byte; `field` names it in the error, here and below. */
@@ -81,12 +87,12 @@ export class Reader {
   name(field: string): string {
     const start = this.#position;
     const end = this.#bytes.indexOf(0, start);
-    if (end === -1) this.fail(`${field} has no end`);
+    if (end === -1 || end >= this.#end) this.fail(`${field} has no end`);
     this.#position = end + 1;
     try {
       return NAMES.decode(this.#bytes.subarray(start, end));
     } catch {
-      throw decodeError(this.#bytes, start, `${field} is not UTF-8`);
+      throw this.#error(start, `${field} is not UTF-8`);
     }
   }
 
@@ -111,7 +117,11 @@ export class Reader {
 
   /** Throws a `protocol` error about the byte just read (`back` bytes back), or about what comes next. */
   fail(why: string, back = 0): never {
-    throw decodeError(this.#bytes, this.#position - back, why);
+    throw this.#error(this.#position - back, why);
+  }
+
+  #error(at: number, why: string): MmliteError {
+    return decodeError(this.#bytes.subarray(this.#start, this.#end), at - this.#start, why);
   }
 
   #loadWord(field: string): void {

@@ -4,11 +4,12 @@
  * Declared here, beneath both: that a slot feeds it may change.
  */
 import type { Lsn } from "../lsn.ts";
+import type { MessageBatch } from "./message_batch.ts";
 
 /** Some whole messages, in order. */
 export interface SourceBatch {
   /** Verbatim messages of local transactions; empty if only `walEnd` moved. A transaction may span batches. */
-  readonly messages: readonly Uint8Array[];
+  readonly messages: MessageBatch;
   /** End of the last transaction that ends in this batch; null if none does. */
   readonly endLsn: Lsn | null;
   /** Everything that ends up to here in the server's WAL was passed on or dropped. */

@@ -6,11 +6,12 @@
  */
 import { MmliteError } from "../errors.ts";
 import { type Lsn, ZERO_LSN } from "../lsn.ts";
+import { MessageBatch } from "../pgoutput/message_batch.ts";
 import { decodeCommit, MESSAGE_TYPE, messageType } from "../pgoutput/peek.ts";
 
 /** Some messages that passed, where they end, and what became of the transactions that end among them. */
 export interface Filtered {
-  readonly messages: readonly Uint8Array[];
+  readonly messages: MessageBatch;
   /** End of the last kept transaction that ends here; null if none does. */
   readonly endLsn: Lsn | null;
   /** Transactions passed on whole. */
@@ -27,7 +28,7 @@ export interface Filtered {
  */
 type State =
   | { readonly at: "between" }
-  | { readonly at: "undecided"; readonly begin: Uint8Array }
+  | { readonly at: "undecided"; readonly bytes: Uint8Array; readonly start: number; readonly end: number }
   | { readonly at: "kept" }
   | { readonly at: "foreign" };
 
@@ -43,7 +44,7 @@ export class TransactionFilter {
    * sends each once per session, so the next kept transaction has to carry them.
    */
   readonly #owed = new Map<number, Uint8Array>();
-  #messages: Uint8Array[] = [];
+  #messages = new MessageBatch();
   #endLsn: Lsn | null = null;
   #droppedEndLsn: Lsn = ZERO_LSN;
   #ended = { local: 0, foreign: 0, empty: 0 };
@@ -59,73 +60,77 @@ export class TransactionFilter {
   }
 
   /** Takes the next messages of the stream and returns what may go on of them. */
-  push(messages: readonly Uint8Array[]): Filtered {
-    this.#messages = [];
+  push(messages: MessageBatch): Filtered {
+    this.#messages = new MessageBatch();
     this.#endLsn = null;
     this.#ended = { local: 0, foreign: 0, empty: 0 };
-    for (const message of messages) this.#take(message);
+    for (let index = 0; index < messages.length; index++) {
+      this.#take(messages.bytes(index), messages.start(index), messages.end(index));
+    }
     return { messages: this.#messages, endLsn: this.#endLsn, ...this.#ended };
   }
 
-  #take(message: Uint8Array): void {
-    switch (messageType(message)) {
+  #take(bytes: Uint8Array, start: number, end: number): void {
+    const type = messageType(bytes, start, end);
+    switch (type) {
       case MESSAGE_TYPE.begin:
-        this.#require("between", message);
-        this.#state = { at: "undecided", begin: message };
+        this.#require("between", type);
+        this.#state = { at: "undecided", bytes, start, end };
         break;
       case MESSAGE_TYPE.commit:
-        this.#end(decodeCommit(message).endLsn, message);
+        this.#commit(bytes, start, end);
         break;
       case MESSAGE_TYPE.origin:
       // Servers up to 13 send an empty payload for an origin whose name they cannot see.
       case MESSAGE_TYPE.unnamedOrigin:
-        this.#require("undecided", message);
+        this.#require("undecided", type);
         this.#state = FOREIGN;
         break;
       case MESSAGE_TYPE.relation:
       case MESSAGE_TYPE.type:
-        if (this.#state.at === "kept") this.#messages.push(message);
-        else this.#owe(message);
+        if (this.#state.at === "kept") this.#messages.add(bytes, start, end);
+        else this.#owe(new Uint8Array(bytes.subarray(start, end)));
         break;
       case MESSAGE_TYPE.message:
       // 18.0 to 18.6 send a stream abort although streaming is off (bug #19616).
       case MESSAGE_TYPE.streamAbort:
         break;
       default:
-        this.#takeChange(message);
+        this.#change(bytes, start, end);
     }
   }
 
-  #takeChange(message: Uint8Array): void {
+  #change(bytes: Uint8Array, start: number, end: number): void {
     switch (this.#state.at) {
       case "between":
-        throw outOfOrder(message, "between two transactions");
+        throw outOfOrder(messageType(bytes, start, end), "between two transactions");
       case "undecided":
-        this.#messages.push(this.#state.begin, ...this.#owed.values(), message);
+        this.#messages.add(this.#state.bytes, this.#state.start, this.#state.end);
+        for (const message of this.#owed.values()) this.#messages.add(message);
         this.#owed.clear();
         this.#state = KEPT;
         break;
-      case "kept":
-        this.#messages.push(message);
-        break;
       case "foreign":
+        return;
     }
+    this.#messages.add(bytes, start, end);
   }
 
-  /** Keeps only the last word on each relation and type, copied off the received chunk that it is a view of. */
+  /** Keeps only the last word on each relation and type: a copy, as it outlives the chunk that it came in. */
   #owe(message: Uint8Array): void {
-    const oid = new DataView(message.buffer, message.byteOffset).getUint32(1);
+    const oid = new DataView(message.buffer).getUint32(1);
     const key = messageType(message) * 2 ** 32 + oid;
     this.#owed.delete(key);
-    this.#owed.set(key, message.slice());
+    this.#owed.set(key, message);
   }
 
-  #end(endLsn: Lsn, commit: Uint8Array): void {
+  #commit(bytes: Uint8Array, start: number, end: number): void {
+    const { endLsn } = decodeCommit(bytes, start, end);
     switch (this.#state.at) {
       case "between":
-        throw outOfOrder(commit, "between two transactions");
+        throw outOfOrder(MESSAGE_TYPE.commit, "between two transactions");
       case "kept":
-        this.#messages.push(commit);
+        this.#messages.add(bytes, start, end);
         this.#endLsn = endLsn;
         this.#ended.local++;
         break;
@@ -140,12 +145,11 @@ export class TransactionFilter {
     this.#state = BETWEEN;
   }
 
-  #require(at: State["at"], message: Uint8Array): void {
-    if (this.#state.at !== at) throw outOfOrder(message, "inside a transaction");
+  #require(at: State["at"], type: number): void {
+    if (this.#state.at !== at) throw outOfOrder(type, "inside a transaction");
   }
 }
 
-function outOfOrder(message: Uint8Array, where: string): MmliteError {
-  const type = messageType(message).toString(16);
-  return new MmliteError("protocol", `Cannot follow the slot: message 0x${type} came ${where}`);
+function outOfOrder(type: number, where: string): MmliteError {
+  return new MmliteError("protocol", `Cannot follow the slot: message 0x${type.toString(16)} came ${where}`);
 }

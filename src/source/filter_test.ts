@@ -1,6 +1,8 @@
 import assert from "node:assert/strict";
+import { Buffer } from "node:buffer";
 import { type Lsn, toLsn } from "../lsn.ts";
 import type { Message } from "../pgoutput/message.ts";
+import { batchOf, messagesOf } from "../../tests/support/message_batch.ts";
 import { encodeMessage } from "../../tests/support/pgoutput_encode.ts";
 import { TransactionFilter } from "./filter.ts";
 
@@ -36,11 +38,11 @@ const insert = (relationId: number): Message => ({ kind: "insert", relationId, n
 function filter(messages: Message[], batch = messages.length) {
   const encoded = messages.map(encodeMessage);
   const transactions = new TransactionFilter();
-  const kept: Uint8Array[] = [];
+  const kept: Buffer[] = [];
   const ended = { local: 0, foreign: 0, empty: 0 };
   for (let at = 0; at < encoded.length; at += batch) {
-    const filtered = transactions.push(encoded.slice(at, at + batch));
-    kept.push(...filtered.messages);
+    const filtered = transactions.push(batchOf(encoded.slice(at, at + batch)));
+    kept.push(...messagesOf(filtered.messages).map((message) => Buffer.from(message)));
     ended.local += filtered.local;
     ended.foreign += filtered.foreign;
     ended.empty += filtered.empty;
@@ -90,7 +92,7 @@ Deno.test("what a dropped transaction announced goes out with the next kept one,
 
 Deno.test("a long transaction is passed on as it comes, and its end is told once", () => {
   const transactions = new TransactionFilter();
-  const push = (message: Message) => transactions.push([encodeMessage(message)]);
+  const push = (message: Message) => transactions.push(batchOf([encodeMessage(message)]));
   assert.equal(push(begin(1)).messages.length, 0);
   assert.equal(push(insert(7)).messages.length, 2);
   assert.equal(push(insert(7)).endLsn, null);

@@ -16,6 +16,7 @@ import {
   MAX_MESSAGE_BYTES,
   MESSAGE_LENGTH_BYTES,
 } from "./layout.ts";
+import { MessageCursor } from "./message_cursor.ts";
 
 /** A frame as bytes, header included; throws `internal` for one beyond the bounds. */
 export function encodeFrame(frame: Frame): Uint8Array {
@@ -43,7 +44,7 @@ function encodePayload(frame: Frame): Uint8Array {
     case "refusal":
       return encodeHandshake(frame);
     case "data":
-      return encodeData(frame);
+      return frame.payload;
     case "fragment_start":
       return encodeFragmentStart(frame);
     case "fragment":
@@ -53,10 +54,6 @@ function encodePayload(frame: Frame): Uint8Array {
     case "heartbeat":
       return encode64((buffer) => buffer.writeBigInt64BE(frame.sentAt));
   }
-}
-
-function encodeData(frame: Data): Uint8Array {
-  return Buffer.concat(frame.messages.flatMap((message) => [encode32(message.length), message]));
 }
 
 function encodeFragmentStart(frame: FragmentStart): Uint8Array {
@@ -99,24 +96,11 @@ export function decodePayload(kind: Frame["kind"], payload: Uint8Array): Frame {
   }
 }
 
+/** Walks over the messages once, so that none of a frame is taken whose last runs past its end. */
 function decodeData(payload: Uint8Array): Data {
-  const view = viewOf(payload);
-  const messages: Uint8Array[] = [];
-  let at = 0;
-  while (at < payload.length) {
-    const left = payload.length - at - MESSAGE_LENGTH_BYTES;
-    const length = left < 0 ? 0 : view.getUint32(at);
-    if (length > left) throw overlongMessage(payload, messages.length);
-    at += MESSAGE_LENGTH_BYTES;
-    messages.push(payload.subarray(at, at + length));
-    at += length;
-  }
-  return { kind: "data", messages };
-}
-
-function overlongMessage(payload: Uint8Array, index: number): MmliteError {
-  const where = `message ${index + 1} runs past its ${payload.length} bytes`;
-  return new MmliteError("protocol", `Cannot read a data frame: ${where}`);
+  const cursor = new MessageCursor(payload);
+  while (cursor.next());
+  return { kind: "data", payload };
 }
 
 function decodeFragmentStart(payload: Uint8Array): FragmentStart {

@@ -2,6 +2,7 @@
 import assert from "node:assert/strict";
 import { Buffer } from "node:buffer";
 import fc from "fast-check";
+import { dataFrame, messagesIn } from "../../tests/support/message_batch.ts";
 import { MmliteError } from "../errors.ts";
 import { toLsn } from "../lsn.ts";
 import { encodeFrame } from "./codec.ts";
@@ -58,10 +59,8 @@ const frame: fc.Arbitrary<Frame> = fc.oneof(
     message: fc.string({ unit: "grapheme" }),
     hint: fc.string(),
   }),
-  record({
-    kind: fc.constant("data" as const),
-    messages: fc.array(fc.uint8Array({ maxLength: 300 }), { minLength: 1, maxLength: 20 }),
-  }),
+  fc.array(fc.uint8Array({ maxLength: 300 }), { minLength: 1, maxLength: 20 })
+    .map((messages) => dataFrame(...messages)),
   bytes.chain((piece) =>
     record({
       kind: fc.constant("fragment_start" as const),
@@ -79,7 +78,9 @@ const frame: fc.Arbitrary<Frame> = fc.oneof(
 
 /** The same frame with plain arrays for bytes: a view and a copy of the same bytes become equal. */
 function plain(frame: Frame): unknown {
-  if (frame.kind === "data") return { ...frame, messages: frame.messages.map((message) => [...message]) };
+  if (frame.kind === "data") {
+    return { kind: frame.kind, messages: messagesIn(frame).map((bytes) => [...bytes]) };
+  }
   if (frame.kind === "fragment_start" || frame.kind === "fragment") {
     return { ...frame, bytes: [...frame.bytes] };
   }
@@ -150,7 +151,7 @@ Deno.test("frames survive encoding and decoding, coalesced and chopped anywhere 
 Deno.test("a stream chopped in two at every offset decodes to the same frames (PROTOCOL 4)", () => {
   const frames: Frame[] = [
     HELLO,
-    { kind: "data", messages: [Buffer.from("Bxyz"), Buffer.alloc(0), Buffer.from("Cxyz")] },
+    dataFrame(Buffer.from("Bxyz"), Buffer.alloc(0), Buffer.from("Cxyz")),
     { kind: "ack", endLsn: toLsn(7n) },
     { kind: "heartbeat", sentAt: -1n },
   ];
@@ -167,7 +168,7 @@ Deno.test("fixed layouts are byte for byte those of the tables (PROTOCOL 4)", ()
   assert.equal(hex({ kind: "ack", endLsn: toLsn(0x16B374D848n) }), "0000000907" + "00000016b374d848");
   assert.equal(hex({ kind: "heartbeat", sentAt: -2n }), "0000000908" + "fffffffffffffffe");
   assert.equal(
-    hex({ kind: "data", messages: [Buffer.from("ab"), Buffer.alloc(0)] }),
+    hex(dataFrame(Buffer.from("ab"), Buffer.alloc(0))),
     "0000000b04" + "000000026162" + "00000000",
   );
   assert.equal(
@@ -292,15 +293,15 @@ Deno.test("a refusal of any length fits", () => {
 
 Deno.test("frames inside one chunk are views of it, and views outlive the next push", () => {
   const decoder = new FrameDecoder();
-  const chunk = encodeFrame({ kind: "data", messages: [Buffer.from("first")] });
+  const chunk = encodeFrame(dataFrame(Buffer.from("first")));
   const [inside] = decoder.push(chunk);
   assert(inside.kind === "data");
-  assert.equal(inside.messages[0].buffer, chunk.buffer);
+  assert.equal(messagesIn(inside)[0].buffer, chunk.buffer);
   decoder.push(chunk.slice(0, 8));
   const [spanning] = decoder.push(chunk.slice(8));
-  decoder.push(encodeFrame({ kind: "data", messages: [Buffer.from("other")] }));
+  decoder.push(encodeFrame(dataFrame(Buffer.from("other"))));
   assert(spanning.kind === "data");
-  assert.equal(Buffer.from(spanning.messages[0]).toString(), "first");
+  assert.equal(Buffer.from(messagesIn(spanning)[0]).toString(), "first");
 });
 
 /** What the receiver hands on: the messages of all data frames and fragments, in order. */
@@ -309,7 +310,7 @@ function reassemble(frames: readonly Frame[]): Uint8Array[] {
   return frames.flatMap((frame) => {
     if (frame.kind === "fragment_start" || frame.kind === "fragment") return assembler.push(frame) ?? [];
     assembler.assertWhole(frame.kind);
-    return frame.kind === "data" ? frame.messages : [];
+    return frame.kind === "data" ? messagesIn(frame) : [];
   });
 }
 
@@ -325,11 +326,16 @@ Deno.test("messages of every size pass a batch in order (PROTOCOL 4.4 to 4.6)", 
       fc.array(fc.tuple(length, fc.nat(255)), { maxLength: 12 }),
       fc.nat(6),
       (specs, drainEvery) => {
-        const messages = specs.map(([length, fill]) => Buffer.alloc(length, fill));
+        const messages = specs.map(([length, fill]) => Buffer.alloc(length, Uint8Array.of(fill, 1, 2, 3)));
         const batch = new FrameBatch();
         const pieces: Uint8Array[] = [];
         for (const [index, message] of messages.entries()) {
-          batch.add(message);
+          if (index % 2 === 0) batch.add(message);
+          else {batch.add(
+              Buffer.concat([Buffer.from("xy"), message, Buffer.from("z")]),
+              2,
+              2 + message.length,
+            );}
           if (index % (drainEvery + 1) === 0) pieces.push(...batch.drain());
         }
         const waiting = batch.byteLength;
@@ -364,7 +370,7 @@ Deno.test("a long message is cut only as it is drained, and put together in one 
 Deno.test("fragments that make no message are refused (PROTOCOL 4.5, 4.6)", () => {
   const start: Frame = { kind: "fragment_start", totalLength: 4, bytes: Buffer.from("ab") };
   const fragment: Frame = { kind: "fragment", bytes: Buffer.from("cde") };
-  const data: Frame = { kind: "data", messages: [Buffer.from("x")] };
+  const data = dataFrame(Buffer.from("x"));
   assert.match(protocolError(() => reassemble([fragment])), /no message was begun/);
   assert.match(protocolError(() => reassemble([start, fragment])), /5 bytes for a message of 4/);
   assert.match(protocolError(() => reassemble([start, data])), /data frame: only 2 of 4 bytes/);

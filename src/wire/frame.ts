@@ -67,8 +67,8 @@ export interface Refusal {
 /** Whole pgoutput messages, verbatim, in the order of the slot. */
 export interface Data {
   readonly kind: "data";
-  /** Views into the frame's bytes. */
-  readonly messages: readonly Uint8Array[];
+  /** The messages, each behind its length; `MessageCursor` walks over them. */
+  readonly payload: Uint8Array;
 }
 
 /** The first piece of a message too long for one frame. */

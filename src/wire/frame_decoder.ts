@@ -8,7 +8,7 @@ import { Buffer } from "node:buffer";
 import { MmliteError } from "../errors.ts";
 import { decodePayload } from "./codec.ts";
 import type { Fragment, FragmentStart, Frame } from "./frame.ts";
-import { checkHeader, HEADER_BYTES, LENGTH_BYTES } from "./layout.ts";
+import { checkHeader, HEADER_BYTES, LENGTH_BYTES, readUint32 } from "./layout.ts";
 
 /** A frame of which the header has been read and a part of the payload is missing. */
 interface OpenFrame {
@@ -90,13 +90,9 @@ export class FrameDecoder {
   }
 }
 
-/** A Buffer as a plain Uint8Array: views of it, one for each message and value, cost less. */
+/** A Buffer as a plain Uint8Array: views of it, one for each frame and value, cost less. */
 function plainView(bytes: Uint8Array): Uint8Array {
   return new Uint8Array(bytes.buffer, bytes.byteOffset, bytes.byteLength);
-}
-
-function readUint32(bytes: Uint8Array, at: number): number {
-  return ((bytes[at] << 24) | (bytes[at + 1] << 16) | (bytes[at + 2] << 8) | bytes[at + 3]) >>> 0;
 }
 
 function endInside(what: string): MmliteError {

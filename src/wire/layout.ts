@@ -44,6 +44,11 @@ const KIND_OF_TYPE = new Map(
   Object.entries(FRAME_LAYOUT).map(([kind, { type }]) => [type, kind as Frame["kind"]]),
 );
 
+/** Reads an unsigned 32-bit integer; the four bytes must be there. */
+export function readUint32(bytes: Uint8Array, at: number): number {
+  return ((bytes[at] << 24) | (bytes[at + 1] << 16) | (bytes[at + 2] << 8) | bytes[at + 3]) >>> 0;
+}
+
 /** The frame kind behind a type byte and length field; throws a `protocol` error unless both are in bounds. */
 export function checkHeader(length: number, type: number): Frame["kind"] {
   const kind = KIND_OF_TYPE.get(type);

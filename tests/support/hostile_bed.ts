@@ -13,6 +13,7 @@ import { encodeFrame } from "../../src/wire/codec.ts";
 import { type Hello, PROTOCOL_VERSION } from "../../src/wire/frame.ts";
 import { FrameDecoder } from "../../src/wire/frame_decoder.ts";
 import { TestAuthority, type TestCertificate } from "./certificates.ts";
+import { dataFrame } from "./message_batch.ts";
 import { type Mmlite, startMmlite } from "./mmlite.ts";
 import { encodeMessage } from "./pgoutput_encode.ts";
 import { eventually } from "./poll.ts";
@@ -116,7 +117,7 @@ export function pushOf(id: number, hello = helloOf(), headers: Record<string, st
     }),
     encodeMessage({ kind: "commit", commitLsn, endLsn, commitTimestamp: 0n }),
   ];
-  const frames = Buffer.concat([encodeFrame(hello), encodeFrame({ kind: "data", messages })]);
+  const frames = Buffer.concat([encodeFrame(hello), encodeFrame(dataFrame(...messages))]);
   return Buffer.concat([
     opening(),
     request(1, { path: FRAME_PATHS.push, headers: { "content-type": CONTENT_TYPE, ...headers } }),

@@ -4,6 +4,7 @@
 import { type Lsn, toLsn } from "../../src/lsn.ts";
 import type { Source, SourceBatch } from "../../src/pgoutput/source.ts";
 import { type Hello, type NodeIdentity, PROTOCOL_VERSION, type Welcome } from "../../src/wire/frame.ts";
+import { batchOf } from "./message_batch.ts";
 
 /** The node that sends. */
 export const SENDER: NodeIdentity = {
@@ -62,7 +63,7 @@ export class TestSource implements Source {
 
   /** One transaction with these messages. */
   put(endLsn: bigint, ...messages: Uint8Array[]): void {
-    this.#batches.push({ messages, endLsn: toLsn(endLsn), walEnd: toLsn(endLsn) });
+    this.#batches.push({ messages: batchOf(messages), endLsn: toLsn(endLsn), walEnd: toLsn(endLsn) });
     this.#wake();
   }
 

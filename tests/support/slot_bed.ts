@@ -17,6 +17,7 @@ import { parsePostgresUrl, type PostgresTarget } from "../../src/pg/target.ts";
 import { decodeMessage } from "../../src/pgoutput/decode.ts";
 import type { Source, SourceBatch } from "../../src/pgoutput/source.ts";
 import { openSource, type SourceObserver } from "../../src/source/source.ts";
+import { messagesOf } from "./message_batch.ts";
 import type { PostgresServer } from "./postgres.ts";
 
 /** A database and a superuser's session on it. */
@@ -93,7 +94,7 @@ export async function* transactionsOf(source: Source): AsyncGenerator<SeenTransa
   let kinds = "";
   let inserted: string[] = [];
   for await (const { messages } of source.batches()) {
-    for (const bytes of messages) {
+    for (const bytes of messagesOf(messages)) {
       const message = decodeMessage(bytes);
       kinds += String.fromCharCode(bytes[0]);
       if (message.kind === "insert" && message.newTuple[0].kind === "text") {
