@@ -2,6 +2,8 @@
  * `deno task bench [--quick] [--only W]… [--json FILE] [--pairs N]`: mmlite against the subscription that is built
  * into PostgreSQL, on the same data, in turn.
  *
+ * The two mmlite processes speak TLS with certificates of one authority, and do not compress, as on one host; the
+ * subscription's connection is cleartext.
  * Both commit without waiting for the disk (`synchronous_commit = off`, the default of the built-in worker), with
  * fsync on and commit timestamps kept. `--quick` takes about a minute: fewer rows, one pair, no unix socket. The
  * last line is one sentence; the exit code is 1 if a receiver did not hold what was sent.

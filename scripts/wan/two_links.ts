@@ -21,7 +21,7 @@ import { type NodePlace, request, SENDER, sidecarRival, startSender } from "../b
 import { lastId, readLags, STEADY_RECEIVER_SCHEMA, STEADY_SCHEMA, writeSteadily } from "../bench/steady.ts";
 import { type EmulatedLink, type LinkShape, openNetwork, type Site } from "../link/network.ts";
 import { percentile } from "../statistics.ts";
-import { type Authority, openAuthority } from "./certificates.ts";
+import { type Authority, openAuthority } from "../certificates.ts";
 
 /** The two links. */
 const NEAR: LinkShape = { roundTripMs: 10, megabits: 100 };
