@@ -101,7 +101,7 @@ function summarise(rival: RivalName, runs: readonly CatchUp[]): CrossingResult {
     lowest: Math.min(...rates),
     highest: Math.max(...rates),
     ratio: median(ratios),
-    processorSeconds: median(own.map(({ processorTime: { sender, receiver } }) => sender + receiver)),
+    processorSeconds: median(own.map(({ processorTime: { sender = 0, receiver = 0 } }) => sender + receiver)),
     equal: own.every(({ equal }) => equal),
   };
 }
