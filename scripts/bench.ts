@@ -10,18 +10,23 @@
  */
 import { parseArgs } from "node:util";
 import process from "node:process";
-import { type Bed, openBed } from "./bench/bed.ts";
+import { type Bed, openBed, openServer } from "./bench/bed.ts";
 import { builtinRival } from "./bench/builtin.ts";
 import { type CatchUp, catchUp } from "./bench/catch_up.ts";
+import { catchUpMesh, NODE_NAMES } from "./bench/mesh.ts";
+import { builtinMesh, openSidecarMesh } from "./bench/mesh_rivals.ts";
 import { describeMachine, formatResults, type Machine, summarySentence } from "./bench/report.ts";
 import { summariseCatchUp, summariseSteady, type WorkloadResult } from "./bench/results.ts";
 import type { Rival } from "./bench/rival.ts";
 import { startSidecars } from "./bench/sidecars.ts";
 import { keepUp, RATES } from "./bench/steady.ts";
-import { BACKLOGS } from "./bench/workloads.ts";
+import { BACKLOGS, shareOfOltpN } from "./bench/workloads.ts";
 
 /** The steady workload's name; its results have one for each rate. */
 const STEADY = "mixed-small";
+
+/** The name of the workload in which three nodes write at once. */
+const THREE = "three";
 
 /** How much is run. */
 interface Extent {
@@ -55,6 +60,20 @@ async function runBacklog(bed: Bed, name: string, extent: Extent): Promise<Workl
   return [summariseCatchUp(name, runs)];
 }
 
+/** The two servers of the bed, and one more. */
+async function runThree(bed: Bed, extent: Extent): Promise<WorkloadResult[]> {
+  await using stack = new AsyncDisposableStack();
+  const overTcp = builtinMesh({ unixSocket: false });
+  const sidecars = await openSidecarMesh(stack, NODE_NAMES);
+  const runs = await catchUpMesh([bed.publisher, bed.subscriber, await openServer(stack)], {
+    backlogOf: (share) => shareOfOltpN(extent.size, share),
+    pairs: extent.pairs,
+    rivals: extent.unixSocket ? [overTcp, sidecars, builtinMesh({ unixSocket: true })] : [overTcp, sidecars],
+    onRun: ({ rival, rate }) => progress(THREE, rival, `${rate.toFixed(0)} changes/s`),
+  });
+  return [summariseCatchUp(THREE, runs)];
+}
+
 async function runSteady(bed: Bed, extent: Extent): Promise<WorkloadResult[]> {
   const runs = await keepUp(bed, {
     pairs: extent.pairs,
@@ -70,6 +89,17 @@ function progress(workload: string, rival: string, measured: string): void {
   console.error(`${workload.padEnd(17)} ${rival.padEnd(13)} ${measured}`);
 }
 
+function runWorkload(bed: Bed, name: string, extent: Extent): Promise<WorkloadResult[]> {
+  switch (name) {
+    case THREE:
+      return runThree(bed, extent);
+    case STEADY:
+      return runSteady(bed, extent);
+    default:
+      return runBacklog(bed, name, extent);
+  }
+}
+
 async function runBench(wanted: readonly string[], extent: Extent): Promise<[Machine, WorkloadResult[]]> {
   await using stack = new AsyncDisposableStack();
   const bed = await openBed(stack);
@@ -79,9 +109,7 @@ async function runBench(wanted: readonly string[], extent: Extent): Promise<[Mac
   );
   const machine = describeMachine(version);
   const results: WorkloadResult[] = [];
-  for (const name of wanted) {
-    results.push(...name === STEADY ? await runSteady(bed, extent) : await runBacklog(bed, name, extent));
-  }
+  for (const name of wanted) results.push(...await runWorkload(bed, name, extent));
   return [machine, results];
 }
 
@@ -94,7 +122,7 @@ async function main(): Promise<number> {
       pairs: { type: "string" },
     },
   });
-  const names = [...Object.keys(BACKLOGS), STEADY];
+  const names = [...Object.keys(BACKLOGS), THREE, STEADY];
   const wanted = values.only ?? names;
   const unknown = wanted.find((name) => !names.includes(name));
   if (unknown !== undefined) {
