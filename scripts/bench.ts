@@ -1,12 +1,13 @@
 /**
- * `deno task bench [--quick] [--only W]… [--json FILE] [--pairs N]`: mmlite against the subscription that is built
- * into PostgreSQL, on the same data, in turn.
+ * `deno task bench [--quick] [--only W]… [--json FILE] [--svg FILE] [--pairs N] [--from FILE]`: mmlite against the
+ * subscription that is built into PostgreSQL, on the same data, in turn.
  *
  * The two mmlite processes speak TLS with certificates of one authority, and do not compress, as on one host; the
- * subscription's connection is cleartext.
- * Both commit without waiting for the disk (`synchronous_commit = off`, the default of the built-in worker), with
- * fsync on and commit timestamps kept. `--quick` takes about a minute: fewer rows, one pair, no unix socket. The
- * last line is one sentence; the exit code is 1 if a receiver did not hold what was sent.
+ * subscription's connection is cleartext. Both commit without waiting for the disk (`synchronous_commit = off`, the
+ * default of the built-in worker), with fsync on and commit timestamps kept. `--quick` takes about a minute: fewer
+ * rows, one pair, no unix socket. `--json` and `--svg` leave the results as a file and as a plot; `--from` runs
+ * nothing and reports what an earlier run has left. The last line is one sentence; the exit code is 1 if a receiver
+ * did not hold what was sent.
  */
 import { parseArgs } from "node:util";
 import process from "node:process";
@@ -15,6 +16,7 @@ import { builtinRival } from "./bench/builtin.ts";
 import { type CatchUp, catchUp } from "./bench/catch_up.ts";
 import { catchUpMesh, NODE_NAMES } from "./bench/mesh.ts";
 import { builtinMesh, openSidecarMesh } from "./bench/mesh_rivals.ts";
+import { plotResults } from "./bench/plot.ts";
 import { describeMachine, formatResults, type Machine, summarySentence } from "./bench/report.ts";
 import { summariseCatchUp, summariseSteady, type WorkloadResult } from "./bench/results.ts";
 import type { Rival } from "./bench/rival.ts";
@@ -100,7 +102,7 @@ function runWorkload(bed: Bed, name: string, extent: Extent): Promise<WorkloadRe
   }
 }
 
-async function runBench(wanted: readonly string[], extent: Extent): Promise<[Machine, WorkloadResult[]]> {
+async function runBench(wanted: readonly string[], extent: Extent): Promise<Report> {
   await using stack = new AsyncDisposableStack();
   const bed = await openBed(stack);
   const [{ version }] = await bed.publisher.sql(
@@ -110,7 +112,22 @@ async function runBench(wanted: readonly string[], extent: Extent): Promise<[Mac
   const machine = describeMachine(version);
   const results: WorkloadResult[] = [];
   for (const name of wanted) results.push(...await runWorkload(bed, name, extent));
-  return [machine, results];
+  return { machine, workloads: results };
+}
+
+/** What `--json` writes and `--from` reads. */
+interface Report {
+  readonly machine: Machine;
+  readonly workloads: readonly WorkloadResult[];
+}
+
+function printReport({ machine, workloads }: Report): void {
+  const { cores, processor, os, postgres, runtime, load_before: load } = machine;
+  console.log(
+    `${cores} cores of ${processor}, ${os}, PostgreSQL ${postgres}, ${runtime}, load ${load.toFixed(1)}`,
+  );
+  console.log(formatResults(workloads).join("\n") + "\n");
+  console.log(summarySentence(workloads));
 }
 
 async function main(): Promise<number> {
@@ -119,7 +136,9 @@ async function main(): Promise<number> {
       quick: { type: "boolean", default: false },
       only: { type: "string", multiple: true },
       json: { type: "string" },
+      svg: { type: "string" },
       pairs: { type: "string" },
+      from: { type: "string" },
     },
   });
   const names = [...Object.keys(BACKLOGS), THREE, STEADY];
@@ -135,19 +154,15 @@ async function main(): Promise<number> {
     console.error("Cannot run the bench: --pairs takes a whole number above 0");
     return 64;
   }
-  const [machine, results] = await runBench(wanted, { ...extent, pairs });
+  const report: Report = values.from === undefined
+    ? await runBench(wanted, { ...extent, pairs })
+    : JSON.parse(await Deno.readTextFile(values.from));
   if (values.json !== undefined) {
-    await Deno.writeTextFile(values.json, JSON.stringify({ machine, workloads: results }, null, 2) + "\n");
+    await Deno.writeTextFile(values.json, JSON.stringify(report, null, 2) + "\n");
   }
-  const { cores, processor, os, postgres, runtime, load_before } = machine;
-  console.log(
-    `${cores} cores of ${processor}, ${os}, PostgreSQL ${postgres}, ${runtime}, load ${
-      load_before.toFixed(1)
-    }`,
-  );
-  console.log(formatResults(results).join("\n") + "\n");
-  console.log(summarySentence(results));
-  return results.every(({ equal }) => equal) ? 0 : 1;
+  if (values.svg !== undefined) await Deno.writeTextFile(values.svg, plotResults(report.workloads));
+  printReport(report);
+  return report.workloads.every(({ equal }) => equal) ? 0 : 1;
 }
 
 process.exit(await main());
