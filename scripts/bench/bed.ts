@@ -31,8 +31,8 @@ export interface Bed {
   readonly subscriber: PostgresServer;
 }
 
-/** Where a server runs. */
-export type Place = Pick<StartOptions, "enter">;
+/** Where a server runs, and its settings on top of those of all. */
+export type Place = Pick<StartOptions, "enter" | "settings">;
 
 /** One run of one rival. */
 export interface Run {
@@ -53,9 +53,9 @@ export async function openBed(
 /** Starts a server. */
 export async function openServer(
   stack: AsyncDisposableStack,
-  { enter }: Place = {},
+  { enter, settings }: Place = {},
 ): Promise<PostgresServer> {
-  return stack.use(await startPostgres({ major: 18, settings: SETTINGS, enter }));
+  return stack.use(await startPostgres({ major: 18, settings: { ...SETTINGS, ...settings }, enter }));
 }
 
 /** A workload's tables: `schema` on both sides, `receiverSchema` only on the receiver's. */
@@ -118,6 +118,14 @@ export async function dropTemplate(server: PostgresServer): Promise<void> {
 /** Removes a database, whoever is connected to it. */
 export async function dropDatabase(server: PostgresServer, name: string): Promise<void> {
   await server.sql("postgres", `DROP DATABASE ${name} WITH (FORCE)`);
+}
+
+/** Removes the slots of a database, which would keep it; nobody reads from them any more. */
+export async function dropSlots({ server, database }: Database): Promise<void> {
+  await server.sql(
+    database,
+    "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE database = current_database()",
+  );
 }
 
 /** Where everything is sent from. */

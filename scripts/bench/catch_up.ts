@@ -78,7 +78,7 @@ export function runsOf(rivals: readonly Rival[], bed: Bed, pairs: number): Paire
 /** Writes a backlog between two marks, the first and the last. */
 export async function writeBacklog(
   { server, database }: Database,
-  { statements }: Backlog,
+  { statements }: Pick<Backlog, "statements">,
   [first, last]: readonly [number, number],
 ): Promise<void> {
   await mark({ server, database }, first);

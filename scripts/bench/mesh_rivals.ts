@@ -6,6 +6,7 @@ import { connectAll, type Mmlite, startMmlite } from "../../tests/support/mmlite
 import { eventually } from "../../tests/support/poll.ts";
 import { openAuthority } from "../certificates.ts";
 import { cpuSeconds, MemoryWatch } from "../memory_watch.ts";
+import { dropSlots } from "./bed.ts";
 import { createSlot, type Reach, subscribe } from "./builtin.ts";
 import type { Database } from "./marks.ts";
 import { treeSeconds } from "./processor_time.ts";
@@ -107,13 +108,6 @@ async function joinAtRest(sidecars: readonly Mmlite[]): Promise<void> {
 async function toEach(sidecars: readonly Mmlite[], action: "pause" | "resume"): Promise<void> {
   await Promise.all(
     crossings(sidecars).map(({ from, to }) => request(from, "POST", `/v1/peers/${to.name}/${action}`)),
-  );
-}
-
-async function dropSlots({ server, database }: MeshNode): Promise<void> {
-  await server.sql(
-    database,
-    "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE database = current_database()",
   );
 }
 

@@ -54,16 +54,27 @@ export function sidecarRival(
   };
 }
 
-async function attach({ name, bed }: Run, sender: Mmlite, place: NodePlace): Promise<Link> {
+/** Starts the receiving process of a run that the sender was prepared for, with the link between them at rest. */
+export async function startReceiver(
+  { name, bed }: Run,
+  sender: Mmlite,
+  place: NodePlace,
+): Promise<Mmlite> {
   const receiver = await startMmlite({ name, postgres: bed.subscriber.url(name), ...place });
   try {
     await request(sender, "PUT", `/v1/peers/${name}`, { url: receiver.peerUrl });
     await request(receiver, "PUT", `/v1/peers/${SENDER}`, { url: sender.peerUrl });
     await request(receiver, "POST", `/v1/peers/${SENDER}/pause`);
+    return receiver;
   } catch (thrown) {
     await receiver[Symbol.asyncDispose]();
     throw thrown;
   }
+}
+
+async function attach(run: Run, sender: Mmlite, place: NodePlace): Promise<Link> {
+  const { name, bed } = run;
+  const receiver = await startReceiver(run, sender, place);
   const watches = [sender, receiver].map((node) => new MemoryWatch(() => node.pid));
   return {
     start: () => request(sender, "POST", `/v1/peers/${name}/resume`),
