@@ -1,25 +1,34 @@
 /**
- * `deno task bench [--quick] [--only W]… [--json FILE] [--pairs N]`: mmlite against the subscription that is built
- * into PostgreSQL, on the same data, in turn.
+ * `deno task bench [--quick] [--only W]… [--json FILE] [--svg FILE] [--pairs N] [--from FILE]`: mmlite against the
+ * subscription that is built into PostgreSQL, on the same data, in turn.
  *
- * Both commit without waiting for the disk (`synchronous_commit = off`, the default of the built-in worker), with
- * fsync on and commit timestamps kept. `--quick` takes about a minute: fewer rows, one pair, no unix socket. The
- * last line is one sentence; the exit code is 1 if a receiver did not hold what was sent.
+ * The two mmlite processes speak TLS with certificates of one authority, and do not compress, as on one host; the
+ * subscription's connection is cleartext. Both commit without waiting for the disk (`synchronous_commit = off`, the
+ * default of the built-in worker), with fsync on and commit timestamps kept. `--quick` takes about a minute: fewer
+ * rows, one pair, no unix socket. `--json` and `--svg` leave the results as a file and as a plot; `--from` runs
+ * nothing and reports what an earlier run has left. The last line is one sentence; the exit code is 1 if a receiver
+ * did not hold what was sent.
  */
 import { parseArgs } from "node:util";
 import process from "node:process";
-import { type Bed, openBed } from "./bench/bed.ts";
+import { type Bed, openBed, openServer } from "./bench/bed.ts";
 import { builtinRival } from "./bench/builtin.ts";
 import { type CatchUp, catchUp } from "./bench/catch_up.ts";
+import { catchUpMesh, NODE_NAMES } from "./bench/mesh.ts";
+import { builtinMesh, openSidecarMesh } from "./bench/mesh_rivals.ts";
+import { plotResults } from "./bench/plot.ts";
 import { describeMachine, formatResults, type Machine, summarySentence } from "./bench/report.ts";
 import { summariseCatchUp, summariseSteady, type WorkloadResult } from "./bench/results.ts";
 import type { Rival } from "./bench/rival.ts";
 import { startSidecars } from "./bench/sidecars.ts";
 import { keepUp, RATES } from "./bench/steady.ts";
-import { BACKLOGS } from "./bench/workloads.ts";
+import { BACKLOGS, shareOfOltpN } from "./bench/workloads.ts";
 
 /** The steady workload's name; its results have one for each rate. */
 const STEADY = "mixed-small";
+
+/** The name of the workload in which three nodes write at once. */
+const THREE = "three";
 
 /** How much is run. */
 interface Extent {
@@ -53,6 +62,20 @@ async function runBacklog(bed: Bed, name: string, extent: Extent): Promise<Workl
   return [summariseCatchUp(name, runs)];
 }
 
+/** The two servers of the bed, and one more. */
+async function runThree(bed: Bed, extent: Extent): Promise<WorkloadResult[]> {
+  await using stack = new AsyncDisposableStack();
+  const overTcp = builtinMesh({ unixSocket: false });
+  const sidecars = await openSidecarMesh(stack, NODE_NAMES);
+  const runs = await catchUpMesh([bed.publisher, bed.subscriber, await openServer(stack)], {
+    backlogOf: (share) => shareOfOltpN(extent.size, share),
+    pairs: extent.pairs,
+    rivals: extent.unixSocket ? [overTcp, sidecars, builtinMesh({ unixSocket: true })] : [overTcp, sidecars],
+    onRun: ({ rival, rate }) => progress(THREE, rival, `${rate.toFixed(0)} changes/s`),
+  });
+  return [summariseCatchUp(THREE, runs)];
+}
+
 async function runSteady(bed: Bed, extent: Extent): Promise<WorkloadResult[]> {
   const runs = await keepUp(bed, {
     pairs: extent.pairs,
@@ -68,7 +91,18 @@ function progress(workload: string, rival: string, measured: string): void {
   console.error(`${workload.padEnd(17)} ${rival.padEnd(13)} ${measured}`);
 }
 
-async function runBench(wanted: readonly string[], extent: Extent): Promise<[Machine, WorkloadResult[]]> {
+function runWorkload(bed: Bed, name: string, extent: Extent): Promise<WorkloadResult[]> {
+  switch (name) {
+    case THREE:
+      return runThree(bed, extent);
+    case STEADY:
+      return runSteady(bed, extent);
+    default:
+      return runBacklog(bed, name, extent);
+  }
+}
+
+async function runBench(wanted: readonly string[], extent: Extent): Promise<Report> {
   await using stack = new AsyncDisposableStack();
   const bed = await openBed(stack);
   const [{ version }] = await bed.publisher.sql(
@@ -77,10 +111,23 @@ async function runBench(wanted: readonly string[], extent: Extent): Promise<[Mac
   );
   const machine = describeMachine(version);
   const results: WorkloadResult[] = [];
-  for (const name of wanted) {
-    results.push(...name === STEADY ? await runSteady(bed, extent) : await runBacklog(bed, name, extent));
-  }
-  return [machine, results];
+  for (const name of wanted) results.push(...await runWorkload(bed, name, extent));
+  return { machine, workloads: results };
+}
+
+/** What `--json` writes and `--from` reads. */
+interface Report {
+  readonly machine: Machine;
+  readonly workloads: readonly WorkloadResult[];
+}
+
+function printReport({ machine, workloads }: Report): void {
+  const { cores, processor, os, postgres, runtime, load_before: load } = machine;
+  console.log(
+    `${cores} cores of ${processor}, ${os}, PostgreSQL ${postgres}, ${runtime}, load ${load.toFixed(1)}`,
+  );
+  console.log(formatResults(workloads).join("\n") + "\n");
+  console.log(summarySentence(workloads));
 }
 
 async function main(): Promise<number> {
@@ -89,10 +136,12 @@ async function main(): Promise<number> {
       quick: { type: "boolean", default: false },
       only: { type: "string", multiple: true },
       json: { type: "string" },
+      svg: { type: "string" },
       pairs: { type: "string" },
+      from: { type: "string" },
     },
   });
-  const names = [...Object.keys(BACKLOGS), STEADY];
+  const names = [...Object.keys(BACKLOGS), THREE, STEADY];
   const wanted = values.only ?? names;
   const unknown = wanted.find((name) => !names.includes(name));
   if (unknown !== undefined) {
@@ -105,19 +154,15 @@ async function main(): Promise<number> {
     console.error("Cannot run the bench: --pairs takes a whole number above 0");
     return 64;
   }
-  const [machine, results] = await runBench(wanted, { ...extent, pairs });
+  const report: Report = values.from === undefined
+    ? await runBench(wanted, { ...extent, pairs })
+    : JSON.parse(await Deno.readTextFile(values.from));
   if (values.json !== undefined) {
-    await Deno.writeTextFile(values.json, JSON.stringify({ machine, workloads: results }, null, 2) + "\n");
+    await Deno.writeTextFile(values.json, JSON.stringify(report, null, 2) + "\n");
   }
-  const { cores, processor, os, postgres, runtime, load_before } = machine;
-  console.log(
-    `${cores} cores of ${processor}, ${os}, PostgreSQL ${postgres}, ${runtime}, load ${
-      load_before.toFixed(1)
-    }`,
-  );
-  console.log(formatResults(results).join("\n") + "\n");
-  console.log(summarySentence(results));
-  return results.every(({ equal }) => equal) ? 0 : 1;
+  if (values.svg !== undefined) await Deno.writeTextFile(values.svg, plotResults(report.workloads));
+  printReport(report);
+  return report.workloads.every(({ equal }) => equal) ? 0 : 1;
 }
 
 process.exit(await main());

@@ -1,6 +1,7 @@
 /**
- * `deno task faults [--short] [--seed N]`: two nodes under an append-only load, in both directions, while nodes are
- * killed and servers crash at random moments; then the proof that every row is there once, in order.
+ * `deno task faults [--short] [--seed N] [--full-load]`: two nodes under an append-only load, in both directions,
+ * while nodes are killed and servers crash at random moments; then the proof that every row is there once, in order.
+ * Then the same, or with `--full-load` nothing else, at the speed of catching up: one direction, a deep backlog, TLS.
  *
  * Prints what it did. The moments follow from the seed, as far as the machine allows. The last line is one
  * sentence; the exit code is 1 if it is bad news.
@@ -16,6 +17,7 @@ import {
   startFaultPair,
   underLoad,
 } from "../tests/support/fault_pair.ts";
+import { faultsAtFullLoad } from "./faults/full_load.ts";
 
 /** How often each fault happens. */
 interface Counts {
@@ -23,10 +25,12 @@ interface Counts {
   readonly kills: number;
   /** Crashes of each server. */
   readonly crashes: number;
+  /** Each kind of fault at full load. */
+  readonly fullLoad: number;
 }
 
-const LONG: Counts = { kills: 30, crashes: 5 };
-const SHORT: Counts = { kills: 5, crashes: 2 };
+const LONG: Counts = { kills: 30, crashes: 5, fullLoad: 10 };
+const SHORT: Counts = { kills: 5, crashes: 2, fullLoad: 2 };
 const DEFAULT_SEED = 1;
 /** Least and longest time between two crashes, milliseconds. */
 const CALM_MS = [500, 4_000] as const;
@@ -88,6 +92,10 @@ async function crashServer({ server }: FaultNode): Promise<void> {
   await server.start();
 }
 
+function atFullLoad(random: RandomInteger, { fullLoad }: Counts): Promise<string> {
+  return faultsAtFullLoad(random, fullLoad);
+}
+
 async function calm(random: RandomInteger): Promise<void> {
   await new Promise((wake) => setTimeout(wake, random(...CALM_MS)));
 }
@@ -95,14 +103,19 @@ async function calm(random: RandomInteger): Promise<void> {
 async function main(): Promise<number> {
   const { values } = parseArgs({
     args: Deno.args,
-    options: { short: { type: "boolean", default: false }, seed: { type: "string" } },
+    options: {
+      short: { type: "boolean", default: false },
+      seed: { type: "string" },
+      "full-load": { type: "boolean", default: false },
+    },
   });
   const seed = Number(values.seed ?? DEFAULT_SEED);
   const counts = values.short ? SHORT : LONG;
   const random = seededIntegers(seed);
   const done: string[] = [];
   try {
-    for (const part of [killNodes, crashReceivers, crashSenders]) {
+    const parts = values["full-load"] ? [atFullLoad] : [killNodes, crashReceivers, crashSenders, atFullLoad];
+    for (const part of parts) {
       done.push(await part(random, counts));
       console.log(`held: ${done.at(-1)}`);
     }

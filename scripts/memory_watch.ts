@@ -43,12 +43,17 @@ export class MemoryWatch {
   }
 }
 
-/** Resident memory now and the most there was, bytes; undefined where there is no such process. */
-function readStatus(pid: number | undefined): { resident: number; highest: number } | undefined {
+/** Resident memory of a process that is its own, bytes: of a server's process, what is not shared with others. */
+export function ownMemory(pid: number): number {
+  return readStatus(pid)?.own ?? 0;
+}
+
+/** Resident memory now, the most there was, and what is its own now, bytes; undefined where there is no such process. */
+function readStatus(pid: number | undefined): Record<"resident" | "highest" | "own", number> | undefined {
   try {
     const text = Deno.readTextFileSync(`/proc/${pid}/status`);
     const kib = (name: string) => Number(new RegExp(`^${name}:\\s+(\\d+) kB`, "m").exec(text)?.[1] ?? 0);
-    return { resident: kib("VmRSS") * 1024, highest: kib("VmHWM") * 1024 };
+    return { resident: kib("VmRSS") * 1024, highest: kib("VmHWM") * 1024, own: kib("RssAnon") * 1024 };
   } catch (thrown) {
     if (thrown instanceof Deno.errors.NotFound) return undefined;
     throw thrown;

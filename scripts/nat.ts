@@ -14,7 +14,7 @@ import { addPeer, flowing, startNode } from "../tests/support/nat_pair.ts";
 import { eventually } from "../tests/support/poll.ts";
 import { startPostgres } from "../tests/support/postgres.ts";
 import { type EmulatedLink, networkProblem, openNetwork, type Site } from "./link/network.ts";
-import { openAuthority } from "./wan/certificates.ts";
+import { openAuthority } from "./certificates.ts";
 
 const DEFAULT_CUTS = 20;
 const SEED = 5;

@@ -1,23 +1,19 @@
 /**
  * Where the rivals run: two PostgreSQL servers of one release, a database to send from, and for each run a fresh
  * copy of the same receiving database.
- *
- * Every workload's transactions stand between two marks. The receiver's table of marks has a column more, which
- * the server fills with its clock when the mark is applied: the time between the two is known exactly and without
- * anybody polling for it.
  */
-import { eventually } from "../../tests/support/poll.ts";
 import { type PostgresServer, type StartOptions, startPostgres } from "../../tests/support/postgres.ts";
+import { digest } from "./digest.ts";
+import { ARRIVALS, type Database, MARKS } from "./marks.ts";
 
 /** The database that everything is sent from. */
 export const SOURCE = "source";
 /** The publication that the built-in subscription reads. */
 export const PUBLICATION = "builtin";
+/** Makes it. */
+export const PUBLISH = `CREATE PUBLICATION ${PUBLICATION} FOR TABLES IN SCHEMA public`;
 /** What every run's receiving database is a copy of. */
 const TEMPLATE = "template_target";
-/** Time allowed for a run, milliseconds. */
-const RUN_TIMEOUT_MS = 900_000;
-const LOOK_INTERVAL_MS = 25;
 
 /** Nothing but the load is to cost time: no checkpoint and no autovacuum falls into a run. fsync stays on. */
 const SETTINGS = {
@@ -35,8 +31,8 @@ export interface Bed {
   readonly subscriber: PostgresServer;
 }
 
-/** Where a server runs. */
-export type Place = Pick<StartOptions, "enter">;
+/** Where a server runs, and its settings on top of those of all. */
+export type Place = Pick<StartOptions, "enter" | "settings">;
 
 /** One run of one rival. */
 export interface Run {
@@ -57,9 +53,9 @@ export async function openBed(
 /** Starts a server. */
 export async function openServer(
   stack: AsyncDisposableStack,
-  { enter }: Place = {},
+  { enter, settings }: Place = {},
 ): Promise<PostgresServer> {
-  return stack.use(await startPostgres({ major: 18, settings: SETTINGS, enter }));
+  return stack.use(await startPostgres({ major: 18, settings: { ...SETTINGS, ...settings }, enter }));
 }
 
 /** A workload's tables: `schema` on both sides, `receiverSchema` only on the receiver's. */
@@ -68,13 +64,10 @@ interface Schemas {
   readonly receiverSchema?: string;
 }
 
-const MARKS = "CREATE TABLE mark (id int PRIMARY KEY)";
-
 /** Makes a workload's databases. */
 export async function createDatabases({ publisher, subscriber }: Bed, schemas: Schemas): Promise<void> {
-  const publication = `CREATE PUBLICATION ${PUBLICATION} FOR TABLES IN SCHEMA public`;
   await Promise.all([
-    createDatabase(publisher, SOURCE, `${MARKS}; ${schemas.schema}; ${publication}`),
+    createDatabase(publisher, SOURCE, `${MARKS}; ${schemas.schema}; ${PUBLISH}`),
     createTemplate(subscriber, schemas),
   ]);
 }
@@ -84,8 +77,7 @@ export async function createTemplate(
   server: PostgresServer,
   { schema, receiverSchema = "" }: Schemas,
 ): Promise<void> {
-  const clock = "ALTER TABLE mark ADD at timestamptz DEFAULT clock_timestamp()";
-  await createDatabase(server, TEMPLATE, `${MARKS}; ${clock}; ${schema}; ${receiverSchema}`);
+  await createDatabase(server, TEMPLATE, `${MARKS}; ${ARRIVALS}; ${schema}; ${receiverSchema}`);
 }
 
 async function createDatabase(server: PostgresServer, name: string, schema: string): Promise<void> {
@@ -97,68 +89,61 @@ async function createDatabase(server: PostgresServer, name: string, schema: stri
 
 /** Removes a workload's databases. */
 export async function dropDatabases({ publisher, subscriber }: Bed): Promise<void> {
-  await publisher.sql("postgres", `DROP DATABASE ${SOURCE} WITH (FORCE)`);
-  await subscriber.sql("postgres", `DROP DATABASE ${TEMPLATE} WITH (FORCE)`);
+  await dropDatabase(publisher, SOURCE);
+  await dropTemplate(subscriber);
 }
 
 /** Makes the receiving database of a run. */
 export async function createTarget({ name, bed }: Run): Promise<void> {
-  // Copying files begins and ends with a checkpoint: every run finds the same state on disk.
-  await bed.subscriber.sql("postgres", `CREATE DATABASE ${name} TEMPLATE ${TEMPLATE} STRATEGY file_copy`);
+  await copyTemplate(bed.subscriber, name);
   await bed.publisher.sql("postgres", "CHECKPOINT");
 }
 
-/** Removes it. */
+/** Makes a copy of the template. */
+export async function copyTemplate(server: PostgresServer, name: string): Promise<void> {
+  // Copying files begins and ends with a checkpoint: every run finds the same state on disk.
+  await server.sql("postgres", `CREATE DATABASE ${name} TEMPLATE ${TEMPLATE} STRATEGY file_copy`);
+}
+
+/** Removes the receiving database of a run. */
 export async function dropTarget({ name, bed }: Run): Promise<void> {
-  await bed.subscriber.sql("postgres", `DROP DATABASE ${name} WITH (FORCE)`);
+  await dropDatabase(bed.subscriber, name);
 }
 
-/** Writes a mark into the source. */
-export async function mark({ publisher }: Bed, id: number): Promise<void> {
-  await publisher.sql(SOURCE, `INSERT INTO mark VALUES (${id})`);
+/** Removes the template. */
+export async function dropTemplate(server: PostgresServer): Promise<void> {
+  await dropDatabase(server, TEMPLATE);
 }
 
-/** Waits for a mark to be applied. */
-export async function marked({ name, bed: { subscriber } }: Run, id: number): Promise<void> {
-  const client = await subscriber.connect(name);
-  try {
-    const look = async () => (await client.query("SELECT FROM mark WHERE id = $1", [id])).rowCount === 1;
-    const patience = { timeoutMs: RUN_TIMEOUT_MS, intervalMs: LOOK_INTERVAL_MS };
-    await eventually(`mark ${id} to be applied in ${name}`, look, patience);
-  } finally {
-    await client.end();
-  }
+/** Removes a database, whoever is connected to it. */
+export async function dropDatabase(server: PostgresServer, name: string): Promise<void> {
+  await server.sql("postgres", `DROP DATABASE ${name} WITH (FORCE)`);
 }
 
-/** The time between two applied marks, seconds. */
-export async function secondsBetween({ name, bed }: Run, first: number, last: number): Promise<number> {
-  const [{ seconds }] = await bed.subscriber.sql(
-    name,
-    `SELECT extract(epoch FROM l.at - f.at)::float8 AS seconds
-       FROM mark f, mark l WHERE f.id = ${first} AND l.id = ${last}`,
+/** Removes the slots of a database, which would keep it; nobody reads from them any more. */
+export async function dropSlots({ server, database }: Database): Promise<void> {
+  await server.sql(
+    database,
+    "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE database = current_database()",
   );
-  return seconds;
 }
 
-/** A digest of all tables of the source that is independent of the order of rows. */
-export function digestSource({ publisher }: Bed): Promise<string> {
-  return digest(publisher, SOURCE, publisher);
+/** Where everything is sent from. */
+export function sourceOf({ publisher }: Bed): Database {
+  return { server: publisher, database: SOURCE };
 }
 
-/** The same of a run's receiving database, columns that only the receiver has left out. */
-export function digestTarget({ name, bed }: Run): Promise<string> {
-  return digest(bed.subscriber, name, bed.publisher);
+/** Where a run's changes arrive. */
+export function targetOf({ name, bed }: Run): Database {
+  return { server: bed.subscriber, database: name };
 }
 
-async function digest(server: PostgresServer, database: string, publisher: PostgresServer): Promise<string> {
-  const tables = await publisher.sql(
-    SOURCE,
-    `SELECT table_name AS name, string_agg(quote_ident(column_name), ', ' ORDER BY ordinal_position) AS columns
-       FROM information_schema.columns WHERE table_schema = 'public' GROUP BY table_name ORDER BY table_name`,
-  );
-  const parts = tables.map(({ name, columns }) =>
-    `SELECT '${name}' AS name, count(*), sum(hashtextextended(t::text, 0)) AS digest
-       FROM (SELECT ${columns} FROM public.${name}) t`
-  );
-  return JSON.stringify(await server.sql(database, parts.join(" UNION ALL ")));
+/** What all tables of the source hold. */
+export function digestSource(bed: Bed): Promise<string> {
+  return digest(sourceOf(bed), sourceOf(bed));
+}
+
+/** What a run's receiving database holds, columns that only the receiver has left out. */
+export function digestTarget(run: Run): Promise<string> {
+  return digest(targetOf(run), sourceOf(run.bed));
 }

@@ -9,12 +9,11 @@ import {
   digestTarget,
   dropDatabases,
   dropTarget,
-  mark,
-  marked,
   type Run,
-  secondsBetween,
-  SOURCE,
+  sourceOf,
+  targetOf,
 } from "./bed.ts";
+import { arrivalOf, type Database, mark, marked } from "./marks.ts";
 import { type ProcessorTime, timeBetween } from "./processor_time.ts";
 import type { Rival, RivalName } from "./rival.ts";
 import type { Backlog } from "./workloads.ts";
@@ -32,8 +31,8 @@ export interface CatchUp {
   readonly equal: boolean;
 }
 
-const FIRST_MARK = 1;
-const LAST_MARK = 2;
+/** Before the backlog, and after it. */
+const MARK_IDS = [1, 2] as const;
 
 /** Runs every rival `pairs` times in turn over the same backlog. */
 export async function catchUp(
@@ -52,7 +51,7 @@ export async function catchUp(
     const rivals = await startRivals(stack);
     const runs = runsOf(rivals, bed, pairs);
     for (const { rival, run } of runs) await rival.prepare(run);
-    await writeBacklog(bed, backlog);
+    await writeBacklog(sourceOf(bed), backlog, MARK_IDS);
     const digest = await digestSource(bed);
     for (const one of runs) {
       results.push(await runOnce(one, { changes: backlog.changes, digest }));
@@ -76,16 +75,21 @@ export function runsOf(rivals: readonly Rival[], bed: Bed, pairs: number): Paire
   );
 }
 
-async function writeBacklog(bed: Bed, { statements }: Backlog): Promise<void> {
-  await mark(bed, FIRST_MARK);
-  const client = await bed.publisher.connect(SOURCE);
+/** Writes a backlog between two marks, the first and the last. */
+export async function writeBacklog(
+  { server, database }: Database,
+  { statements }: Pick<Backlog, "statements">,
+  [first, last]: readonly [number, number],
+): Promise<void> {
+  await mark({ server, database }, first);
+  const client = await server.connect(database);
   try {
     await client.query("SET synchronous_commit = off"); // Only making it goes faster by that.
     for (const statement of statements) await client.query(statement);
   } finally {
     await client.end();
   }
-  await mark(bed, LAST_MARK);
+  await mark({ server, database }, last);
 }
 
 async function runOnce(
@@ -93,16 +97,18 @@ async function runOnce(
   { changes, digest }: { changes: number; digest: string },
 ): Promise<CatchUp> {
   await createTarget(run);
+  const target = targetOf(run);
   const link = await rival.attach(run);
   try {
     const before = await link.processorTime();
     await link.start();
-    await marked(run, LAST_MARK);
+    await marked(target, MARK_IDS[1]);
     const processorTime = timeBetween(before, await link.processorTime());
+    const [began, ended] = await Promise.all(MARK_IDS.map((id) => arrivalOf(target, id)));
     return {
       rival: rival.name,
       pair,
-      rate: changes / await secondsBetween(run, FIRST_MARK, LAST_MARK),
+      rate: changes / (ended - began),
       processorTime,
       peakMemory: link.peakMemory(),
       equal: await digestTarget(run) === digest,

@@ -7,36 +7,37 @@ import type { Bed } from "./bed.ts";
 /** `sysconf(_SC_CLK_TCK)` of Linux: clock ticks of /proc/<pid>/stat in a second. */
 const TICKS_PER_SECOND = 100;
 
-/** Seconds by who used them. */
-export interface ProcessorTime {
-  /** The sending server, all of its processes: the walsender decodes. */
-  readonly publisher: number;
-  /** The receiving server: the worker or session that applies, and those that write the WAL and flush it. */
-  readonly subscriber: number;
-  /** The program beside each; 0 where there is none. */
-  readonly sender: number;
-  readonly receiver: number;
-}
+/**
+ * Who uses processor time. Where transactions go one way: the sending server with all of its processes (the
+ * walsender decodes); the receiving one (the worker or session that applies, and those that write the WAL and
+ * flush it); the program beside each. Where they go every way: all servers together, and all programs.
+ */
+export type Part = "publisher" | "subscriber" | "sender" | "receiver" | "servers" | "sidecars";
+
+/** Seconds by who used them, of those who are there. */
+export type ProcessorTime = Readonly<Partial<Record<Part, number>>>;
 
 /** Time of both servers. */
-export async function serverTimes(
-  { publisher, subscriber }: Bed,
-): Promise<Pick<ProcessorTime, "publisher" | "subscriber">> {
+export async function serverTimes({ publisher, subscriber }: Bed): Promise<ProcessorTime> {
   return { publisher: await treeSeconds(publisher.pid!), subscriber: await treeSeconds(subscriber.pid!) };
 }
 
 /** What was used between two looks. */
 export function timeBetween(before: ProcessorTime, after: ProcessorTime): ProcessorTime {
-  return {
-    publisher: after.publisher - before.publisher,
-    subscriber: after.subscriber - before.subscriber,
-    sender: after.sender - before.sender,
-    receiver: after.receiver - before.receiver,
-  };
+  return mapParts(after, (part, seconds) => seconds - before[part]!);
+}
+
+/** The same parts with other numbers. */
+export function mapParts(
+  time: ProcessorTime,
+  change: (part: Part, seconds: number) => number,
+): ProcessorTime {
+  const entries = Object.entries(time) as [Part, number][];
+  return Object.fromEntries(entries.map(([part, seconds]) => [part, change(part, seconds)]));
 }
 
 /** Time of a postmaster and its children, those included that have ended. */
-async function treeSeconds(pid: number): Promise<number> {
+export async function treeSeconds(pid: number): Promise<number> {
   const times = await Promise.all([pid, ...await childrenOf(pid)].map(ownAndEndedSeconds));
   return times.reduce((sum, time) => sum + time, 0);
 }

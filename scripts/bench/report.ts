@@ -3,6 +3,7 @@
  */
 import { cpus, loadavg, totalmem } from "node:os";
 import { formatTable } from "../text_table.ts";
+import type { Part } from "./processor_time.ts";
 import type { RivalResult, WorkloadResult } from "./results.ts";
 
 /** What a result depends on besides the programs. */
@@ -37,7 +38,7 @@ export function formatResults(results: readonly WorkloadResult[]): string[] {
   const tables = [
     ...(backlogs.length ? [formatTable([backlogHead(), ...backlogs.map(backlogRow)])] : []),
     ...(lags.length ? [formatTable([lagHead(), ...lags.map(lagRow)])] : []),
-    formatTable([costHead(), ...results.flatMap(costRows)]),
+    ...costTables(results),
   ];
   return tables.flatMap((table) => ["", ...table]);
 }
@@ -94,34 +95,39 @@ function ratioCells({ ratio, spread }: WorkloadResult): string[] {
   return [ratio.toFixed(2), `${spread.min.toFixed(2)}..${spread.max.toFixed(2)}`];
 }
 
-function costHead(): string[] {
-  return [
-    "processor seconds of",
-    "by",
-    "sending server",
-    "receiving server",
-    "mmlite out",
-    "mmlite in",
-    "sum",
-    "MB",
-  ];
+/** Whose processor time there is where transactions go one way, and where they go every way. */
+const ONE_WAY: readonly (readonly [Part, string])[] = [
+  ["publisher", "sending server"],
+  ["subscriber", "receiving server"],
+  ["sender", "mmlite out"],
+  ["receiver", "mmlite in"],
+];
+const EVERY_WAY: typeof ONE_WAY = [["servers", "all servers"], ["sidecars", "all mmlite"]];
+
+function costTables(results: readonly WorkloadResult[]): string[][] {
+  return [ONE_WAY, EVERY_WAY].flatMap((parts) => {
+    const rows = results.filter(({ mmlite }) => parts[0][0] in mmlite.processor_seconds)
+      .flatMap((result) => costRows(result, parts));
+    const head = ["processor seconds of", "by", ...parts.map(([, title]) => title), "sum", "MB"];
+    return rows.length ? [formatTable([head, ...rows])] : [];
+  });
 }
 
-function costRows(result: WorkloadResult): string[][] {
+function costRows(result: WorkloadResult, parts: typeof ONE_WAY): string[][] {
   const rivals: [string, RivalResult | undefined][] = [
     ["built-in TCP", result.builtin],
     ["built-in unix", result.builtin_unix],
     ["mmlite", result.mmlite],
   ];
   return rivals.filter((entry): entry is [string, RivalResult] => entry[1] !== undefined)
-    .map(([name, rival]) => [result.workload, name, ...costCells(rival)]);
+    .map(([name, rival]) => [result.workload, name, ...costCells(rival, parts)]);
 }
 
-function costCells({ processor_seconds: time, peak_memory_bytes }: RivalResult): string[] {
-  const parts = [time.publisher, time.subscriber, time.sender, time.receiver];
-  const sum = parts.reduce((total, part) => total + part, 0);
+function costCells({ processor_seconds, peak_memory_bytes }: RivalResult, parts: typeof ONE_WAY): string[] {
+  const seconds = parts.map(([part]) => processor_seconds[part]!);
+  const sum = seconds.reduce((total, one) => total + one, 0);
   const memory = peak_memory_bytes === null ? "-" : (peak_memory_bytes / 1e6).toFixed(0);
-  return [...parts.map((part) => part.toFixed(2)), sum.toFixed(2), memory];
+  return [...[...seconds, sum].map((one) => one.toFixed(2)), memory];
 }
 
 /** The closing sentence. */

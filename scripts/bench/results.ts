@@ -3,7 +3,7 @@
  */
 import { median } from "../statistics.ts";
 import type { CatchUp } from "./catch_up.ts";
-import type { ProcessorTime } from "./processor_time.ts";
+import { mapParts, type ProcessorTime } from "./processor_time.ts";
 import type { RivalName } from "./rival.ts";
 import type { Steady } from "./steady.ts";
 
@@ -12,7 +12,7 @@ export interface RivalResult {
   readonly median: number;
   readonly unit: string;
   readonly runs: readonly number[];
-  /** Medians by process; `sender` and `receiver` are the mmlite processes, zero for the built-in subscription. */
+  /** Medians by process; those of mmlite are zero for the built-in subscription. */
   readonly processor_seconds: ProcessorTime;
   /** The most that one mmlite process took in any run; null for the built-in subscription. */
   readonly peak_memory_bytes: number | null;
@@ -102,18 +102,13 @@ function summarise(
 
 function rivalResult(runs: readonly Measured[], unit: string): RivalResult {
   const values = runs.map((run) => run.value);
-  const time = (pick: (time: ProcessorTime) => number) => median(runs.map((run) => pick(run.processorTime)));
+  const times = runs.map((run) => run.processorTime);
   const peaks = runs.map((run) => run.peakMemory).filter((peak) => peak !== null);
   return {
     median: median(values),
     unit,
     runs: values,
-    processor_seconds: {
-      publisher: time(({ publisher }) => publisher),
-      subscriber: time(({ subscriber }) => subscriber),
-      sender: time(({ sender }) => sender),
-      receiver: time(({ receiver }) => receiver),
-    },
+    processor_seconds: mapParts(times[0], (part) => median(times.map((time) => time[part]!))),
     peak_memory_bytes: peaks.length === 0 ? null : Math.max(...peaks),
   };
 }

@@ -1,9 +1,11 @@
 /**
- * mmlite as a rival: one process beside the source for all runs of a workload, one beside each run's database.
+ * mmlite as a rival: one process beside the source for all runs of a workload, one beside each run's database, and
+ * HTTP/2 with TLS between the two.
  *
  * The built-in subscription goes one way, so the way back is paused.
  */
 import { type Mmlite, type MmliteOptions, startMmlite } from "../../tests/support/mmlite.ts";
+import { openAuthority } from "../certificates.ts";
 import { cpuSeconds, MemoryWatch } from "../memory_watch.ts";
 import { type Bed, type Run, SOURCE } from "./bed.ts";
 import { serverTimes } from "./processor_time.ts";
@@ -14,9 +16,14 @@ export const SENDER = "sender";
 /** Where and how a node runs, if not in cleartext on this machine's loopback. */
 export type NodePlace = Pick<MmliteOptions, "enter" | "host" | "tls" | "extraArgs">;
 
-/** The rival, with its sending process. */
+/** The rival, with its sending process and an authority for the certificates of all. */
 export async function startSidecars(bed: Bed, stack: AsyncDisposableStack): Promise<Rival> {
-  return sidecarRival(await startSender(bed, stack), { name: "mmlite" });
+  const authority = await openAuthority(stack);
+  const sender = await startSender(bed, stack, { tls: await authority.issue(SENDER) });
+  return sidecarRival(sender, {
+    name: "mmlite",
+    placeOf: async ({ name }) => ({ tls: await authority.issue(name) }),
+  });
 }
 
 /** Starts the sending process. */
@@ -47,16 +54,27 @@ export function sidecarRival(
   };
 }
 
-async function attach({ name, bed }: Run, sender: Mmlite, place: NodePlace): Promise<Link> {
+/** Starts the receiving process of a run that the sender was prepared for, with the link between them at rest. */
+export async function startReceiver(
+  { name, bed }: Run,
+  sender: Mmlite,
+  place: NodePlace,
+): Promise<Mmlite> {
   const receiver = await startMmlite({ name, postgres: bed.subscriber.url(name), ...place });
   try {
     await request(sender, "PUT", `/v1/peers/${name}`, { url: receiver.peerUrl });
     await request(receiver, "PUT", `/v1/peers/${SENDER}`, { url: sender.peerUrl });
     await request(receiver, "POST", `/v1/peers/${SENDER}/pause`);
+    return receiver;
   } catch (thrown) {
     await receiver[Symbol.asyncDispose]();
     throw thrown;
   }
+}
+
+async function attach(run: Run, sender: Mmlite, place: NodePlace): Promise<Link> {
+  const { name, bed } = run;
+  const receiver = await startReceiver(run, sender, place);
   const watches = [sender, receiver].map((node) => new MemoryWatch(() => node.pid));
   return {
     start: () => request(sender, "POST", `/v1/peers/${name}/resume`),

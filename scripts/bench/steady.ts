@@ -14,11 +14,12 @@ import {
   digestTarget,
   dropDatabases,
   dropTarget,
-  mark,
-  marked,
   type Run,
   SOURCE,
+  sourceOf,
+  targetOf,
 } from "./bed.ts";
+import { mark, marked } from "./marks.ts";
 import { runsOf } from "./catch_up.ts";
 import { type ProcessorTime, timeBetween } from "./processor_time.ts";
 import type { Link, Rival, RivalName } from "./rival.ts";
@@ -100,15 +101,15 @@ async function runRates(
   { link, seconds }: { link: Link; seconds: number },
 ): Promise<Omit<Steady, "rival" | "pair">[]> {
   await link.start();
-  await mark(run.bed, 0);
-  await marked(run, 0);
+  await mark(sourceOf(run.bed), 0);
+  await marked(targetOf(run), 0);
   const results: Omit<Steady, "rival" | "pair">[] = [];
   for (const rate of RATES) {
     const before = await link.processorTime();
     const firstId = await lastId(run.bed) + 1;
     await writeSteadily(run.bed, { rate, seconds });
-    await mark(run.bed, rate);
-    await marked(run, rate);
+    await mark(sourceOf(run.bed), rate);
+    await marked(targetOf(run), rate);
     const processorTime = timeBetween(before, await link.processorTime());
     const { lags, achievedRate } = await readLags(run, firstId);
     results.push({

@@ -41,14 +41,17 @@ function transactions(count: number, body: string, declarations = ""): string {
   END $$`;
 }
 
-/** The statements of `pgbench -N`, or with tellers and branches of its TPC-B. */
-function pgbench(size: number, { count, tpcb }: { count: number; tpcb: boolean }): string {
+/** Account numbers, both included. */
+type Accounts = readonly [first: number, last: number];
+
+/** The statements of `pgbench -N` on some accounts, or with tellers and branches of its TPC-B. */
+function pgbench([first, last]: Accounts, { count, tpcb }: { count: number; tpcb: boolean }): string {
   const balances = tpcb
     ? `UPDATE pgbench_tellers t SET tbalance = tbalance + delta WHERE t.tid = tid_;
        UPDATE pgbench_branches b SET bbalance = bbalance + delta WHERE b.bid = bid_;`
     : "";
   const body = `
-    aid_ := 1 + floor(random() * ${part(ACCOUNTS, size)}); tid_ := 1 + floor(random() * 100);
+    aid_ := ${first} + floor(random() * ${last - first + 1}); tid_ := 1 + floor(random() * 100);
     bid_ := 1 + floor(random() * 10); delta := floor(random() * 10001) - 5000;
     UPDATE pgbench_accounts a SET abalance = abalance + delta WHERE a.aid = aid_;
     ${balances}
@@ -61,7 +64,7 @@ const oltpN: BacklogWorkload = (size) => {
   const count = part(100_000, size);
   return {
     schema: pgbenchSchema(size),
-    statements: [pgbench(size, { count, tpcb: false })],
+    statements: [pgbench([1, part(ACCOUNTS, size)], { count, tpcb: false })],
     changes: 2 * count,
   };
 };
@@ -70,7 +73,7 @@ const tpcb: BacklogWorkload = (size) => {
   const count = part(50_000, size);
   return {
     schema: pgbenchSchema(size),
-    statements: [pgbench(size, { count, tpcb: true })],
+    statements: [pgbench([1, part(ACCOUNTS, size)], { count, tpcb: true })],
     changes: 4 * count,
   };
 };
@@ -144,6 +147,17 @@ const toast: BacklogWorkload = (size) => {
     changes: 20 * count,
   };
 };
+
+/** What each of several nodes writes at once: `pgbench -N` on accounts of its own. */
+export function shareOfOltpN(size: number, { index, of }: { index: number; of: number }): Backlog {
+  const count = part(40_000, size);
+  const accounts = Math.floor(part(ACCOUNTS, size) / of);
+  return {
+    schema: pgbenchSchema(size),
+    statements: [pgbench([index * accounts + 1, (index + 1) * accounts], { count, tpcb: false })],
+    changes: 2 * count,
+  };
+}
 
 /** All backlogs by name. */
 export const BACKLOGS: Readonly<Record<string, BacklogWorkload>> = {

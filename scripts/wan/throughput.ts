@@ -9,7 +9,7 @@ import { SENDER, sidecarRival, startSender } from "../bench/sidecars.ts";
 import { BACKLOGS } from "../bench/workloads.ts";
 import { type LinkShape, openNetwork } from "../link/network.ts";
 import { median } from "../statistics.ts";
-import { type Authority, openAuthority } from "./certificates.ts";
+import { type Authority, openAuthority } from "../certificates.ts";
 
 /** Those that run, in the order in which they take turns; mmlite's receiver says how it wants it compressed. */
 export const RIVALS: readonly RivalName[] = ["builtin", "mmlite_off", "mmlite_zstd", "mmlite_gzip"];
@@ -101,7 +101,7 @@ function summarise(rival: RivalName, runs: readonly CatchUp[]): CrossingResult {
     lowest: Math.min(...rates),
     highest: Math.max(...rates),
     ratio: median(ratios),
-    processorSeconds: median(own.map(({ processorTime: { sender, receiver } }) => sender + receiver)),
+    processorSeconds: median(own.map(({ processorTime: { sender = 0, receiver = 0 } }) => sender + receiver)),
     equal: own.every(({ equal }) => equal),
   };
 }

@@ -10,18 +10,19 @@ import {
   createTemplate,
   digestSource,
   digestTarget,
-  mark,
-  marked,
   openBed,
   openServer,
   type Run,
+  sourceOf,
+  targetOf,
 } from "../bench/bed.ts";
+import { mark, marked } from "../bench/marks.ts";
 import type { Link } from "../bench/rival.ts";
 import { type NodePlace, request, SENDER, sidecarRival, startSender } from "../bench/sidecars.ts";
 import { lastId, readLags, STEADY_RECEIVER_SCHEMA, STEADY_SCHEMA, writeSteadily } from "../bench/steady.ts";
 import { type EmulatedLink, type LinkShape, openNetwork, type Site } from "../link/network.ts";
 import { percentile } from "../statistics.ts";
-import { type Authority, openAuthority } from "./certificates.ts";
+import { type Authority, openAuthority } from "../certificates.ts";
 
 /** The two links. */
 const NEAR: LinkShape = { roundTripMs: 10, megabits: 100 };
@@ -64,8 +65,8 @@ export async function runTwoLinks(writing: Writing, onPhase: (phase: Phase) => v
   await using stack = new AsyncDisposableStack();
   const { bed, sender, near, far } = await openNodes(stack);
   await near.link.start();
-  await mark(bed, 0);
-  await marked(near.run, 0);
+  await mark(sourceOf(bed), 0);
+  await marked(targetOf(near.run), 0);
   const phases: Phase[] = [];
   for (let index = 0; index < 2 * writing.pairs; index++) {
     const presence = index % 2 === 0 ? "away" : "there";
@@ -78,10 +79,10 @@ export async function runTwoLinks(writing: Writing, onPhase: (phase: Phase) => v
   }
   const startedAt = performance.now();
   await far.link.start();
-  await mark(bed, LAST_MARK);
-  await marked(far.run, LAST_MARK);
+  await mark(sourceOf(bed), LAST_MARK);
+  await marked(targetOf(far.run), LAST_MARK);
   const caughtUpAfter = (performance.now() - startedAt) / 1000;
-  await marked(near.run, LAST_MARK);
+  await marked(targetOf(near.run), LAST_MARK);
   const [sent, ...received] = await Promise.all([
     digestSource(bed),
     digestTarget(near.run),
@@ -158,8 +159,8 @@ async function measure(
 ): Promise<Omit<Phase, "far" | "farBehind">> {
   const firstId = await lastId(near.bed) + 1;
   await writeSteadily(near.bed, { rate, seconds });
-  await mark(near.bed, number);
-  await marked(near, number);
+  await mark(sourceOf(near.bed), number);
+  await marked(targetOf(near), number);
   const { lags, achievedRate } = await readLags(near, firstId);
   return { p50: percentile(lags, 0.5), p99: percentile(lags, 0.99), achievedRate };
 }

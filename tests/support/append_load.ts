@@ -63,9 +63,16 @@ export interface AppendPlace {
   readonly database: string;
 }
 
-/** Appends transactions until stopped; goes on after crashes of its server. */
-export class AppendWriter {
+/** What appends, and knows what must not be lost. */
+export interface Appending {
   /** Of the last transaction that the server said is committed. */
+  readonly committedSequence: number;
+  /** Waits for the last transaction; throws what ended the writer before. */
+  stop(): Promise<void>;
+}
+
+/** Appends transactions until stopped; goes on after crashes of its server. */
+export class AppendWriter implements Appending {
   committedSequence = 0;
   transactions = 0;
   readonly #place: AppendPlace;
@@ -83,7 +90,6 @@ export class AppendWriter {
     this.#done.catch(() => {}); // Whoever stops the writer is told.
   }
 
-  /** Waits for the last transaction; throws what ended the writer before. */
   async stop(): Promise<void> {
     this.#stop.abort();
     await this.#done;

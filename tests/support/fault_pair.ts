@@ -2,7 +2,13 @@
  * Two nodes under an append-only load, and the faults that may befall them.
  */
 import assert from "node:assert/strict";
-import { APPEND_SCHEMA, AppendWriter, assertAppended, type RandomInteger } from "./append_load.ts";
+import {
+  APPEND_SCHEMA,
+  type Appending,
+  AppendWriter,
+  assertAppended,
+  type RandomInteger,
+} from "./append_load.ts";
 import { connectAll, type Mmlite, startMmlite } from "./mmlite.ts";
 import { eventually } from "./poll.ts";
 import { type PostgresMajor, type PostgresServer, type ServerSettings, startPostgres } from "./postgres.ts";
@@ -24,6 +30,8 @@ export interface FaultPairOptions {
   readonly majors?: readonly [PostgresMajor, PostgresMajor];
   /** Of both servers. */
   readonly settings?: ServerSettings;
+  /** Makes the directory of a node's certificate files; cleartext unless given. */
+  readonly authority?: { issue(node: string): Promise<string> };
 }
 
 /** Nodes `a` and `b`, peers of each other, with nobody writing. */
@@ -34,14 +42,15 @@ export interface FaultPair extends AsyncDisposable {
 
 /** Starts the pair; returns once both links stream. */
 export async function startFaultPair(
-  { majors = [18, 18], settings }: FaultPairOptions = {},
+  { majors = [18, 18], settings, authority }: FaultPairOptions = {},
 ): Promise<FaultPair> {
   await using stack = new AsyncDisposableStack();
   const start = async (name: string, major: PostgresMajor): Promise<FaultNode> => {
     const server = stack.use(await startPostgres({ major, settings }));
     await server.createDatabase("app");
     await server.sql("app", APPEND_SCHEMA);
-    const mmlite = stack.use(await startMmlite({ name, postgres: server.url("app") }));
+    const tls = await authority?.issue(name);
+    const mmlite = stack.use(await startMmlite({ name, postgres: server.url("app"), tls }));
     return { name, server, database: "app", mmlite };
   };
   const a = await start("a", majors[0]);
@@ -62,13 +71,22 @@ export async function streaming(from: FaultNode, to: FaultNode): Promise<void> {
   });
 }
 
+/** Who writes while faults happen. */
+export interface Writing {
+  readonly random: RandomInteger;
+  /** Both nodes unless given. */
+  readonly writers?: readonly FaultNode[];
+  /** An {@link AppendWriter} unless given. */
+  readonly startWriter?: (node: FaultNode) => Appending;
+}
+
 /** Runs faults while both nodes (or those given) are written to, then asserts that nothing was lost or doubled. */
 export async function underLoad(
   pair: FaultPair,
-  { random, writers = [pair.a, pair.b] }: { random: RandomInteger; writers?: readonly FaultNode[] },
+  { random, writers = [pair.a, pair.b], startWriter = (node) => new AppendWriter(node, random) }: Writing,
   faults: () => Promise<void>,
 ): Promise<{ rows: number; transactions: number }> {
-  const running = writers.map((node) => ({ node, writer: new AppendWriter(node, random) }));
+  const running = writers.map((node) => ({ node, writer: startWriter(node) }));
   const stopped = () => Promise.all(running.map(({ writer }) => writer.stop()));
   try {
     await faults();
@@ -143,7 +161,8 @@ export async function crashReceiver(receiver: FaultNode, sender: FaultNode): Pro
   }
 }
 
-async function arrivedRows({ server, database }: FaultNode, origin: string): Promise<number> {
+/** Rows of an origin that are visible at a node. */
+export async function arrivedRows({ server, database }: FaultNode, origin: string): Promise<number> {
   const [{ rows }] = await server.sql(
     database,
     "SELECT count(*)::int AS rows FROM public.entry WHERE origin = $1",

@@ -38,6 +38,8 @@ export interface MmliteOptions {
   readonly host?: string;
   /** Whether to wait for `/readyz`; true unless given. */
   readonly awaitReady?: boolean;
+  /** Time allowed for it to become ready, milliseconds; {@link READY_TIMEOUT_MS} unless given. */
+  readonly readyTimeoutMs?: number;
 }
 
 /** What the control API answered. */
@@ -236,7 +238,8 @@ class MmliteProcess implements Mmlite {
   async ready(): Promise<void> {
     const look = async () => !this.#child || (await this.api("GET", "/readyz")).status === 200;
     try {
-      await eventually(`${this.name} to be ready`, look, { timeoutMs: READY_TIMEOUT_MS });
+      const timeoutMs = this.#options.readyTimeoutMs ?? READY_TIMEOUT_MS;
+      await eventually(`${this.name} to be ready`, look, { timeoutMs });
       if (!this.#child) throw new Error(`Cannot start ${this.name}: it exited`);
     } catch (thrown) {
       throw new Error(`${(thrown as Error).message}; its output:\n${await this.log()}`, { cause: thrown });

@@ -1,9 +1,9 @@
 /**
- * Certificates for nodes that are not on one machine's loopback, made as an operator makes them.
+ * Certificates for the nodes of a script, made as an operator makes them.
  */
 import { join } from "node:path";
-import { runMmlite } from "../../tests/support/mmlite.ts";
-import { makeScratch, removeScratch } from "../../tests/support/scratch.ts";
+import { runMmlite } from "../tests/support/mmlite.ts";
+import { makeScratch, removeScratch } from "../tests/support/scratch.ts";
 
 /** Issues certificates of one authority. */
 export interface Authority {
