@@ -13,12 +13,28 @@ const NEWLINE = 0x0a;
 const CARRIAGE_RETURN = 0x0d;
 const CAPITAL_N = 0x4e;
 
+const ESCAPED = [BACKSLASH, TAB, NEWLINE, CARRIAGE_RETURN];
+/** From here on it pays to look for such bytes first (a tenth of a nanosecond a byte, four times) and to copy the
+ * rest at once, where a loop takes 2 ns a byte. */
+const LONG_VALUE_BYTES = 256;
+
 /** What a byte is written as behind a backslash; 0 for those that stand for themselves. */
 const ESCAPES = new Uint8Array(256);
 ESCAPES[BACKSLASH] = BACKSLASH;
 ESCAPES[TAB] = 0x74; // t
 ESCAPES[NEWLINE] = 0x6e; // n
 ESCAPES[CARRIAGE_RETURN] = 0x72; // r
+
+/** Where the first byte is that needs a backslash; `end` if there is none. */
+function findEscaped(bytes: Uint8Array, start: number, end: number): number {
+  const value = Buffer.from(bytes.buffer, bytes.byteOffset + start, end - start);
+  let first = value.length;
+  for (const byte of ESCAPED) {
+    const found = value.indexOf(byte);
+    if (found >= 0 && found < first) first = found;
+  }
+  return start + first;
+}
 
 /** Writes lines into pieces; a piece is only good until the next is begun. */
 export class CopyText {
@@ -56,6 +72,22 @@ export class CopyText {
   }
 
   #value(bytes: Uint8Array, start: number, end: number): void {
+    const plainEnd = end - start < LONG_VALUE_BYTES ? start : findEscaped(bytes, start, end);
+    if (plainEnd > start) this.#plain(bytes, start, plainEnd);
+    this.#escaped(bytes, plainEnd, end);
+  }
+
+  #plain(bytes: Uint8Array, start: number, end: number): void {
+    for (let at = start; at < end;) {
+      const stop = Math.min(end, at + PIECE_BYTES - this.#length);
+      this.#piece.set(bytes.subarray(at, stop), this.#length);
+      this.#length += stop - at;
+      at = stop;
+      if (this.#length === PIECE_BYTES) this.finish();
+    }
+  }
+
+  #escaped(bytes: Uint8Array, start: number, end: number): void {
     for (let at = start; at < end;) {
       // A byte may become two.
       const stop = Math.min(end, at + ((PIECE_BYTES - this.#length) >> 1));
