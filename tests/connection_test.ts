@@ -5,7 +5,7 @@ import { closeClient, openClient } from "../src/pg/client.ts";
 import { openControl } from "../src/pg/control.ts";
 import { queryWith } from "../src/pg/query.ts";
 import { createSlot, dropSlot, readSlots, requireSlot } from "../src/pg/slots.ts";
-import { preferSocket } from "../src/pg/socket.ts";
+import { preferSocket, preferTcp } from "../src/pg/socket.ts";
 import { parsePostgresUrl } from "../src/pg/target.ts";
 import { eventually } from "./support/poll.ts";
 import { freePort } from "./support/scratch.ts";
@@ -69,6 +69,16 @@ Deno.test("a loopback address gives way to the socket of the same server", async
   assert.equal(await preferSocket(socket), socket);
   await server.restart({ unix_socket_directories: "" });
   assert.equal(await preferSocket(tcp), tcp);
+});
+
+Deno.test("a socket gives way to the loopback of the same server, if that lets the same role in", async () => {
+  await using server = await startPostgres({ major: 18 });
+  const socket = await parsePostgresUrl(server.url(), {});
+  assert.deepEqual(await preferTcp(socket), { ...socket, host: "127.0.0.1" });
+  const tcp = await parsePostgresUrl(server.url("postgres", { tcp: true }), {});
+  assert.equal(await preferTcp(tcp), tcp);
+  await server.restart({ listen_addresses: "" });
+  assert.equal(await preferTcp(socket), socket);
 });
 
 for (const major of [10, 18] as const) {

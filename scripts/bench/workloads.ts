@@ -114,7 +114,7 @@ function overAll(statement: string): BacklogWorkload {
 
 /** A hundred columns of five types, inserted and then updated in transactions of a hundred rows. */
 const wide: BacklogWorkload = (size) => {
-  const count = part(200, size);
+  const count = part(1_000, size);
   const types = ["int", "bigint", "text", "timestamptz", "numeric(12,2)"];
   const values = ["g + i", "(g + i) * 1000000007::bigint", "md5((g + i)::text)", "now()", "(g + i) / 7.0"];
   const columns = Array.from({ length: 99 }, (_, i) => `c${i} ${types[i % types.length]}`).join(", ");
@@ -132,7 +132,7 @@ const wide: BacklogWorkload = (size) => {
 
 /** Values of 50 KB, half of them compressible; then updates that leave them as they are. Ten rows each. */
 const toast: BacklogWorkload = (size) => {
-  const count = part(200, size);
+  const count = part(500, size);
   const random = "(SELECT string_agg(md5(random()::text), '') FROM generate_series(1, 1600 + 0 * g))";
   const body = `CASE WHEN g % 2 = 0 THEN repeat(md5(g::text), 1600) ELSE ${random} END`;
   return {

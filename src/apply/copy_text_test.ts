@@ -13,7 +13,9 @@ function linesOf(rows: (Uint8Array | null)[][]): { text: Buffer; pieces: number[
   copy.begin((bytes, length) => void pieces.push(Buffer.from(bytes.subarray(0, length))));
   const scan = new TupleScan();
   for (const row of rows) {
-    const newTuple = row.map((bytes): ColumnValue => bytes === null ? { kind: "null" } : { kind: "text", bytes });
+    const newTuple = row.map((bytes): ColumnValue =>
+      bytes === null ? { kind: "null" } : { kind: "text", bytes }
+    );
     const message = encodeMessage({ kind: "insert", relationId: 1, newTuple });
     assert.equal(scan.scan(message, 6, { start: 0, end: message.length }), message.length);
     assert.ok(copy.line(message, scan, row.map((_, i) => i)));

@@ -3,6 +3,7 @@
  *
  * Whatever ends it on this side is told to the sender in a Refusal, so that both operators read the same error.
  */
+import { setImmediate as turn } from "node:timers/promises";
 import { MmliteError, toMmliteError } from "../errors.ts";
 import type { Lsn } from "../lsn.ts";
 import type { Channel } from "../wire/channel.ts";
@@ -163,6 +164,9 @@ async function pushAll(
     liveness.listening(false);
     if (done) return decoder.finish();
     await pushFrames(decoder.push(chunk), assembler, sink);
+    // A chunk that is here already comes without the event loop turning, and what was written to PostgreSQL would
+    // stay: with a chunk a turn it goes out while the next is taken.
+    await turn();
   }
 }
 

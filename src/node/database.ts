@@ -7,12 +7,14 @@ import { type Control, openControl } from "../pg/control.ts";
 import { type DatabaseLock, openLock } from "../pg/lock.ts";
 import { ensureSchema } from "../pg/schema.ts";
 import { readServerFacts, requireUsable, type ServerFacts } from "../pg/server.ts";
-import { preferSocket } from "../pg/socket.ts";
+import { preferSocket, preferTcp } from "../pg/socket.ts";
 import { describeTarget, parsePostgresUrl, type PostgresTarget } from "../pg/target.ts";
 
 /** A usable database of this node's own. */
 export interface Database {
   readonly target: PostgresTarget;
+  /** The same for what reads a slot. */
+  readonly streamTarget: PostgresTarget;
   readonly control: Control;
   readonly facts: ServerFacts;
   readonly lock: DatabaseLock;
@@ -21,13 +23,15 @@ export interface Database {
 
 /** Reaches the database and makes it ready; throws what stands in the way, with its remedy. */
 export async function openDatabase(url: string, signal: AbortSignal): Promise<Database> {
-  const { target, control, facts } = await reachDatabase(url, signal);
+  const { target, named, control, facts } = await reachDatabase(url, signal);
   let lock: DatabaseLock | undefined;
   try {
     requireUsable(facts);
     lock = await openLock(target, signal);
     await ensureSchema(control.query(`set up schema "mmlite" in ${describeTarget(target)}`));
-    return { target, control, facts, lock, close: () => closeAll(control, lock!) };
+    // One that was named by TCP keeps TCP, but for TLS, which on one machine costs and protects nothing.
+    const streamTarget = named.ssl === false ? await preferTcp(named, signal) : target;
+    return { target, streamTarget, control, facts, lock, close: () => closeAll(control, lock!) };
   } catch (thrown) {
     await lock?.close();
     await control.close();
@@ -39,14 +43,16 @@ export async function openDatabase(url: string, signal: AbortSignal): Promise<Da
 export async function reachDatabase(
   url: string,
   signal?: AbortSignal,
-): Promise<{ target: PostgresTarget; control: Control; facts: ServerFacts }> {
-  const target = await preferSocket(await parsePostgresUrl(url, process.env), signal);
+): Promise<{ target: PostgresTarget; named: PostgresTarget; control: Control; facts: ServerFacts }> {
+  const named = await parsePostgresUrl(url, process.env);
+  const target = await preferSocket(named, signal);
   const control = openControl(target, "mmlite");
   const giveUp = () => void control.close();
   signal?.addEventListener("abort", giveUp, { once: true });
   try {
     return {
       target,
+      named,
       control,
       facts: await readServerFacts(control.query(`connect to ${describeTarget(target)}`)),
     };

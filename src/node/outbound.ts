@@ -71,7 +71,7 @@ export function outboundPorts(options: OutboundOptions, peer: string): SessionPo
     },
     openSource: async (startLsn, signal) =>
       await openSource({
-        target: database.target,
+        target: database.streamTarget,
         slot: slotName(peer),
         publications: PUBLICATIONS,
         startLsn,

@@ -1,6 +1,9 @@
 /**
- * The unix socket of a server that was named by a loopback address: about twice as fast for a walsender, which
- * sends every message by itself.
+ * The two ways to a server on this machine, whichever was named: its unix socket, where a statement and its reply
+ * are there soonest, and TCP over the loopback, which is better for a walsender. That sends every message by itself:
+ * a unix socket holds some 280 of them and hands them over one by one, TCP puts them together and holds thousands
+ * (measured, one million rows read at the reader's ease: 633,000 messages a second for 2.0 µs of both processes
+ * each, against 447,000 for 3.7 µs).
  */
 import type pg from "pg";
 import { closeClient, openClient } from "./client.ts";
@@ -31,6 +34,25 @@ export async function preferSocket(target: PostgresTarget, signal?: AbortSignal)
     }
   }
   return target;
+}
+
+/** The loopback's address: what names the same machine as a unix socket. */
+const LOOPBACK = "127.0.0.1";
+
+/**
+ * The same database over TCP, if the target names it by a unix socket and a connection over the loopback reaches the
+ * very same server; otherwise the target as it is. Throws only if the target itself cannot be reached.
+ */
+export async function preferTcp(target: PostgresTarget, signal?: AbortSignal): Promise<PostgresTarget> {
+  if (!target.host.startsWith("/")) return target;
+  const server = await probe(target, signal);
+  const candidate: PostgresTarget = { ...target, host: LOOPBACK };
+  try {
+    return (await probe(candidate, signal)).identity === server.identity ? candidate : target;
+  } catch {
+    // It listens on no address, or wants a password there that it does not want on the socket.
+    return target;
+  }
 }
 
 interface Probe {

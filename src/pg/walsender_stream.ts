@@ -5,7 +5,9 @@
  * on a timer of their own, so that a paused reader still answers before `wal_sender_timeout`. Bytes:
  * https://www.postgresql.org/docs/current/protocol-replication.html.
  */
+import { Socket } from "node:net";
 import type { Duplex } from "node:stream";
+import { TLSSocket } from "node:tls";
 import type pg from "pg";
 import { MmliteError, toMmliteError } from "../errors.ts";
 import { type Lsn, maxLsn, toLsn, ZERO_LSN } from "../lsn.ts";
@@ -36,6 +38,15 @@ export interface ReplicationStream {
 export const CONFIRM_INTERVAL_MS = 50;
 /** Bytes that may wait for the reader before the socket is paused; the message that crosses it comes on top. */
 const PENDING_LIMIT_BYTES = 1 << 20;
+/**
+ * The walsender writes every message by itself, and a reader that is faster than it is woken for each. So after a
+ * read of at least this many bytes, several transactions, the socket is left alone for a while, unless the read was
+ * of as much as fits: then there is more already. Milliseconds; TCP keeps what comes meanwhile, a unix socket could
+ * not, and TLS never reads more than 16 KiB.
+ */
+const REST_MS = 2;
+const REST_FROM_BYTES = 2_048;
+const FULL_READ_BYTES = 0x1_0000;
 /** How long the server may take to end the connection on close, milliseconds. */
 const CLOSE_TIMEOUT_MS = 1_000;
 
@@ -66,6 +77,8 @@ export class WalsenderStream implements ReplicationStream {
   #wake: (() => void) | undefined;
   #failure: MmliteError | undefined;
   #closing = false;
+  readonly #mayRest: boolean;
+  #restTimer: ReturnType<typeof setTimeout> | undefined;
   /** Where the last XLogData begins; its position is read once per chunk, which halves the cost per message. */
   #lastData: Uint8Array | undefined;
   #lastDataAt = 0;
@@ -86,6 +99,8 @@ export class WalsenderStream implements ReplicationStream {
     this.#client = client;
     this.#signal = options.signal;
     this.#socket = clientConnection(client).stream;
+    this.#mayRest = this.#socket instanceof Socket && this.#socket.remotePort !== undefined &&
+      !(this.#socket instanceof TLSSocket);
     this.#doing = options.doing;
     this.#receivedLsn = options.startLsn;
     this.#flushLsn = options.flushLsn;
@@ -117,7 +132,7 @@ export class WalsenderStream implements ReplicationStream {
     this.#messages = new MessageBatch();
     this.#pendingBytes = 0;
     this.#fresh = false;
-    if (this.#socket.isPaused()) this.#socket.resume();
+    if (this.#socket.isPaused() && this.#restTimer === undefined) this.#socket.resume();
     return { messages, keepaliveLsn: this.#keepaliveLsn };
   }
 
@@ -151,9 +166,18 @@ export class WalsenderStream implements ReplicationStream {
     }
     this.#noteReceived();
     if (this.#pendingBytes >= PENDING_LIMIT_BYTES) this.#socket.pause();
+    else if (this.#mayRest && chunk.length >= REST_FROM_BYTES && chunk.length < FULL_READ_BYTES) this.#rest();
     // Up to 12 the server sends no second keepalive before it has heard from us.
     if (this.#receivedLsn > this.#reportedLsn) this.#scheduleStatus();
     if (this.#fresh) this.#notify();
+  }
+
+  #rest(): void {
+    this.#socket.pause();
+    this.#restTimer ??= setTimeout(() => {
+      this.#restTimer = undefined;
+      if (this.#pendingBytes < PENDING_LIMIT_BYTES) this.#socket.resume();
+    }, REST_MS);
   }
 
   #noteReceived(): void {
@@ -230,6 +254,7 @@ export class WalsenderStream implements ReplicationStream {
     this.#failure = failure;
     clearInterval(this.#statusTimer);
     clearTimeout(this.#soonTimer);
+    clearTimeout(this.#restTimer);
     this.#started.reject(failure);
     this.#notify();
     if (!this.#closing) destroyClient(this.#client);
