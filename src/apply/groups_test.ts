@@ -19,6 +19,8 @@ async function withPair(
   await body(pair);
 }
 
+const MET_TABLES = ["u", "w", "x"];
+
 /** Rows that differ in what they hold or in the time of their version. */
 async function differences(pair: ApplyPair, table: string, key: readonly string[]): Promise<string[]> {
   // As the output functions print them: a cast would take the blanks off a char(n).
@@ -140,6 +142,23 @@ Deno.test("groups of transactions", async (t) => {
     // Some 33 that failed together, 64 of caution, and the rest in a group for each piece.
     assert.ok(seen.commits > 90 && seen.commits < 120, `${seen.commits} commits`);
     assert.deepEqual(await differences(pair, "t", ["id"]), []);
+  });
+
+  await step("tables that are met while sets fail, and after it, are read all the same", {
+    name: "met",
+    schema: `${TABLE}; ${
+      MET_TABLES.map((name) => `CREATE TABLE ${name} (id int PRIMARY KEY, v text)`).join(";")
+    }`,
+    targetSchema: `${
+      ["t", ...MET_TABLES].map((name) => `INSERT INTO ${name} VALUES (3, 'in the way')`).join(";")
+    }`,
+  }, async (pair) => {
+    const insert = (name: string) =>
+      Array.from({ length: 5 }, (_, i) => `INSERT INTO ${name} VALUES (${i}, 'ins')`);
+    const messages = await pair.record(...["t", ...MET_TABLES].flatMap(insert));
+    const seen = await pair.apply(messages);
+    assert.equal(seen.conflicts.length, 1 + MET_TABLES.length);
+    for (const name of ["t", ...MET_TABLES]) assert.deepEqual(await differences(pair, name, ["id"]), []);
   });
 
   await step("a large transaction that conflicts comes again, and is applied row by row", {

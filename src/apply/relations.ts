@@ -5,6 +5,7 @@
  * the prepared statements stay if neither side has changed.
  */
 import { MmliteError } from "../errors.ts";
+import { ColumnTypes } from "../pg/column_types.ts";
 import type { Query } from "../pg/query.ts";
 import { type LocalTable, readLocalTable } from "../pg/relation.ts";
 import type { Relation } from "../pgoutput/message.ts";
@@ -23,6 +24,7 @@ interface Known {
 /** Relations by the peer's relation id. */
 export class Relations {
   readonly #known = new Map<number, Known>();
+  readonly #types = new ColumnTypes();
   readonly #serverVersion: number;
   readonly #forget: (target: TargetRelation) => void;
 
@@ -54,7 +56,11 @@ export class Relations {
     const known = this.#find(relationId);
     checkSchema(known.remote);
     const { schema, name } = known.remote;
-    const local = await readLocalTable(query, { schema, name, serverVersion: this.#serverVersion });
+    const local = await readLocalTable(query, {
+      ...{ schema, name },
+      serverVersion: this.#serverVersion,
+      types: this.#types,
+    });
     known.target = this.#map(known, local);
     known.former = undefined;
     return known.target;

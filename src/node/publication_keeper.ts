@@ -5,6 +5,7 @@ import type { TableStatus } from "../api/schemas.ts";
 import { delay } from "../backoff.ts";
 import { MmliteError, toMmliteError } from "../errors.ts";
 import { log } from "../log.ts";
+import { type CatalogStamp, readCatalogStamp } from "../pg/catalog_stamp.ts";
 import {
   ensurePublications,
   planPublications,
@@ -18,6 +19,8 @@ import type { Database } from "./database.ts";
 
 /** How often the catalog is compared with the patterns, milliseconds: how soon a new table is published. */
 const SYNC_INTERVAL_MS = 5_000;
+/** How old the tables that are shown may get, milliseconds: their estimated rows, and the names of key columns. */
+const MAX_AGE_MS = 10 * 60_000;
 
 interface Patterns {
   readonly include: readonly string[];
@@ -42,6 +45,8 @@ export class PublicationKeeper {
   readonly #logger = log("tables");
   #tables: readonly LocalTable[] = [];
   #warned = new Set<string>();
+  /** What the catalog was at the last sync, and when; undefined after one that failed. */
+  #synced: { readonly stamp: CatalogStamp; readonly time: number } | undefined;
 
   /** Why the publications could not be made equal to the patterns at the last try; null if they are. */
   failure: MmliteError | null = null;
@@ -51,10 +56,21 @@ export class PublicationKeeper {
     this.#patterns = patterns;
   }
 
-  /** Makes the publications equal to the patterns now. */
+  /** Makes the publications equal to the patterns, unless nothing has changed since they were. */
   async sync(): Promise<void> {
-    const { control, facts } = this.#database;
-    const query = control.query("keep the publications");
+    const query = this.#database.control.query("keep the publications");
+    const last = this.#synced;
+    this.#synced = undefined;
+    const stamp = await readCatalogStamp(query, last?.stamp);
+    const time = performance.now();
+    const isCurrent = last !== undefined && stamp.rows === last.stamp.rows && time - last.time < MAX_AGE_MS;
+    // The stamp is the older: what changes while the publications are made equal is seen the next time.
+    if (!isCurrent) await this.#makeEqual(query);
+    this.#synced = { stamp, time: isCurrent ? last.time : time };
+  }
+
+  async #makeEqual(query: Query): Promise<void> {
+    const { facts } = this.#database;
     const { tables, wanted } = await planTables(query, this.#patterns, facts.versionNumber);
     const changes = await ensurePublications(query, { wanted, serverVersion: facts.versionNumber });
     this.#tables = tables;

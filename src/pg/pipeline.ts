@@ -82,6 +82,8 @@ export class Pipeline {
   /** The batch being answered has failed, and its ReadyForQuery is to come. */
   #ending = false;
   #sinceFlush = 0;
+  /** Names of the statements that {@link Pipeline.query} has prepared, by their text. */
+  readonly #queries = new Map<string, string>();
   /** Waits for the socket to drain; empty while it is not full. */
   #outgoing: Uint8Array[] = [];
   #blocked = false;
@@ -171,12 +173,13 @@ export class Pipeline {
   }
 
   /**
-   * Runs a statement with text parameters in the open batch and resolves with its rows. Rejects when the pipeline
-   * fails, after {@link PipelineEvents.failed}.
+   * Runs a statement with text parameters in the open batch and resolves with its rows; it stays prepared, so there
+   * should be few of them. Rejects when the pipeline fails, after {@link PipelineEvents.failed}.
    */
   query(doing: string, sql: string, parameters: readonly string[]): Promise<Row[]> {
-    this.prepare({ name: "", sql, parameterTypes: [] });
-    this.#bytes.bind("", TEXT_FORMAT, parameters.map((text) => Buffer.from(text, "utf8")));
+    const name = this.#queries.get(sql) ?? this.#prepareQuery(sql);
+    this.#begin();
+    this.#bytes.bind(name, TEXT_FORMAT, parameters.map((text) => Buffer.from(text, "utf8")));
     this.#bytes.describe();
     this.#bytes.execute();
     return new Promise((resolve, reject) => {
@@ -210,6 +213,15 @@ export class Pipeline {
     if (this.#sinks.length === this.#answered) return Promise.resolve();
     this.flush();
     return new Promise((resolve, reject) => this.#settling.push({ resolve, reject }));
+  }
+
+  #prepareQuery(sql: string): string {
+    const name = `q${this.#queries.size}`;
+    this.#queries.set(sql, name);
+    // After a recovery the server may know it: preparing the name again would be an error, closing it never is.
+    this.forget(name);
+    this.prepare({ name, sql, parameterTypes: [] });
+    return name;
   }
 
   #endBatch(): void {
@@ -333,6 +345,8 @@ export class Pipeline {
   /** Everything sent is answered; a recovery that waits for that is over. */
   #recovered(): void {
     if (this.#recovering === undefined) return;
+    // Of those prepared since the failure the server knows none.
+    this.#queries.clear();
     this.#failed = false;
     this.#recovering.resolve();
     this.#recovering = undefined;

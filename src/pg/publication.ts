@@ -9,8 +9,8 @@
 import pg from "pg";
 import { mapPostgresError } from "./errors.ts";
 import type { Query } from "./query.ts";
-import type { TableMatcher, TableName } from "./table_pattern.ts";
-import { leavesOf, type LocalTable, type TableState } from "./tables.ts";
+import { tableKey, type TableMatcher, type TableName } from "./table_pattern.ts";
+import { leavesOf, type LocalTable, partitionsByParent, type TableState } from "./tables.ts";
 
 /** The publications that every slot reads, whole tables first. */
 export const PUBLICATIONS = ["mmlite", "mmlite_inserts"] as const;
@@ -41,22 +41,17 @@ export function publishedTables(
 ): LocalTable[] {
   const matched = tables.filter(matches);
   if (serverVersion >= 130_000) {
-    return matched.filter((table) => !hasAncestorIn(table, { matched, tables }));
+    const byKey = new Map(tables.map((table) => [tableKey(table), table]));
+    return matched.filter((table) => ancestorsOf(table, byKey).every((ancestor) => !matches(ancestor)));
   }
-  const leaves = matched.flatMap((table) => table.partitioned ? leavesOf(table, tables) : [table]);
+  const partitions = partitionsByParent(tables);
+  const leaves = matched.flatMap((table) => table.partitioned ? leavesOf(table, partitions) : [table]);
   return [...new Set(leaves)].sort(byName);
 }
 
-function hasAncestorIn(
-  table: LocalTable,
-  { matched, tables }: { matched: readonly LocalTable[]; tables: readonly LocalTable[] },
-): boolean {
-  const { parent } = table;
-  if (parent === null) return false;
-  const isParent = (other: LocalTable) => sameTable(other, parent);
-  if (matched.some(isParent)) return true;
-  const ancestor = tables.find(isParent);
-  return ancestor !== undefined && hasAncestorIn(ancestor, { matched, tables });
+function ancestorsOf({ parent }: LocalTable, byKey: ReadonlyMap<string, LocalTable>): LocalTable[] {
+  const found = parent === null ? undefined : byKey.get(tableKey(parent));
+  return found === undefined ? [] : [found, ...ancestorsOf(found, byKey)];
 }
 
 /** What the publications should be for these tables. */
@@ -179,11 +174,8 @@ function quoteTable({ schema, name }: TableName): string {
 }
 
 function without(tables: readonly TableName[], others: readonly TableName[]): TableName[] {
-  return tables.filter((table) => !others.some((other) => sameTable(other, table)));
-}
-
-function sameTable(a: TableName, b: TableName): boolean {
-  return a.schema === b.schema && a.name === b.name;
+  const keys = new Set(others.map(tableKey));
+  return tables.filter((table) => !keys.has(tableKey(table)));
 }
 
 function byName(a: TableName, b: TableName): number {

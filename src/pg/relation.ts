@@ -1,6 +1,7 @@
 /**
  * What the catalog says about one local table, as far as applying changes to it needs to know.
  */
+import type { ColumnType, ColumnTypes } from "./column_types.ts";
 import type { Query } from "./query.ts";
 
 /** A column of a local table. */
@@ -50,106 +51,117 @@ export interface LocalTable {
   readonly firesOnApply: boolean;
 }
 
-/** Reads a table by schema and name; undefined where there is none. One query for servers of 10 and newer. */
+const TEXT = 25;
+/** `"char"`, whose cast from text takes the first byte and is not its input function. */
+const CHAR = 18;
+
+/**
+ * Reads a table by schema and name; undefined where there is none. One query for servers of 10 and newer, and one
+ * more where it has types that `types` has not met.
+ */
 export async function readLocalTable(
   query: Query,
-  { schema, name, serverVersion }: { schema: string; name: string; serverVersion: number },
+  { schema, name, serverVersion, types }: {
+    schema: string;
+    name: string;
+    serverVersion: number;
+    types: ColumnTypes;
+  },
 ): Promise<LocalTable | undefined> {
   const [row] = await query(tableSql(serverVersion), [schema, name]);
   if (row === undefined) return undefined;
+  const columns: ColumnRow[] = JSON.parse(row.columns ?? "[]");
+  const indexes: IndexRow[] = JSON.parse(row.indexes ?? "[]");
+  await types.meet(query, columns.map(([, , typeOid]) => typeOid));
+  const castTargets: number[] = JSON.parse(row.casts ?? "[]");
   return {
     oid: Number(row.oid),
     schema,
     name,
     kind: row.kind!,
-    columns: JSON.parse(row.columns ?? "[]"),
-    uniqueIndexes: JSON.parse(row.indexes ?? "[]"),
+    columns: columns.map((column) => toColumn(column, { type: types.get(column[2]), castTargets })),
+    uniqueIndexes: indexes.map((index) => toIndex(index, columns)),
     firesOnApply: row.fires === "true",
   };
 }
 
+/** As {@link tableSql} returns them. */
+type ColumnRow = [
+  number: number,
+  name: string,
+  typeOid: number,
+  typeModifier: number,
+  typeName: string,
+  deterministic: boolean,
+  generated: boolean,
+  identityAlways: boolean,
+];
+type IndexRow = [
+  columnNumbers: string,
+  primary: boolean,
+  replicaIdentity: boolean,
+  immediate: boolean,
+  exclusion: boolean,
+];
+
+/** `castTargets` are the types to which people have made casts of text. */
+function toColumn(
+  [_, name, typeOid, typeModifier, typeName, deterministic, generated, identityAlways]: ColumnRow,
+  { type, castTargets }: { type: ColumnType | undefined; castTargets: readonly number[] },
+): LocalColumn {
+  // A type that was dropped since the table was read has no parts; so has the column then, and its statements fail.
+  const castIsInput = typeOid !== CHAR && !type?.parts.some((part) => castTargets.includes(part));
+  const equality = type?.equality ?? null;
+  return {
+    ...{ name, typeOid, typeModifier, typeName, castIsInput, deterministic, generated, identityAlways },
+    equality,
+  };
+}
+
+function toIndex(
+  [numbers, primary, replicaIdentity, immediate, exclusion]: IndexRow,
+  table: readonly ColumnRow[],
+): LocalUniqueIndex {
+  // Below 12 one system column can be in an index.
+  const nameOf = (number: number) => table.find(([other]) => other === number)?.[1] ?? "oid";
+  const columns = numbers.split(" ").map((number) => nameOf(Number(number)));
+  return { columns, primary, replicaIdentity, immediate, exclusion };
+}
+
 /**
- * `part` holds every type that a column's type is made of: a domain's base, an array's elements, a composite's
- * columns. `leaf` gives those that are made of nothing else the operator of their default B-tree (strategy 3) or
- * hash (strategy 1) class; a type without one (varchar) takes that of a type to which it is binary-coercible
- * without being asked. Arrays, composites, enums and ranges compare by pg_catalog's own operator if all their
- * leaves have one. Operators are named with their schema, because apply sessions have no search path.
+ * Every part is found by an index, however many tables there are.
  *
- * A cast of text is the type's input function unless somebody made one, or the type is "char". A type named with
- * modifier -1 is one without: `character` alone would mean `character(1)`.
+ * A cast of text is the type's input function unless somebody made one (OIDs from 16384 on), or the type is "char".
+ * A type named with modifier -1 is one without: `character` alone would mean `character(1)`.
  */
 function tableSql(serverVersion: number): string {
   const generated = serverVersion >= 120000 ? "a.attgenerated <> ''" : "false";
   const deterministic = serverVersion >= 120000
     ? "coalesce((SELECT k.collisdeterministic FROM pg_collation k WHERE k.oid = a.attcollation), true)"
     : "true";
-  const keyColumns = serverVersion >= 110000 ? "i.indnkeyatts" : "i.indnatts";
+  const keyColumns = serverVersion >= 110000
+    ? "array_to_string((i.indkey::int2[])[0:i.indnkeyatts - 1], ' ')"
+    : "i.indkey::text";
   return `WITH RECURSIVE target AS (
   SELECT c.oid, c.relkind FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
    WHERE n.nspname = $1 AND c.relname = $2
 ), member(oid) AS (
   SELECT oid FROM target
   UNION
-  SELECT i.inhrelid FROM pg_inherits i JOIN member ON member.oid = i.inhparent JOIN target ON target.relkind = 'p'
-), part(whole, oid) AS (
-  SELECT a.atttypid, a.atttypid FROM target JOIN pg_attribute a ON a.attrelid = target.oid
-   WHERE a.attnum > 0 AND NOT a.attisdropped
-  UNION
-  SELECT part.whole, inside.oid
-    FROM part JOIN pg_type t ON t.oid = part.oid JOIN LATERAL (
-      SELECT t.typbasetype AS oid WHERE t.typtype = 'd'
-      UNION ALL SELECT t.typelem WHERE t.typcategory = 'A' AND t.typtype = 'b' AND t.typelem <> 0
-      UNION ALL SELECT a.atttypid FROM pg_attribute a
-       WHERE t.typtype = 'c' AND a.attrelid = t.typrelid AND a.attnum > 0 AND NOT a.attisdropped
-    ) inside ON true
-), class AS (
-  SELECT DISTINCT ON (oc.opcintype) oc.opcintype AS type, quote_ident(n.nspname) || '.' || o.oprname AS operator
-    FROM pg_opclass oc
-    JOIN pg_am am ON am.oid = oc.opcmethod
-    JOIN pg_amop ao ON ao.amopfamily = oc.opcfamily AND ao.amoplefttype = oc.opcintype
-     AND ao.amoprighttype = oc.opcintype AND ao.amopstrategy = CASE am.amname WHEN 'btree' THEN 3 ELSE 1 END
-    JOIN pg_operator o ON o.oid = ao.amopopr
-    JOIN pg_namespace n ON n.oid = o.oprnamespace
-   WHERE oc.opcdefault AND am.amname IN ('btree', 'hash')
-   ORDER BY oc.opcintype, am.amname
-), kind AS (
-  SELECT part.whole, t.oid, t.typtype IN ('e', 'r', 'm') AS generic,
-         t.typtype = 'c' OR (t.typcategory = 'A' AND t.typtype = 'b' AND t.typelem <> 0) AS nested
-    FROM part JOIN pg_type t ON t.oid = part.oid WHERE t.typtype <> 'd'
-), leaf AS (
-  SELECT kind.whole, CASE WHEN kind.generic THEN 'pg_catalog.=' ELSE coalesce(
-      (SELECT operator FROM class WHERE class.type = kind.oid),
-      (SELECT min(operator) FROM pg_cast JOIN class ON class.type = casttarget
-        WHERE castsource = kind.oid AND castmethod = 'b' AND castcontext = 'i')) END AS operator
-    FROM kind WHERE NOT kind.nested
-), equality AS (
-  SELECT whole, CASE
-      WHEN NOT (SELECT bool_and(operator IS NOT NULL) FROM leaf WHERE leaf.whole = kind.whole) THEN NULL
-      WHEN bool_or(nested) THEN 'pg_catalog.='
-      ELSE (SELECT operator FROM leaf WHERE leaf.whole = kind.whole) END AS operator
-    FROM kind GROUP BY whole
+  SELECT i.inhrelid FROM target, member, pg_inherits i WHERE target.relkind = 'p' AND i.inhparent = member.oid
 )
 SELECT target.oid::text AS oid, target.relkind::text AS kind,
-  (SELECT json_agg(json_build_object('name', a.attname, 'typeOid', a.atttypid::bigint,
-      'typeModifier', a.atttypmod, 'typeName', format_type(a.atttypid, -1),
-      'castIsInput', a.atttypid <> '"char"'::regtype AND NOT EXISTS (
-        SELECT FROM part JOIN pg_cast k ON k.casttarget = part.oid AND k.castsource = 'text'::regtype
-         WHERE part.whole = a.atttypid AND k.castmethod = 'f' AND k.oid >= 16384),
-      'deterministic', ${deterministic},
-      'generated', ${generated}, 'identityAlways', a.attidentity = 'a', 'equality', e.operator) ORDER BY a.attnum)
-     FROM pg_attribute a LEFT JOIN equality e ON e.whole = a.atttypid
+  (SELECT json_agg(json_build_array(a.attnum, a.attname, a.atttypid::bigint, a.atttypmod, format_type(a.atttypid, -1),
+      ${deterministic}, ${generated}, a.attidentity = 'a') ORDER BY a.attnum)
+     FROM pg_attribute a
     WHERE a.attrelid = target.oid AND a.attnum > 0 AND NOT a.attisdropped)::text AS columns,
-  (SELECT json_agg(json_build_object(
-      'columns', (SELECT json_agg(a.attname ORDER BY k.position)
-                    FROM unnest(i.indkey::int2[]) WITH ORDINALITY AS k(attnum, position)
-                    JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = k.attnum
-                   WHERE k.position <= ${keyColumns}),
-      'primary', i.indisprimary, 'replicaIdentity', i.indisreplident, 'immediate', i.indimmediate,
-      'exclusion', i.indisexclusion)
-      ORDER BY i.indexrelid)
+  (SELECT json_agg(json_build_array(${keyColumns}, i.indisprimary, i.indisreplident,
+      i.indimmediate, i.indisexclusion) ORDER BY i.indexrelid)
      FROM pg_index i
     WHERE i.indrelid = target.oid AND i.indisunique AND i.indisvalid AND i.indpred IS NULL
       AND i.indexprs IS NULL)::text AS indexes,
+  (SELECT json_agg(k.casttarget::bigint) FROM pg_cast k
+    WHERE k.castsource = ${TEXT} AND k.castmethod = 'f' AND k.oid >= 16384)::text AS casts,
   (EXISTS (SELECT FROM pg_trigger g JOIN member ON member.oid = g.tgrelid WHERE g.tgenabled IN ('R', 'A'))
     OR EXISTS (SELECT FROM pg_rewrite w JOIN member ON member.oid = w.ev_class WHERE w.ev_enabled IN ('R', 'A')))::text
     AS fires

@@ -11,6 +11,11 @@ export interface TableName {
   readonly name: string;
 }
 
+/** A name as a key of maps and sets. */
+export function tableKey({ schema, name }: TableName): string {
+  return `${schema}\0${name}`;
+}
+
 /** Whether a table is wanted. */
 export type TableMatcher = (table: TableName) => boolean;
 

@@ -3,7 +3,7 @@
  */
 import type { ReplicaIdentity } from "../pgoutput/message.ts";
 import type { Query, Row } from "./query.ts";
-import type { TableName } from "./table_pattern.ts";
+import { tableKey, type TableName } from "./table_pattern.ts";
 
 /** How a table is replicated: whole, or inserts only because nothing identifies its old rows. */
 export type TableState = "replicated" | "insert_only";
@@ -24,6 +24,9 @@ export interface LocalTable extends TableName {
   /** The planner's estimate; null if the table was never analysed. */
   readonly estimatedRows: number | null;
 }
+
+/** See {@link partitionsByParent}. */
+export type Partitions = ReadonlyMap<string, readonly LocalTable[]>;
 
 /**
  * The rules of `RelationGetReplicaIndex`: the key must be valid, unique and not deferrable. Generated columns are not
@@ -61,7 +64,8 @@ const IDENTITIES: Readonly<Record<string, ReplicaIdentity>> = {
 /** Every permanent table outside of system schemas and `mmlite`, by schema and name. */
 export async function readTables(query: Query): Promise<LocalTable[]> {
   const tables = (await query(TABLES)).map(toTable);
-  return tables.map((table) => table.partitioned ? withPartitions(table, tables) : table);
+  const partitions = partitionsByParent(tables);
+  return tables.map((table) => table.partitioned ? withPartitions(table, partitions) : table);
 }
 
 function toTable(row: Row): LocalTable {
@@ -106,16 +110,22 @@ function keyHint(hasPrimaryKey: boolean, identity: ReplicaIdentity): string {
 }
 
 /** PostgreSQL refuses an application's UPDATE of a partition without identity, whatever its parent has. */
-function withPartitions(table: LocalTable, tables: readonly LocalTable[]): LocalTable {
-  const leaf = leavesOf(table, tables).find((partition) => partition.state === "insert_only");
+function withPartitions(table: LocalTable, partitions: Partitions): LocalTable {
+  const leaf = leavesOf(table, partitions).find((partition) => partition.state === "insert_only");
   if (leaf === undefined || table.state === "insert_only") return table;
   return { ...table, state: "insert_only", hint: `Partition ${leaf.schema}.${leaf.name}: ${leaf.hint}` };
 }
 
-/** The ordinary tables beneath a partitioned one, at any depth. */
-export function leavesOf(table: TableName, tables: readonly LocalTable[]): LocalTable[] {
-  const children = tables.filter(({ parent }) =>
-    parent?.schema === table.schema && parent.name === table.name
+/** The partitions of each partitioned table by its {@link tableKey}. */
+export function partitionsByParent(tables: readonly LocalTable[]): Partitions {
+  return Map.groupBy(
+    tables.filter(({ parent }) => parent !== null),
+    ({ parent }) => tableKey(parent!),
   );
-  return children.flatMap((child) => child.partitioned ? leavesOf(child, tables) : [child]);
+}
+
+/** The ordinary tables beneath a partitioned one, at any depth. */
+export function leavesOf(table: TableName, partitions: Partitions): LocalTable[] {
+  const children = partitions.get(tableKey(table)) ?? [];
+  return children.flatMap((child) => child.partitioned ? leavesOf(child, partitions) : [child]);
 }

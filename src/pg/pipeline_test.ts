@@ -1,0 +1,39 @@
+import assert from "node:assert/strict";
+import { startPostgres } from "../../tests/support/postgres.ts";
+import { closeClient, openClient } from "./client.ts";
+import { sqlState } from "./errors.ts";
+import { Pipeline } from "./pipeline.ts";
+import { parsePostgresUrl } from "./target.ts";
+
+const DIVISION_BY_ZERO = "22012";
+
+Deno.test("a query is prepared again after a failure, whether the server knows it or not", async () => {
+  await using server = await startPostgres({ major: 18 });
+  const client = await openClient(await parsePostgresUrl(server.url(), {}), { applicationName: "test" });
+  const failures: unknown[] = [];
+  const pipeline = new Pipeline(client, { failed: (error) => void failures.push(error), notice: () => {} });
+  const ask = (sql: string) => {
+    const rows = pipeline.query("ask", sql, ["1"]);
+    pipeline.sync();
+    return rows;
+  };
+  const [known, skipped] = ["SELECT $1::text AS known", "SELECT $1::text AS skipped"];
+  try {
+    assert.deepEqual(await ask(known), [{ known: "1" }]);
+    pipeline.prepare({ name: "fails", sql: "SELECT 1 / 0", parameterTypes: [] });
+    pipeline.execute("fails", { doing: "fail", completed: () => {} });
+    await assert.rejects(ask(skipped), (error) => sqlState(error) === DIVISION_BY_ZERO);
+    await pipeline.recover();
+    for (let run = 0; run < 2; run++) {
+      assert.deepEqual(await ask(skipped), [{ skipped: "1" }]);
+      assert.deepEqual(await ask(known), [{ known: "1" }]);
+    }
+    assert.equal(failures.length, 1);
+    const [{ count }] = await ask(
+      "SELECT count(*)::text AS count, $1 AS one FROM pg_prepared_statements WHERE name LIKE 'q%'",
+    );
+    assert.equal(count, "3", "each stays prepared once");
+  } finally {
+    await closeClient(client);
+  }
+});
