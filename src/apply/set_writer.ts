@@ -29,7 +29,7 @@ import type { PreparedStatement, StatementCache } from "./statement_cache.ts";
 const MAX_ROWS = 4_096;
 const MAX_BYTES = 0x10_0000;
 /** A row of more bytes is written by itself, as the bytes that came. */
-const LARGE_ROW_BYTES = 0x4_0000;
+const LARGE_ROW_BYTES = 0x2000;
 /** Fewer rows than this cost less one by one. */
 const MIN_SET_ROWS = 4;
 const MIN_COPY_ROWS = 8;

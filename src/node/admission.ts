@@ -66,7 +66,7 @@ export async function admit(options: AdmissionOptions, hello: Hello): Promise<Ad
     compression: chooseCompression(hello.compression, allowedCompressions(options.compression)),
     openSink: (onDurable, signal) =>
       openApplier({
-        target: database.target,
+        target: database.streamTarget,
         origin: sender,
         originName: originName(sender),
         epoch: BigInt(epoch),

@@ -13,7 +13,7 @@ import { describeTarget, parsePostgresUrl, type PostgresTarget } from "../pg/tar
 /** A usable database of this node's own. */
 export interface Database {
   readonly target: PostgresTarget;
-  /** The same for what reads a slot. */
+  /** The same for what reads a slot or applies: many bytes, most of them one way. */
   readonly streamTarget: PostgresTarget;
   readonly control: Control;
   readonly facts: ServerFacts;
