@@ -22,6 +22,7 @@ function push(channel: Channel, compression: Compression | null) {
       hello: () => Promise.resolve(hello({ compression: compression === null ? [] : [compression] })),
       recognise: () => Promise.resolve(),
       openSource: () => Promise.resolve(source),
+      readClock: () => Promise.resolve({ timestamp: 0n, walLsn: toLsn(1n << 60n) }),
       storeAck: () => Promise.resolve(),
     },
     { started: () => {}, sent: () => {}, wrote: () => {}, acked: () => {}, heartbeat: () => {} },
@@ -48,7 +49,8 @@ function receive(channel: Channel, compression: Compression | null) {
         openSink: (onDurable) => {
           opened.resolve(onDurable);
           return Promise.resolve({
-            push: (message) => void received.push(Buffer.from(message)),
+            push: (bytes, start, end) => void received.push(Buffer.from(bytes.slice(start, end))),
+            caughtUp: () => {},
             flush: () => {},
             close: () => Promise.resolve(),
             failed,

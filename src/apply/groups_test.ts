@@ -161,6 +161,24 @@ Deno.test("groups of transactions", async (t) => {
     for (const name of ["t", ...MET_TABLES]) assert.deepEqual(await differences(pair, name, ["id"]), []);
   });
 
+  await step(
+    "that all up to a time has come is told once it is committed",
+    { name: "mark" },
+    async (pair) => {
+      const messages = await pair.record("INSERT INTO t VALUES (1, 'x')");
+      const seen = new Seen();
+      const applier = await pair.openApplier(seen);
+      applier.caughtUp(5n);
+      assert.equal(seen.caughtUpTo, 5n);
+      for (const message of messages) await applier.push(message);
+      applier.caughtUp(7n);
+      assert.equal(seen.caughtUpTo, 5n);
+      await applier.idle();
+      assert.equal(seen.caughtUpTo, 7n);
+      await applier.close();
+    },
+  );
+
   await step("a large transaction that conflicts comes again, and is applied row by row", {
     name: "large",
     targetSchema: "INSERT INTO t VALUES (9999, 'in the way')",

@@ -12,6 +12,8 @@ export interface TransactionSink {
   /** One verbatim pgoutput message, from `start` to `end` in `bytes`, the whole of them where left out; returns a
    * promise only when the caller must wait. */
   push(bytes: Uint8Array, start?: number, end?: number): Promise<void> | void;
+  /** Whatever the sender committed before this time, microseconds since 2000-01-01 UTC, has been pushed. */
+  caughtUp(committedBefore: bigint): void;
   /** Nothing more is at hand for the moment: commit what is whole. */
   flush(): void;
   close(): Promise<void>;

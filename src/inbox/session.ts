@@ -193,6 +193,9 @@ async function pushFrames(
         if (message !== null) await sink.push(message);
         break;
       }
+      case "caught_up":
+        sink.caughtUp(frame.committedBefore);
+        break;
       case "heartbeat":
         break;
       case "refusal":

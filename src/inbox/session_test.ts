@@ -45,6 +45,7 @@ function startInbox({ compression = null }: { compression?: Compression | null }
           log.push(`open ${number}`);
           return Promise.resolve({
             push: (bytes, start, end) => void pushed.push(Buffer.from(bytes).toString("utf8", start, end)),
+            caughtUp: (committedBefore) => void pushed.push(`caught up to ${committedBefore}`),
             flush: () => {},
             failed,
             close: () => {
@@ -102,8 +103,9 @@ Deno.test("what a sender pushes reaches the database verbatim, and what is durab
   assert.deepEqual(await sender.hear("welcome"), welcome());
   const [sink] = run.sinks;
   await sender.say(dataFrame(Buffer.from("begin"), Buffer.from("commit")));
-  await eventually("both messages", () => sink.pushed.length === 2, { intervalMs: 2 });
-  assert.deepEqual(sink.pushed, ["begin", "commit"]);
+  await sender.say({ kind: "caught_up", committedBefore: 7n });
+  await eventually("both messages", () => sink.pushed.length === 3, { intervalMs: 2 });
+  assert.deepEqual(sink.pushed, ["begin", "commit", "caught up to 7"]);
   sink.durable(toLsn(200n));
   assert.equal((await sender.hear("ack")).endLsn, 200n);
   await sender.channel.end();
@@ -175,8 +177,8 @@ Deno.test("who does not begin with a hello is refused", async () => {
 Deno.test("a sender of another protocol is refused", async () => {
   await using run = startInbox();
   const { sender } = run.connect();
-  await sender.say(hello({ protocol: 2 }));
-  await isRefused(sender, "refused", /speaks protocol 2, this node 1/);
+  await sender.say(hello({ protocol: 99 }));
+  await isRefused(sender, "refused", /speaks protocol 99, this node 2/);
 });
 
 const STRANGER: Partial<Hello> = { identity: { ...SENDER, incarnation: RECEIVER.incarnation } };

@@ -18,8 +18,17 @@ export interface SessionPorts {
   /** Compares who answered with who was met before, and takes note of what it says; throws `fenced`. */
   readonly recognise: (welcome: Welcome, proven: ProvenPeer | null) => Promise<void>;
   readonly openSource: (startLsn: Lsn, signal: AbortSignal) => Promise<Source>;
+  /** The time now, microseconds since 2000-01-01 UTC, and where the WAL ends then: what was committed before the one
+   * ends before the other. */
+  readonly readClock: () => Promise<WalClock>;
   /** Puts an ack on disk; the slot is confirmed after it returns. */
   readonly storeAck: (endLsn: Lsn) => Promise<void>;
+}
+
+/** A moment by the server's clock and in its WAL. */
+export interface WalClock {
+  readonly timestamp: bigint;
+  readonly walLsn: Lsn;
 }
 
 /** How far a session is, for status and metrics. */

@@ -4,6 +4,7 @@
  * A straight line that knows nothing of retries. The replication connection and the stream to the peer live and
  * die together, so there is no half-connected state.
  */
+import { delay } from "../backoff.ts";
 import { MmliteError } from "../errors.ts";
 import { formatLsn, type Lsn } from "../lsn.ts";
 import type { Source } from "../pgoutput/source.ts";
@@ -13,9 +14,9 @@ import { type FrameWriter, openFrameWriter } from "../wire/compressor.ts";
 import { type Frame, type Hello, PROTOCOL_VERSION, type Welcome } from "../wire/frame.ts";
 import { BATCH_BYTES, FrameBatch } from "../wire/frame_batch.ts";
 import { expectFrame, readFrames, refusalError } from "../wire/frame_stream.ts";
-import { keepAlive, type Liveness } from "../wire/liveness.ts";
+import { HEARTBEAT_INTERVAL_MS, keepAlive, type Liveness } from "../wire/liveness.ts";
 import { AckKeeper } from "./ack_keeper.ts";
-import type { SessionObserver, SessionPorts } from "./ports.ts";
+import type { SessionObserver, SessionPorts, WalClock } from "./ports.ts";
 
 /** Runs until the session breaks, and throws why; returns only when `signal` aborts. */
 export async function runSession(
@@ -70,7 +71,7 @@ async function begin({ hello, welcome, ...context }: Begun): Promise<void> {
     requireSamePast(hello, welcome);
     await ports.recognise(welcome, channel.peer);
     observer.started({ resumeLsn, walLsn: hello.walLsn, compression });
-    await stream({ ...context, writer, liveness, sentLsn: resumeLsn });
+    await stream({ ...context, writer, liveness, sentLsn: resumeLsn, mark: undefined });
   } finally {
     liveness.stop();
     writer.close();
@@ -82,6 +83,8 @@ interface Stream extends Omit<Begun, "hello" | "welcome"> {
   readonly liveness: Liveness;
   /** End of the last transaction written to the channel; an ack beyond it is a lie. */
   sentLsn: Lsn;
+  /** A moment that the pump has not passed yet. */
+  mark: WalClock | undefined;
 }
 
 /** The first of pump, acks and ack storage to fail ends all three. */
@@ -98,7 +101,12 @@ async function stream(session: Stream): Promise<void> {
     },
   });
   try {
-    await Promise.race([pump(session, source), readAcks(session, acks), acks.run(ended)]);
+    await Promise.race([
+      pump(session, source),
+      readAcks(session, acks),
+      acks.run(ended),
+      setMarks(session, ended),
+    ]);
   } finally {
     stop.abort();
     channel.destroy();
@@ -117,8 +125,25 @@ async function pump(session: Stream, source: Source): Promise<void> {
       if (batch.byteLength >= BATCH_BYTES) await writeAll(writer, batch);
     }
     if (batch.byteLength > 0) await writeAll(writer, batch);
+    await passMark(session, outgoing.walEnd);
     observer.sent(outgoing);
   }
+}
+
+/** Notes a moment at an interval; the next one once it has been passed. */
+async function setMarks(session: Stream, signal: AbortSignal): Promise<void> {
+  while (!signal.aborted) {
+    session.mark ??= await session.ports.readClock();
+    await delay(HEARTBEAT_INTERVAL_MS, signal);
+  }
+}
+
+/** Tells the receiver when all that was committed before a moment has been pushed. */
+async function passMark(session: Stream, walEnd: Lsn): Promise<void> {
+  const { mark, writer } = session;
+  if (mark === undefined || walEnd < mark.walLsn) return;
+  session.mark = undefined;
+  await writer.write(encodeFrame({ kind: "caught_up", committedBefore: mark.timestamp }));
 }
 
 async function writeAll(writer: FrameWriter, batch: FrameBatch): Promise<void> {

@@ -20,7 +20,7 @@ import { runSession } from "./session.ts";
 function startSession({ parts = {}, ...ports }:
   & { parts?: Partial<Hello> }
   & Partial<
-    Pick<SessionPorts, "prepare" | "connect" | "hello" | "recognise" | "storeAck">
+    Pick<SessionPorts, "prepare" | "connect" | "hello" | "recognise" | "readClock" | "storeAck">
   > = {}) {
   const pair = memoryPair();
   const source = new TestSource();
@@ -37,6 +37,8 @@ function startSession({ parts = {}, ...ports }:
         log.push(`open ${startLsn}`);
         return Promise.resolve(source);
       },
+      // Further than any test goes.
+      readClock: () => Promise.resolve({ timestamp: 0n, walLsn: toLsn(1n << 60n) }),
       storeAck: (endLsn) => {
         log.push(`store ${endLsn}`);
         return Promise.resolve();
@@ -91,6 +93,24 @@ Deno.test("what the slot yields goes out verbatim, from where the receiver stand
   await eventually("the batch to be counted", () => run.log.includes("sent 200 11"), { intervalMs: 2 });
   assert.deepEqual(run.log, ["started 120 500", "open 120", "sent 200 11"]);
   assert.deepEqual(run.written, [5 + 4 + 5 + 4 + 6]);
+  run.stop();
+  await run.running;
+});
+
+Deno.test("the receiver is told once all that was committed before a moment has gone out", async () => {
+  const run = await startStreaming({
+    readClock: () => Promise.resolve({ timestamp: 77n, walLsn: toLsn(300n) }),
+  });
+  run.source.put(200n, Buffer.from("before"));
+  run.source.put(300n, Buffer.from("last"));
+  run.source.put(400n, Buffer.from("after"));
+  for (const expected of ["before", "last"]) {
+    const [message] = messagesIn(await run.peer.hear("data"));
+    assert.equal(Buffer.from(message).toString(), expected);
+  }
+  assert.deepEqual(await run.peer.hear("caught_up"), { kind: "caught_up", committedBefore: 77n });
+  const [message] = messagesIn(await run.peer.hear("data"));
+  assert.equal(Buffer.from(message).toString(), "after");
   run.stop();
   await run.running;
 });
@@ -227,8 +247,8 @@ Deno.test("a receiver may stand anywhere between its ack, or the slot's beginnin
 
 Deno.test("a receiver of another protocol is refused", async () => {
   const run = startSession();
-  await run.peer.say(welcome({ protocol: 2 }));
-  await breaks(run, "refused", /speaks protocol 2, this node 1/);
+  await run.peer.say(welcome({ protocol: 99 }));
+  await breaks(run, "refused", /speaks protocol 99, this node 2/);
 });
 
 Deno.test("a receiver that is not recognised gets nothing", async () => {

@@ -1,5 +1,6 @@
 import assert from "node:assert/strict";
 import { startPostgres } from "../../tests/support/postgres.ts";
+import { PROTOCOL_VERSION } from "../wire/frame.ts";
 import { parseLsn } from "../lsn.ts";
 import { readPeer, savePeer } from "../pg/peers.ts";
 import { admit } from "./admission.ts";
@@ -22,7 +23,7 @@ Deno.test("a life of a database that is over does not take the place of the one 
   });
   const hello = {
     kind: "hello" as const,
-    protocol: 1,
+    protocol: PROTOCOL_VERSION,
     identity: identity("b"),
     receiver: "a",
     url: null,

@@ -6,7 +6,7 @@ import type { SessionPorts } from "../link/ports.ts";
 import { formatLsn } from "../lsn.ts";
 import { requirePeer, setPeerIdentity, storeAck } from "../pg/peers.ts";
 import { PUBLICATIONS } from "../pg/publication.ts";
-import { readWalLsn } from "../pg/server.ts";
+import { readWalClock, readWalLsn } from "../pg/server.ts";
 import { requireSlot, slotName } from "../pg/slots.ts";
 import { openSource, type SourceObserver } from "../source/source.ts";
 import type { ProvenPeer } from "../wire/channel.ts";
@@ -81,6 +81,7 @@ export function outboundPorts(options: OutboundOptions, peer: string): SessionPo
         observer: options.sourceObserver,
         signal,
       }),
+    readClock: () => readWalClock(query),
     storeAck: (endLsn) => storeAck(query, peer, formatLsn(endLsn)),
   };
 }

@@ -146,6 +146,19 @@ function requireApplyRights(facts: ServerFacts, major: number): void {
   });
 }
 
+/**
+ * The server's clock, microseconds since 2000-01-01 UTC, and where its WAL is written to, in this order. At the end of
+ * a page the position counts the header of a page that is not begun, so that it may be reached with the next record
+ * only.
+ */
+export async function readWalClock(query: Query): Promise<{ timestamp: bigint; walLsn: Lsn }> {
+  const [row] = await query(
+    `SELECT (extract(epoch FROM clock_timestamp() - timestamptz '2000-01-01 00:00:00Z') * 1000000)::bigint::text
+              AS timestamp, pg_current_wal_insert_lsn()::text AS lsn`,
+  );
+  return { timestamp: BigInt(row!.timestamp!), walLsn: parseLsn(row!.lsn!) };
+}
+
 /** Where the server's WAL stands. */
 export async function readWalLsn(query: Query): Promise<Lsn> {
   const [row] = await query("SELECT pg_current_wal_flush_lsn()::text AS lsn");

@@ -7,7 +7,7 @@ import { MmliteError } from "../errors.ts";
 import { toLsn } from "../lsn.ts";
 import { encodeFrame } from "./codec.ts";
 import { COMPRESSIONS } from "./compression.ts";
-import type { Frame, Hello, NodeIdentity } from "./frame.ts";
+import { type Frame, type Hello, type NodeIdentity, PROTOCOL_VERSION } from "./frame.ts";
 import { BATCH_BYTES, FrameBatch } from "./frame_batch.ts";
 import { FrameDecoder, MessageAssembler } from "./frame_decoder.ts";
 import { MAX_REFUSAL_TEXT } from "./handshake.ts";
@@ -74,6 +74,10 @@ const frame: fc.Arbitrary<Frame> = fc.oneof(
     kind: fc.constant("heartbeat" as const),
     sentAt: fc.bigInt(-(2n ** 63n), 2n ** 63n - 1n),
   }),
+  record({
+    kind: fc.constant("caught_up" as const),
+    committedBefore: fc.bigInt(-(2n ** 63n), 2n ** 63n - 1n),
+  }),
 );
 
 /** The same frame with plain arrays for bytes: a view and a copy of the same bytes become equal. */
@@ -120,7 +124,7 @@ function rawFrame(type: number, payload: Uint8Array, length = payload.length + 1
 
 const HELLO: Hello = {
   kind: "hello",
-  protocol: 1,
+  protocol: PROTOCOL_VERSION,
   identity: {
     cluster: "main",
     node: "ams",
@@ -154,6 +158,7 @@ Deno.test("a stream chopped in two at every offset decodes to the same frames (P
     dataFrame(Buffer.from("Bxyz"), Buffer.alloc(0), Buffer.from("Cxyz")),
     { kind: "ack", endLsn: toLsn(7n) },
     { kind: "heartbeat", sentAt: -1n },
+    { kind: "caught_up", committedBefore: -1n },
   ];
   const stream = Buffer.concat(frames.map(encodeFrame));
   for (let cut = 0; cut <= stream.length; cut++) {
@@ -167,6 +172,7 @@ Deno.test("fixed layouts are byte for byte those of the tables (PROTOCOL 4)", ()
   const hex = (frame: Frame) => Buffer.from(encodeFrame(frame)).toString("hex");
   assert.equal(hex({ kind: "ack", endLsn: toLsn(0x16B374D848n) }), "0000000907" + "00000016b374d848");
   assert.equal(hex({ kind: "heartbeat", sentAt: -2n }), "0000000908" + "fffffffffffffffe");
+  assert.equal(hex({ kind: "caught_up", committedBefore: 3n }), "0000000909" + "0000000000000003");
   assert.equal(
     hex(dataFrame(Buffer.from("ab"), Buffer.alloc(0))),
     "0000000b04" + "000000026162" + "00000000",
@@ -257,9 +263,9 @@ Deno.test("a handshake names the fields at fault and never quotes the text (PROT
 Deno.test("a hello of another protocol version is read if it fits and else says so (PROTOCOL 6)", () => {
   const good = JSON.parse(Buffer.from(encodeFrame(HELLO).subarray(5)).toString());
   const push = (json: unknown) => new FrameDecoder().push(rawFrame(1, Buffer.from(JSON.stringify(json))));
-  const [frame] = push({ ...good, protocol: 2, later: true });
-  assert.equal((frame as Hello).protocol, 2);
-  assert.match(protocolError(() => push({ protocol: 2 })), /it speaks protocol 2, this node 1/);
+  const [frame] = push({ ...good, protocol: 99, later: true });
+  assert.equal((frame as Hello).protocol, 99);
+  assert.match(protocolError(() => push({ protocol: 99 })), /it speaks protocol 99, this node 2/);
 });
 
 Deno.test("nodes that say nothing of compression have none, and unknown algorithms may be offered (PROTOCOL 3)", () => {

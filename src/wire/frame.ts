@@ -5,7 +5,7 @@ import type { Lsn } from "../lsn.ts";
 import type { Compression } from "./compression.ts";
 
 /** Version of the frames and of the handshake; both ends must speak the same. */
-export const PROTOCOL_VERSION = 1;
+export const PROTOCOL_VERSION = 2;
 
 /** Who a node is; both sides say it before any data. */
 export interface NodeIdentity {
@@ -98,5 +98,12 @@ export interface Heartbeat {
   readonly sentAt: bigint;
 }
 
+/** Whatever the pusher committed before a time has been pushed before this frame. */
+export interface CaughtUp {
+  readonly kind: "caught_up";
+  /** Microseconds since 2000-01-01 UTC, by the clock of the pusher's PostgreSQL. */
+  readonly committedBefore: bigint;
+}
+
 /** A frame. */
-export type Frame = Hello | Welcome | Refusal | Data | FragmentStart | Fragment | Ack | Heartbeat;
+export type Frame = Hello | Welcome | Refusal | Data | FragmentStart | Fragment | Ack | Heartbeat | CaughtUp;

@@ -38,6 +38,7 @@ export const FRAME_LAYOUT: Readonly<Record<Frame["kind"], FrameLayout>> = {
   fragment: { type: 6, min: 1, max: MAX_FRAME_BYTES - 1 },
   ack: { type: 7, min: 8, max: 8 },
   heartbeat: { type: 8, min: 8, max: 8 },
+  caught_up: { type: 9, min: 8, max: 8 },
 };
 
 const KIND_OF_TYPE = new Map(
