@@ -71,7 +71,7 @@ async function begin({ hello, welcome, ...context }: Begun): Promise<void> {
     requireSamePast(hello, welcome);
     await ports.recognise(welcome, channel.peer);
     observer.started({ resumeLsn, walLsn: hello.walLsn, compression });
-    await stream({ ...context, writer, liveness, sentLsn: resumeLsn, mark: undefined });
+    await stream({ ...context, writer, liveness, sentLsn: resumeLsn, passedLsn: resumeLsn, mark: undefined });
   } finally {
     liveness.stop();
     writer.close();
@@ -83,6 +83,8 @@ interface Stream extends Omit<Begun, "hello" | "welcome"> {
   readonly liveness: Liveness;
   /** End of the last transaction written to the channel; an ack beyond it is a lie. */
   sentLsn: Lsn;
+  /** Everything that ends up to here in our WAL has been written to the channel or dropped. */
+  passedLsn: Lsn;
   /** A moment that the pump has not passed yet. */
   mark: WalClock | undefined;
 }
@@ -125,7 +127,8 @@ async function pump(session: Stream, source: Source): Promise<void> {
       if (batch.byteLength >= BATCH_BYTES) await writeAll(writer, batch);
     }
     if (batch.byteLength > 0) await writeAll(writer, batch);
-    await passMark(session, outgoing.walEnd);
+    session.passedLsn = outgoing.walEnd;
+    await passMark(session);
     observer.sent(outgoing);
   }
 }
@@ -134,14 +137,16 @@ async function pump(session: Stream, source: Source): Promise<void> {
 async function setMarks(session: Stream, signal: AbortSignal): Promise<void> {
   while (!signal.aborted) {
     session.mark ??= await session.ports.readClock();
+    // An idle slot yields nothing more that would pass it.
+    await passMark(session);
     await delay(HEARTBEAT_INTERVAL_MS, signal);
   }
 }
 
 /** Tells the receiver when all that was committed before a moment has been pushed. */
-async function passMark(session: Stream, walEnd: Lsn): Promise<void> {
-  const { mark, writer } = session;
-  if (mark === undefined || walEnd < mark.walLsn) return;
+async function passMark(session: Stream): Promise<void> {
+  const { mark, passedLsn, writer } = session;
+  if (mark === undefined || passedLsn < mark.walLsn) return;
   session.mark = undefined;
   await writer.write(encodeFrame({ kind: "caught_up", committedBefore: mark.timestamp }));
 }

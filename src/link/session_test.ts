@@ -6,7 +6,7 @@ import { dataFrame, messagesIn } from "../../tests/support/message_batch.ts";
 import { eventually, within } from "../../tests/support/poll.ts";
 import { hello, SENDER, TestSource, welcome } from "../../tests/support/session_parts.ts";
 import { type ErrorKind, MmliteError } from "../errors.ts";
-import { toLsn } from "../lsn.ts";
+import { type Lsn, toLsn } from "../lsn.ts";
 import type { Channel } from "../wire/channel.ts";
 import { COMPRESSIONS } from "../wire/compression.ts";
 import { openChunkReader } from "../wire/decompressor.ts";
@@ -111,6 +111,19 @@ Deno.test("the receiver is told once all that was committed before a moment has 
   assert.deepEqual(await run.peer.hear("caught_up"), { kind: "caught_up", committedBefore: 77n });
   const [message] = messagesIn(await run.peer.hear("data"));
   assert.equal(Buffer.from(message).toString(), "after");
+  run.stop();
+  await run.running;
+});
+
+Deno.test("a moment that an idle slot has passed already is told at once", async () => {
+  const clock = Promise.withResolvers<{ timestamp: bigint; walLsn: Lsn }>();
+  const run = await startStreaming({ readClock: () => clock.promise });
+  run.source.put(300n, Buffer.from("last"));
+  await eventually("the batch to be sent", () => run.log.includes("sent 300 4"), { intervalMs: 2 });
+  await run.peer.hear("data");
+  clock.resolve({ timestamp: 77n, walLsn: toLsn(300n) });
+  const mark = await within("the mark", 5_000, run.peer.hear("caught_up"));
+  assert.equal(mark.committedBefore, 77n);
   run.stop();
   await run.running;
 });
