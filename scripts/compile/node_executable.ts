@@ -43,7 +43,8 @@ export async function makeNodeExecutable({ module, target, executable }: Executa
         disableExperimentalSEAWarning: true,
       }),
     );
-    await output(await nodeBinary(host), ["--build-sea", settings]);
+    // V8 takes no bytecode that was made under other flags.
+    await output(await nodeBinary(host), [...HEAP_LIMITS, "--build-sea", settings]);
   } finally {
     await Promise.all([base, settings].map((path) => rm(path, { force: true })));
   }
