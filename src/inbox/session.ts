@@ -156,14 +156,15 @@ async function pushAll(
 ): Promise<void> {
   const assembler = new MessageAssembler();
   await pushFrames(rest, assembler, sink);
+  sink.flush();
   for (;;) {
-    sink.flush();
     liveness.listening(true);
     const { value: chunk, done } = await chunks.next();
     // A sender cannot get a heartbeat through while we do not read, so its silence means nothing then.
     liveness.listening(false);
     if (done) return decoder.finish();
     await pushFrames(decoder.push(chunk), assembler, sink);
+    sink.flush();
     // A chunk that is here already comes without the event loop turning, and what was written to PostgreSQL would
     // stay: with a chunk a turn it goes out while the next is taken.
     await turn();

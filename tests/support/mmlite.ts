@@ -101,7 +101,7 @@ export function mmliteProgram(): string[] {
     "--quiet",
     "-A",
     "--no-check",
-    "--v8-flags=--max-semi-space-size=2,--max-old-space-size=256,--heap-growing-percent=300",
+    "--v8-flags=--max-semi-space-size=2,--max-old-space-size=256,--heap-growing-percent=150",
     `--config=${root}/deno.json`,
     join(root, "mod.ts"),
   ];
