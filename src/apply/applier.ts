@@ -233,14 +233,17 @@ export class Applier {
 
   /** Reads a local table on the apply session itself, between two statements. */
   async #resolve(relationId: number): Promise<TargetRelation> {
-    const query = (text: string, params: readonly unknown[] = []): Promise<Row[]> => {
+    const query = async (text: string, params: readonly unknown[] = []): Promise<Row[]> => {
+      await this.#recovery;
       const rows = this.#writer.pipeline.query("read the catalog", text, params as string[]);
       if (this.#incoming.state !== "streaming") this.#writer.endBatch();
-      return rows;
+      return await rows;
     };
     for (;;) {
       try {
-        return await this.#relations.resolve(relationId, query);
+        const target = await this.#relations.resolve(relationId, query);
+        await this.#recovery;
+        return target;
       } catch (thrown) {
         // What was written before it has failed by sets, and takes the reply along.
         if (this.#recovery === undefined) throw thrown;
@@ -347,7 +350,16 @@ export class Applier {
     if (this.#spare.length < MAX_SPARE) this.#spare.push(held);
   }
 
+  /** Called from a reply of the server: what it throws would reach nobody. */
   #committed(endLsn: Lsn): void {
+    try {
+      this.#goOn(endLsn);
+    } catch (thrown) {
+      this.#fail(toMmliteError(thrown));
+    }
+  }
+
+  #goOn(endLsn: Lsn): void {
     if (this.#streamed?.endLsn !== undefined && this.#streamed.endLsn <= endLsn) this.#streamed = undefined;
     const { mode } = this.#units;
     if (this.#units.committed(endLsn) > 0 && mode === "sets") this.#options.trust.gain();

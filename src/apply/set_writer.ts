@@ -98,6 +98,10 @@ export class SetWriter {
     end: number;
     transaction: number;
   }): void {
+    // A relation that was announced anew has another target, and its table is the same.
+    if (!this.#pending.has(target)) {
+      for (const { map } of this.#pending.keys()) if (map.label === target.map.label) this.flush();
+    }
     const placed = this.#placed;
     placed.bytes = bytes;
     placed.start = start;
