@@ -384,14 +384,15 @@ export class Applier {
     const { trust } = this.#options;
     if (this.#streamed !== undefined) {
       const { begin, mode } = this.#streamed;
-      if (mode === "rows" || !canRecover) return this.#fail(error);
+      if (mode === "rows" || !canRecover || error.kind === "unreachable") return this.#fail(error);
       trust.loseUntil(begin.commitLsn);
       return this.#fail(againByRows(error));
     }
-    // A lock that is not to be had is not to be had row by row either.
-    const isOfSets = canRecover && this.#units.mode === "sets" && error.kind !== "transient";
+    const isOfSets = canRecover && this.#units.mode === "sets" && error.kind !== "unreachable";
     if (!isOfSets || this.#failure !== undefined) return this.#fail(error);
     trust.lose();
+    // A lock that is not to be had is waited for in a new session; there one by one, which holds fewer.
+    if (error.kind === "transient") return this.#fail(error);
     this.#recovery = this.#recover().catch((thrown) => this.#fail(toMmliteError(thrown)))
       .finally(() => void (this.#recovery = undefined));
   }
