@@ -6,14 +6,10 @@
  */
 import type { Query } from "./query.ts";
 import { MmliteError } from "../errors.ts";
+import { CONFLICT_SQLSTATE, CONFLICT_STEP, SETTLE_ROWS_SQLSTATE } from "./conflict_schema.ts";
 
 /** SQLSTATE of `mmlite.begin_apply` when the compare-and-set of the position finds another position or epoch. */
 export const POSITION_MOVED_SQLSTATE = "MM001";
-/** SQLSTATE of the notice by which `mmlite.note_conflict` reports a conflict type. */
-export const CONFLICT_SQLSTATE = "MM010";
-
-/** SQLSTATE of `mmlite.require_rows` when a statement has changed another number of rows than it should. */
-export const CHANGED_ROWS_SQLSTATE = "MM002";
 
 const STEPS: readonly string[] = [
   `CREATE SCHEMA IF NOT EXISTS mmlite;
@@ -107,7 +103,7 @@ INSERT INTO mmlite.schema_step (step) VALUES (3);`,
   `CREATE FUNCTION mmlite.require_rows(changed bigint, wanted bigint) RETURNS void LANGUAGE plpgsql AS $$
 BEGIN
   IF changed <> wanted THEN
-    RAISE EXCEPTION '% rows were found, not %', changed, wanted USING ERRCODE = '${CHANGED_ROWS_SQLSTATE}';
+    RAISE EXCEPTION '% rows were found, not %', changed, wanted USING ERRCODE = '${SETTLE_ROWS_SQLSTATE}';
   END IF;
 END $$;
 
@@ -166,6 +162,8 @@ END $$;
 COMMENT ON FUNCTION mmlite.version_timestamp IS
   'when the version of a row was committed at its origin: by its xmin and the hash of its key';
 INSERT INTO mmlite.schema_step (step) VALUES (4);`,
+
+  CONFLICT_STEP,
 ];
 
 /** The SQL that brings a database with `done` steps up to this version, one transaction per element. */

@@ -1,0 +1,262 @@
+/**
+ * The step of schema `mmlite` that settles conflicts: versions of rows, tombstones, and what is kept of conflicts.
+ */
+
+/** SQLSTATE of the notice by which `mmlite.settle` reports a conflict: its type and its resolution. */
+export const CONFLICT_SQLSTATE = "MM010";
+/** SQLSTATE of `mmlite.settle` where the policy is to stop. */
+export const CONFLICT_STOPS_SQLSTATE = "MM003";
+/** SQLSTATE of the guards of statements for many rows: what they met must be settled row by row. */
+export const SETTLE_ROWS_SQLSTATE = "MM002";
+
+/** The SQL of the step. */
+export const CONFLICT_STEP = `-- What is there has its entries in the order of writing.
+TRUNCATE mmlite.apply_group;
+CREATE INDEX apply_group_xid ON mmlite.apply_group (xid);
+COMMENT ON COLUMN mmlite.apply_group.entries IS
+  '8 bytes mmlite.key_hash, 8 bytes commit time at the origin in microseconds since 2000-01-01 UTC, each; ordered by hash, one per row';
+DROP FUNCTION mmlite.note_conflict(text);
+
+CREATE TABLE mmlite.tombstone (
+  origin text NOT NULL,
+  last_timestamp timestamptz NOT NULL,
+  entries bytea NOT NULL
+);
+ALTER TABLE mmlite.tombstone ALTER entries SET STORAGE EXTERNAL;
+CREATE INDEX tombstone_last_timestamp ON mmlite.tombstone (last_timestamp);
+COMMENT ON TABLE mmlite.tombstone IS
+  'rows that were deleted, here or elsewhere, until nothing older can come; one line per transaction or group';
+COMMENT ON COLUMN mmlite.tombstone.entries IS
+  '8 bytes mmlite.key_hash, 8 bytes commit time of the delete in microseconds since 2000-01-01 UTC, each; ordered by hash, one per row';
+
+CREATE TABLE mmlite.truncation (
+  table_schema text NOT NULL,
+  table_name text NOT NULL,
+  origin text NOT NULL,
+  commit_timestamp timestamptz NOT NULL,
+  PRIMARY KEY (table_schema, table_name, origin)
+);
+COMMENT ON TABLE mmlite.truncation IS 'the last truncate of a table by each node: rows older than it are gone';
+
+CREATE TABLE mmlite.conflict (
+  id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+  noted_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+  table_schema text NOT NULL,
+  table_name text NOT NULL,
+  type text NOT NULL,
+  resolution text NOT NULL,
+  change text NOT NULL,
+  key jsonb,
+  local_row jsonb,
+  local_origin text,
+  local_timestamp timestamptz,
+  remote_row jsonb,
+  remote_origin text NOT NULL,
+  remote_timestamp timestamptz NOT NULL,
+  remote_lsn pg_lsn
+);
+CREATE INDEX conflict_noted_at ON mmlite.conflict (noted_at);
+COMMENT ON TABLE mmlite.conflict IS 'changes of other nodes that met another state here than at their origin';
+COMMENT ON COLUMN mmlite.conflict.type IS 'as PostgreSQL 18 names them';
+COMMENT ON COLUMN mmlite.conflict.resolution IS 'applied: the change was written; skipped: what was here stayed';
+COMMENT ON COLUMN mmlite.conflict.remote_lsn IS 'end of the transaction in the WAL of its origin';
+
+CREATE TABLE mmlite.diverged (
+  table_schema text NOT NULL,
+  table_name text NOT NULL,
+  since timestamptz NOT NULL DEFAULT clock_timestamp(),
+  reason text NOT NULL,
+  PRIMARY KEY (table_schema, table_name)
+);
+COMMENT ON TABLE mmlite.diverged IS 'tables of which nodes may hold different rows, until an operator has seen to it';
+
+CREATE TABLE mmlite.table_policy (
+  table_schema text NOT NULL,
+  table_name text NOT NULL,
+  policy jsonb NOT NULL,
+  changed_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+  PRIMARY KEY (table_schema, table_name)
+);
+COMMENT ON TABLE mmlite.table_policy IS 'how conflicts of a table are settled, as set through the API; wins over the file';
+
+CREATE FUNCTION mmlite.full_xid(of_xmin xid) RETURNS bigint LANGUAGE plpgsql AS $$
+DECLARE
+  newest bigint := txid_snapshot_xmax(txid_current_snapshot());
+  -- Of the full transaction ids with these 32 bits the latest that is not in the future.
+  full_xid bigint := (newest & -4294967296) | of_xmin::text::bigint;
+BEGIN
+  RETURN CASE WHEN full_xid > newest THEN full_xid - 4294967296 ELSE full_xid END;
+END $$;
+
+CREATE FUNCTION mmlite.find_entry(entries bytea, hash bigint) RETURNS timestamptz LANGUAGE plpgsql IMMUTABLE AS $$
+DECLARE
+  -- Out of the TOAST table once, not for every step.
+  list bytea := entries || '';
+  wanted bytea := int8send(hash);
+  low integer := 0;
+  high integer := length(entries) / 16;
+  middle integer;
+BEGIN
+  WHILE low < high LOOP
+    middle := (low + high) / 2;
+    IF substring(list, middle * 16 + 1, 8) < wanted THEN low := middle + 1; ELSE high := middle; END IF;
+  END LOOP;
+  IF substring(list, low * 16 + 1, 8) <> wanted THEN RETURN NULL; END IF;
+  RETURN timestamptz '2000-01-01 00:00:00Z'
+    + ('x' || encode(substring(list, low * 16 + 9, 8), 'hex'))::bit(64)::bigint * interval '1 microsecond';
+END $$;
+
+CREATE FUNCTION mmlite.node_of(origin_id oid) RETURNS text LANGUAGE plpgsql AS $$
+DECLARE
+  found text;
+BEGIN
+  IF origin_id = 0 THEN
+    SELECT name INTO found FROM mmlite.node;
+  ELSE
+    SELECT CASE WHEN starts.is_ours THEN substring(roname, 8) ELSE roname END INTO found
+      FROM pg_catalog.pg_replication_origin, LATERAL (SELECT left(roname, 7) = 'mmlite_' AS is_ours) starts
+     WHERE roident = origin_id;
+  END IF;
+  RETURN found;
+END $$;
+
+CREATE FUNCTION mmlite.row_version(of_xmin xid, hash bigint, OUT at timestamptz, OUT node text) LANGUAGE plpgsql AS $$
+DECLARE
+  list bytea;
+  origin_id oid;
+BEGIN
+  at := pg_catalog.pg_xact_commit_timestamp(of_xmin);
+  -- Of this very transaction, or of a time before versions were kept.
+  IF at IS NULL THEN RETURN; END IF;
+  SELECT g.origin, g.entries INTO node, list FROM mmlite.apply_group g WHERE g.xid = mmlite.full_xid(of_xmin);
+  IF FOUND THEN
+    at := coalesce(mmlite.find_entry(list, hash), at);
+  ELSIF current_setting('server_version_num')::integer >= 140000 THEN
+    SELECT x.roident INTO origin_id FROM pg_catalog.pg_xact_commit_timestamp_origin(of_xmin) x;
+    node := mmlite.node_of(origin_id);
+  ELSE
+    -- Whatever is applied is noted there on these servers.
+    node := mmlite.node_of(0);
+  END IF;
+END $$;
+COMMENT ON FUNCTION mmlite.row_version IS
+  'when and on which node the version of a row was committed: by its xmin and the hash of its key';
+
+CREATE OR REPLACE FUNCTION mmlite.version_timestamp(of_xmin xid, hash bigint) RETURNS timestamptz LANGUAGE sql AS
+  'SELECT at FROM mmlite.row_version(of_xmin, hash)';
+
+CREATE FUNCTION mmlite.newer(at timestamptz, of_node text, than timestamptz, than_node text) RETURNS boolean
+  LANGUAGE sql IMMUTABLE AS
+  'SELECT at > than OR (at = than AND of_node COLLATE "C" > coalesce(than_node, '''') COLLATE "C")';
+
+CREATE FUNCTION mmlite.compare_version(
+  of_xmin xid, hash bigint, at timestamptz, of_node text, seen_before timestamptz
+) RETURNS integer LANGUAGE plpgsql AS $$
+DECLARE
+  committed timestamptz := pg_catalog.pg_xact_commit_timestamp(of_xmin);
+  there record;
+BEGIN
+  IF committed IS NULL OR (committed < seen_before AND committed < at) THEN RETURN 0; END IF;
+  SELECT * INTO there FROM mmlite.row_version(of_xmin, hash);
+  -- An origin's own changes come in their order, whatever its clock did.
+  IF there.node = of_node THEN RETURN 0; END IF;
+  RETURN CASE WHEN mmlite.newer(at, of_node, there.at, there.node) THEN 1 ELSE -1 END;
+END $$;
+COMMENT ON FUNCTION mmlite.compare_version IS
+  '0: the change follows the row''s version; 1: it is newer than the version of another node; -1: it is older';
+
+CREATE FUNCTION mmlite.newest_tombstone(
+  hash bigint, of_schema text, of_table text, at timestamptz, of_node text,
+  OUT deleted_at timestamptz, OUT deleted_by text
+) LANGUAGE plpgsql AS $$
+DECLARE
+  list record;
+  found timestamptz;
+BEGIN
+  FOR list IN SELECT d.origin, d.entries FROM mmlite.tombstone d WHERE d.last_timestamp >= at AND d.origin <> of_node LOOP
+    found := mmlite.find_entry(list.entries, hash);
+    IF mmlite.newer(found, list.origin, coalesce(deleted_at, at), coalesce(deleted_by, of_node)) THEN
+      deleted_at := found;
+      deleted_by := list.origin;
+    END IF;
+  END LOOP;
+  FOR list IN SELECT t.origin, t.commit_timestamp FROM mmlite.truncation t
+               WHERE t.table_schema = of_schema AND t.table_name = of_table AND t.origin <> of_node LOOP
+    IF mmlite.newer(list.commit_timestamp, list.origin, coalesce(deleted_at, at), coalesce(deleted_by, of_node)) THEN
+      deleted_at := list.commit_timestamp;
+      deleted_by := list.origin;
+    END IF;
+  END LOOP;
+END $$;
+COMMENT ON FUNCTION mmlite.newest_tombstone IS
+  'the newest delete or truncate by another node that is newer than a change; nulls if there is none';
+
+CREATE FUNCTION mmlite.note_conflict(
+  type text, resolution text, change text, of_schema text, of_table text, key jsonb,
+  local_row jsonb, local_node text, local_at timestamptz, remote_row jsonb, of_node text, at timestamptz
+) RETURNS boolean LANGUAGE plpgsql AS $$
+BEGIN
+  IF resolution = 'error' THEN
+    RAISE EXCEPTION 'conflict %, and the policy is to stop', type
+      USING ERRCODE = '${CONFLICT_STOPS_SQLSTATE}', SCHEMA = of_schema, TABLE = of_table;
+  END IF;
+  INSERT INTO mmlite.conflict (table_schema, table_name, type, resolution, change, key, local_row, local_origin,
+    local_timestamp, remote_row, remote_origin, remote_timestamp, remote_lsn)
+  SELECT of_schema, of_table, type, resolution, change, key, local_row, local_node,
+    local_at, remote_row, of_node, at, (SELECT p.lsn FROM mmlite.progress p WHERE p.origin = of_node);
+  RAISE NOTICE '% %', type, resolution USING ERRCODE = '${CONFLICT_SQLSTATE}';
+  RETURN resolution = 'applied';
+END $$;
+
+CREATE FUNCTION mmlite.settle(
+  type text, resolution text, change text, of_schema text, of_table text, key jsonb,
+  local_row jsonb, local_xmin xid, hash bigint, remote_row jsonb, of_node text, at timestamptz
+) RETURNS boolean LANGUAGE plpgsql AS $$
+DECLARE
+  there record;
+BEGIN
+  SELECT * INTO there FROM mmlite.row_version(local_xmin, hash);
+  RETURN mmlite.note_conflict(type, resolution, change, of_schema, of_table, key,
+    local_row, there.node, there.at, remote_row, of_node, at);
+END $$;
+COMMENT ON FUNCTION mmlite.settle IS 'notes a conflict with a row; whether the change is to be written';
+
+CREATE FUNCTION mmlite.settle_missing(
+  type text, resolution text, deleted_resolution text, change text, of_schema text, of_table text, key jsonb,
+  hash bigint, remote_row jsonb, of_node text, at timestamptz
+) RETURNS boolean LANGUAGE plpgsql AS $$
+DECLARE
+  gone record;
+BEGIN
+  SELECT * INTO gone FROM mmlite.newest_tombstone(hash, of_schema, of_table, at, of_node);
+  IF gone.deleted_at IS NOT NULL THEN
+    RETURN mmlite.note_conflict('update_deleted', deleted_resolution, change, of_schema, of_table, key,
+      NULL, gone.deleted_by, gone.deleted_at, remote_row, of_node, at);
+  END IF;
+  IF type IS NULL THEN RETURN true; END IF;
+  RETURN mmlite.note_conflict(type, resolution, change, of_schema, of_table, key,
+    NULL, NULL, NULL, remote_row, of_node, at);
+END $$;
+COMMENT ON FUNCTION mmlite.settle_missing IS
+  'for a change of a row that is not here: whether it is to be written, or a delete is newer; notes either';
+
+CREATE FUNCTION mmlite.may_be_deleted(of_schema text, of_table text, at timestamptz, of_node text) RETURNS boolean
+  LANGUAGE sql STABLE AS $$
+  SELECT EXISTS (SELECT FROM mmlite.tombstone d WHERE d.last_timestamp >= at AND d.origin <> of_node)
+    OR EXISTS (SELECT FROM mmlite.truncation t WHERE t.table_schema = of_schema AND t.table_name = of_table
+                AND t.commit_timestamp >= at AND t.origin <> of_node)
+$$;
+
+CREATE FUNCTION mmlite.require_none_deleted(
+  hashes bigint[], of_schema text, of_table text, at timestamptz, of_node text
+) RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+  IF NOT mmlite.may_be_deleted(of_schema, of_table, at, of_node) THEN RETURN; END IF;
+  IF EXISTS (SELECT FROM unnest(hashes) AS h(hash), LATERAL mmlite.newest_tombstone(h.hash, of_schema, of_table, at, of_node) g
+              WHERE g.deleted_at IS NOT NULL) THEN
+    RAISE EXCEPTION 'rows were deleted on another node' USING ERRCODE = '${SETTLE_ROWS_SQLSTATE}';
+  END IF;
+END $$;
+COMMENT ON FUNCTION mmlite.require_none_deleted IS
+  'raises if one of many new rows was deleted by another node at the given time or later';
+INSERT INTO mmlite.schema_step (step) VALUES (5);`;
