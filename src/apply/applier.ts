@@ -7,6 +7,7 @@
  * applier: trying again, in a new session, is the business of who opened it.
  */
 import { delay } from "../backoff.ts";
+import type { TablePolicy } from "../conflict_policy.ts";
 import { MmliteError, toMmliteError } from "../errors.ts";
 import { formatLsn, type Lsn } from "../lsn.ts";
 import { closeClient, destroyClient } from "../pg/client.ts";
@@ -18,12 +19,12 @@ import type { TargetRelation } from "./change_writer.ts";
 import { HeldTransactions, isTruncate, type Targets } from "./held.ts";
 import { Relations } from "./relations.ts";
 import { type ApplySession, type ApplySessionOptions, openApplySession } from "./session.ts";
+import { ownVersionCondition } from "./set_statements.ts";
 import { TransactionWriter, type TransactionWriterOptions, type WriteMode } from "./transaction_writer.ts";
 import type { Trust } from "./trust.ts";
 import { Units } from "./units.ts";
 
 export type { ApplyObserver, ChangeKind } from "./transaction_writer.ts";
-export type { ConflictType } from "./statements.ts";
 
 /** A transaction is held until its Commit has come, which tells its end, up to this many bytes of messages. */
 const HOLD_BYTES = 0x10_0000;
@@ -41,6 +42,7 @@ export interface ApplierOptions
   readonly trust: Trust;
   /** Whether the versions of more groups may be kept; if not, transactions are applied one by one. */
   readonly mayGroup: () => boolean;
+  readonly policyOf: (schema: string, name: string) => TablePolicy;
 }
 
 /** What is under way on the incoming side. */
@@ -105,7 +107,13 @@ export class Applier {
       onFailure: (error, canRecover) => this.#lose(error, canRecover),
     });
     this.#units = new Units(this.#writer, (held) => this.#recycle(held));
-    this.#relations = new Relations(session.serverVersion, (target) => this.#writer.forget(target));
+    const { serverVersion, trackCommitTimestamp: versioned } = session;
+    const isOwn = ownVersionCondition(session, options.origin);
+    this.#relations = new Relations({
+      serverVersion,
+      settlementOf: (schema, name) => ({ policy: options.policyOf(schema, name), versioned, isOwn }),
+      forget: (target) => this.#writer.forget(target),
+    });
     this.#stop = () => this.#fail(new MmliteError("aborted", `Cannot apply "${options.origin}": stopped`));
     options.signal.addEventListener("abort", this.#stop, { once: true });
     if (options.signal.aborted) this.#stop();

@@ -20,13 +20,14 @@ export function maxRows(values: number): number {
   return Math.max(1, Math.floor(MAX_PLACES / Math.max(1, values)));
 }
 
-/** The arrays of some columns and rows, and the number of rows after them; used again and again. */
+/** The arrays of some columns and rows, and after them the number of rows and a time; used again and again. */
 export class ArrayParameters implements ParameterWriter {
   lengths: number[] = [];
   readonly #scan: TupleScan;
   #rows: readonly number[] = [];
   #changes: NetChanges | undefined;
   #columns = 0;
+  readonly #time = new DataView(new ArrayBuffer(INT8_BYTES));
   #starts = new Int32Array(0);
   #sizes = new Int32Array(0);
 
@@ -35,8 +36,13 @@ export class ArrayParameters implements ParameterWriter {
     this.#scan = scan;
   }
 
-  /** Looks at rows (their number in `changes`) and columns (their index); false if a value was not sent. */
-  prepare(changes: NetChanges, rows: readonly number[], columns: readonly number[]): boolean {
+  /** Looks at rows (their number in `changes`) and columns (their index); false if a value was not sent. `time` is in
+   * microseconds since 2000-01-01 UTC. */
+  prepare(
+    changes: NetChanges,
+    { rows, columns, time }: { rows: readonly number[]; columns: readonly number[]; time: bigint },
+  ): boolean {
+    this.#time.setBigInt64(0, time);
     this.#changes = changes;
     this.#rows = rows;
     this.#columns = columns.length;
@@ -61,7 +67,7 @@ export class ArrayParameters implements ParameterWriter {
         if (size > 0) lengths[c] += size;
       }
     }
-    this.lengths = [...lengths, INT8_BYTES];
+    this.lengths = [...lengths, INT8_BYTES, INT8_BYTES];
     return true;
   }
 
@@ -70,6 +76,11 @@ export class ArrayParameters implements ParameterWriter {
     if (index === this.#columns) {
       into.int32(0);
       into.int32(rows.length);
+      return;
+    }
+    if (index > this.#columns) {
+      into.int32(this.#time.getInt32(0));
+      into.int32(this.#time.getInt32(4));
       return;
     }
     into.int32(1);

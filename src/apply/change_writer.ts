@@ -1,23 +1,29 @@
 /**
  * Turns one row change into runs of prepared statements. Values stay the bytes that came.
  */
+import { Buffer } from "node:buffer";
 import { MmliteError } from "../errors.ts";
 import type { Pipeline } from "../pg/pipeline.ts";
 import { TEXT_FORMAT } from "../pg/query_bytes.ts";
 import type { Delete, Insert, Tuple, Update } from "../pgoutput/message.ts";
+import { KeyHash, type TableHash, tableHash } from "./key_hash.ts";
 import type { MappedRelation } from "./relation_map.ts";
 import type { RelationStatements, StatementCache } from "./statement_cache.ts";
 import {
   deleteStatement,
   evictStatement,
+  insertMovedStatement,
   insertStatement,
   type MatchShape,
+  removeUnmovedStatement,
   replaceStatement,
   type StatementShape,
   truncateStatement,
   type UpdateShape,
   updateStatement,
+  VERSION_PART,
 } from "./statements.ts";
+import type { Versions } from "./versions.ts";
 
 /** A change of one row. */
 export type RowChange = Insert | Update | Delete;
@@ -28,6 +34,8 @@ export interface TargetRelation {
   readonly statements: RelationStatements;
   /** Columns that UPDATE cannot set and that are not matched by, so that they may differ here. */
   readonly looseIdentity: boolean;
+  /** What the hashes of its keys begin with. */
+  readonly hash: TableHash;
 }
 
 /** A target without statements. */
@@ -35,7 +43,7 @@ export function toTarget(map: MappedRelation): TargetRelation {
   const looseIdentity = map.columns.some((column) =>
     column.identityAlways && !map.key?.columns.includes(column)
   );
-  return { map, statements: new Map(), looseIdentity };
+  return { map, statements: new Map(), looseIdentity, hash: tableHash(map.label) };
 }
 
 /** The tuples of a change, by the side that parameters name. */
@@ -44,6 +52,7 @@ interface Sides {
   readonly new: Tuple | undefined;
 }
 
+const EMPTY = new Uint8Array();
 const NONE: ReadonlySet<number> = new Set();
 const BY_KEY: MatchShape = { byRow: false, nulls: NONE };
 
@@ -51,20 +60,21 @@ const BY_KEY: MatchShape = { byRow: false, nulls: NONE };
 export class ChangeWriter {
   readonly #pipeline: Pipeline;
   readonly #cache: StatementCache;
-  readonly #toSink: (shape: StatementShape) => { doing: string; completed(tag: string): void };
+  readonly #versions: Versions;
+  readonly #hash = new KeyHash();
+  #transaction = 0;
 
   constructor(
-    pipeline: Pipeline,
-    cache: StatementCache,
-    toSink: (shape: StatementShape) => { doing: string; completed(tag: string): void },
+    { pipeline, cache, versions }: { pipeline: Pipeline; cache: StatementCache; versions: Versions },
   ) {
     this.#pipeline = pipeline;
     this.#cache = cache;
-    this.#toSink = toSink;
+    this.#versions = versions;
   }
 
-  /** Writes the statements of one row change. */
-  write(target: TargetRelation, change: RowChange): void {
+  /** Writes the statements of one row change of the transaction with that number. */
+  write(target: TargetRelation, change: RowChange, transaction: number): void {
+    this.#transaction = transaction;
     switch (change.kind) {
       case "insert":
         return this.#insert(target, change.newTuple);
@@ -76,10 +86,15 @@ export class ChangeWriter {
   }
 
   /** Truncates tables in one statement. */
-  truncate(targets: readonly TargetRelation[], restartIdentity: boolean): void {
+  truncate(
+    targets: readonly TargetRelation[],
+    { restartIdentity, transaction }: { restartIdentity: boolean; transaction: number },
+  ): void {
+    this.#transaction = transaction;
     const shape = truncateStatement(targets.map((target) => target.map), restartIdentity);
-    this.#pipeline.prepare({ name: "", sql: shape.sql, parameterTypes: [] });
-    this.#pipeline.execute("", this.#toSink(shape));
+    this.#pipeline.prepare({ name: "", sql: shape.sql, parameterTypes: shape.parameterTypes });
+    const values = shape.parameters.map(({ index }) => this.#versionPart(index));
+    this.#pipeline.execute("", { doing: shape.doing, completed: () => {} }, values, TEXT_FORMAT);
   }
 
   #insert(target: TargetRelation, newTuple: Tuple): void {
@@ -103,8 +118,10 @@ export class ChangeWriter {
     const omitted = indexesOf(tuple, "unchanged");
     const shape: UpdateShape = { keyChanged, omitted, ...matchShape(target, change) };
     const mask = maskKey(shape);
+    if (keyChanged) this.#noteDeleted(target, old);
     // Under a deferrable key the row in the way may be one that this transaction moves away in a moment.
-    if (keyChanged && !map.key!.deferrable) this.#run(target, "e", () => evictStatement(map), sides);
+    const isFirm = keyChanged && !map.key!.deferrable;
+    if (isFirm) this.#run(target, "e", () => evictStatement(map), sides);
     const identityMoves = keyChanged && map.key!.columns.some((column) => column.identityAlways);
     if (target.looseIdentity || identityMoves) {
       if (map.key === null && !identityDiffers(target, sides)) {
@@ -117,12 +134,17 @@ export class ChangeWriter {
     // After a replacement the row has its new key.
     const rest = identityMoves ? { ...shape, keyChanged: false, byRow: false, nulls: NONE } : shape;
     this.#run(target, `u${maskKey(rest)}`, () => updateStatement(map, rest), sides);
+    if (!rest.keyChanged || !map.settlement.versioned) return;
+    if (isFirm) this.#run(target, "m", () => removeUnmovedStatement(map), sides);
+    const build = () => insertMovedStatement(map, rest);
+    this.#run(target, `n${[...omitted].join(",")}`, build, sides);
   }
 
   #delete(target: TargetRelation, change: Delete): void {
     const old = change.oldTuple ?? change.oldKey;
     if (old === undefined) throw unmatchable(target);
     checkWidth(target, old);
+    this.#noteDeleted(target, old);
     const match = matchShape(target, change);
     const build = () => deleteStatement(target.map, match);
     this.#run(target, match.byRow ? `d${[...match.nulls].join(",")}` : "d", build, { old, new: undefined });
@@ -131,9 +153,55 @@ export class ChangeWriter {
   #run(target: TargetRelation, key: string, build: () => StatementShape, sides: Sides): void {
     const { name, shape, sink } = this.#cache.get(target.statements, key, build);
     const values: (Uint8Array | null)[] = [];
-    for (const { side, index } of shape.parameters) values.push(valueOf(target, sides[side]!, index));
+    for (const { side, index } of shape.parameters) {
+      values.push(
+        side === "version" ? this.#versionOf(target, sides, index) : valueOf(target, sides[side]!, index),
+      );
+    }
     this.#pipeline.execute(name, sink, values, TEXT_FORMAT);
   }
+
+  #versionOf(target: TargetRelation, sides: Sides, part: number): Uint8Array {
+    switch (part) {
+      case VERSION_PART.newHash:
+        return this.#hashText(target, sides.new!, sides.old);
+      case VERSION_PART.oldHash:
+        return this.#hashText(target, sides.old!);
+      default:
+        return this.#versionPart(part);
+    }
+  }
+
+  #versionPart(part: number): Uint8Array {
+    const { at, node, seen } = this.#versions.of(this.#transaction);
+    return part === VERSION_PART.at ? at : part === VERSION_PART.node ? node : seen;
+  }
+
+  #noteDeleted(target: TargetRelation, old: Tuple): void {
+    if (target.map.key === null || !target.map.settlement.versioned) return;
+    this.#hashKey(target, old);
+    this.#versions.deleted.add(this.#hash.high, this.#hash.low, this.#transaction);
+  }
+
+  #hashText(target: TargetRelation, tuple: Tuple, before?: Tuple): Uint8Array {
+    this.#hashKey(target, tuple, before);
+    const { high, low } = this.#hash;
+    return Buffer.from(String((BigInt(high) << 32n) | BigInt(low >>> 0)), "latin1");
+  }
+
+  #hashKey(target: TargetRelation, tuple: Tuple, before?: Tuple): void {
+    const key = target.map.key!.columns.map(({ index }) => index);
+    this.#hash.ofValues(target.hash, keyValues(tuple, key, before));
+  }
+}
+
+/** A row's key; a TOASTed part that was not sent is that of the row before it. */
+export function keyValues(tuple: Tuple, key: readonly number[], before?: Tuple): Uint8Array[] {
+  return key.map((index) => {
+    const value = tuple[index];
+    const known = value.kind === "unchanged" ? before?.[index] : value;
+    return known?.kind === "text" ? known.bytes : EMPTY;
+  });
 }
 
 /** The new row, with what did not come taken from the old row if that came whole, or from the old key. */

@@ -5,6 +5,7 @@
 import { type ErrorKind, MmliteError } from "../errors.ts";
 import { formatLsn, type Lsn } from "../lsn.ts";
 import { describeServerError, mapPostgresError, sqlState } from "../pg/errors.ts";
+import { CONFLICT_STOPS_SQLSTATE } from "../pg/conflict_schema.ts";
 import { POSITION_MOVED_SQLSTATE } from "../pg/schema.ts";
 
 /** Where an error was met. */
@@ -65,6 +66,13 @@ export function applyError(thrown: unknown, context: FailureContext): MmliteErro
         cause: thrown,
       },
     );
+  }
+  if (state === CONFLICT_STOPS_SQLSTATE) {
+    const { message, schema, table } = thrown as { message: string; schema?: string; table?: string };
+    return new MmliteError("apply_failed", `Cannot ${doing}: ${message} at "${schema}.${table}"`, {
+      hint: "Make the row fit, or choose another policy for the table; then run `mmlite peers retry`",
+      cause: thrown,
+    });
   }
   const meaning = ROUTINE_MEANINGS[(thrown as { routine?: string }).routine ?? ""] ?? MEANINGS[state];
   const mapped = mapPostgresError(thrown, doing);

@@ -2,6 +2,7 @@
  * How a peer's relation falls onto the local table of the same schema and name: columns by name, and the columns
  * by which a row is found again. Pure: both sides come in as values.
  */
+import { isLastUpdateWins, type TablePolicy } from "../conflict_policy.ts";
 import { MmliteError } from "../errors.ts";
 import type { LocalColumn, LocalTable, LocalUniqueIndex } from "../pg/relation.ts";
 import type { Relation } from "../pgoutput/message.ts";
@@ -31,6 +32,15 @@ export interface MatchKey {
   readonly deferrable: boolean;
 }
 
+/** How conflicts of a relation are settled. */
+export interface Settlement {
+  readonly policy: TablePolicy;
+  /** Whether this server keeps versions of rows. */
+  readonly versioned: boolean;
+  /** A condition in SQL on the row `t`: that it has no version, or one of the sender's own. */
+  readonly isOwn: string;
+}
+
 /** A peer's relation on a local table. */
 export interface MappedRelation {
   readonly schema: string;
@@ -47,6 +57,7 @@ export interface MappedRelation {
   /** Whether changes of many rows may be applied by one statement, and of many transactions in one: nothing here
    * sees the difference, and a row's key has one text on both sides, by which its version is noted. */
   readonly bySets: boolean;
+  readonly settlement: Settlement;
 }
 
 /** Schemas that no peer may write to. */
@@ -81,7 +92,11 @@ export function checkSchema(remote: Relation): void {
 }
 
 /** Maps a relation; throws a `schema_mismatch` that names the table and the column that do not fit. */
-export function mapRelation(remote: Relation, local: LocalTable | undefined): MappedRelation {
+export function mapRelation(
+  remote: Relation,
+  local: LocalTable | undefined,
+  settlement: Settlement,
+): MappedRelation {
   checkSchema(remote);
   const label = `${remote.schema}.${remote.name}`;
   if (local === undefined) throw mismatch(label, "there is no such table here");
@@ -98,16 +113,17 @@ export function mapRelation(remote: Relation, local: LocalTable | undefined): Ma
     extraColumns: local.columns.filter((c) => !names.has(c.name) && !c.generated).map((c) => c.name),
     key: chooseKey(remote, local, columns),
     partitioned: local.kind === PARTITIONED_TABLE,
+    settlement,
   };
   return { ...relation, bySets: canApplySets(relation, remote, local) };
 }
 
 function canApplySets(
-  { columns, key }: Omit<MappedRelation, "bySets">,
+  { columns, key, settlement }: Omit<MappedRelation, "bySets">,
   remote: Relation,
   local: LocalTable,
 ): boolean {
-  if (local.firesOnApply) return false;
+  if (local.firesOnApply || !isLastUpdateWins(settlement.policy)) return false;
   const byName = new Map(local.columns.map((column) => [column.name, column]));
   const written = columns.filter((column) => column.written);
   if (written.length === 0 || written.some(({ name }) => !byName.get(name)!.castIsInput)) return false;

@@ -1,8 +1,11 @@
 import assert from "node:assert/strict";
+import { DEFAULT_POLICY } from "../conflict_policy.ts";
 import { MmliteError } from "../errors.ts";
 import type { LocalColumn, LocalTable, LocalUniqueIndex } from "../pg/relation.ts";
 import type { Relation, ReplicaIdentity } from "../pgoutput/message.ts";
-import { mapRelation } from "./relation_map.ts";
+import { mapRelation, type Settlement } from "./relation_map.ts";
+
+const SETTLEMENT: Settlement = { policy: DEFAULT_POLICY, versioned: true, isOwn: "false" };
 
 function remote(columns: string[], keys: string[], replicaIdentity: ReplicaIdentity = "default"): Relation {
   const key = (name: string) => replicaIdentity === "full" || keys.includes(name);
@@ -34,7 +37,7 @@ function local(columns: LocalColumn[], uniqueIndexes: LocalUniqueIndex[], kind =
 
 /** The key's column names and whether ON CONFLICT can decide by it. */
 function keyOf(theirs: Relation, ours: LocalTable): [string[], boolean] | null {
-  const { key } = mapRelation(theirs, ours);
+  const { key } = mapRelation(theirs, ours, SETTLEMENT);
   return key && [key.columns.map((c) => c.name), key.arbiter];
 }
 
@@ -46,6 +49,7 @@ Deno.test("columns are found by name, whatever their order, and extra ones are t
     local([column("v", { typeOid: 25 }), column("extra"), column("sum", { generated: true }), column("id")], [
       PRIMARY,
     ]),
+    SETTLEMENT,
   );
   assert.deepEqual(map.columns.map((c) => [c.index, c.name, c.typeOid]), [[0, "id", 23], [1, "v", 25]]);
   assert.deepEqual(map.extraColumns, ["extra"]);
@@ -98,7 +102,7 @@ Deno.test("sets are for tables where nothing sees the difference and a key has o
     const relation = remote(["id", "v"], ["id"]);
     return { ...relation, columns: relation.columns.map((one) => ({ ...one, typeOid, typeModifier })) };
   };
-  const bySets = (relation: Relation, ours: LocalTable) => mapRelation(relation, ours).bySets;
+  const bySets = (relation: Relation, ours: LocalTable) => mapRelation(relation, ours, SETTLEMENT).bySets;
   const ours = (more: Partial<LocalColumn> = {}) => local([column("id", more), column("v")], [PRIMARY]);
   assert.equal(bySets(theirs(), ours()), true);
   assert.equal(bySets(theirs(), ours({ typeOid: 20 })), false, "another type");
@@ -139,7 +143,7 @@ Deno.test("what does not fit is named", () => {
   ];
   for (const [ours, message] of errors) {
     assert.throws(
-      () => mapRelation(theirs, ours),
+      () => mapRelation(theirs, ours, SETTLEMENT),
       (error) =>
         error instanceof MmliteError && error.kind === "schema_mismatch" && message.test(error.message),
     );
@@ -149,7 +153,7 @@ Deno.test("what does not fit is named", () => {
 Deno.test("no peer writes to the system's schemas or to mmlite's", () => {
   for (const schema of ["mmlite", "pg_catalog", "information_schema"]) {
     assert.throws(
-      () => mapRelation({ ...remote(["id"], ["id"]), schema }, local([column("id")], [PRIMARY])),
+      () => mapRelation({ ...remote(["id"], ["id"]), schema }, local([column("id")], [PRIMARY]), SETTLEMENT),
       (error) => error instanceof MmliteError && error.kind === "refused",
     );
   }

@@ -10,7 +10,7 @@ import type { Query } from "../pg/query.ts";
 import { type LocalTable, readLocalTable } from "../pg/relation.ts";
 import type { Relation } from "../pgoutput/message.ts";
 import { type TargetRelation, toTarget } from "./change_writer.ts";
-import { checkSchema, mapRelation } from "./relation_map.ts";
+import { checkSchema, mapRelation, type Settlement } from "./relation_map.ts";
 
 interface Known {
   remote: Relation;
@@ -21,17 +21,23 @@ interface Known {
   former: TargetRelation | undefined;
 }
 
+/** What {@link Relations} needs to know. */
+export interface RelationsOptions {
+  /** `server_version_num`. */
+  readonly serverVersion: number;
+  readonly settlementOf: (schema: string, name: string) => Settlement;
+  /** Is called with a target that is no longer used. */
+  readonly forget: (target: TargetRelation) => void;
+}
+
 /** Relations by the peer's relation id. */
 export class Relations {
   readonly #known = new Map<number, Known>();
   readonly #types = new ColumnTypes();
-  readonly #serverVersion: number;
-  readonly #forget: (target: TargetRelation) => void;
+  readonly #options: RelationsOptions;
 
-  /** `forget` is called with a target that is no longer used. */
-  constructor(serverVersion: number, forget: (target: TargetRelation) => void) {
-    this.#serverVersion = serverVersion;
-    this.#forget = forget;
+  constructor(options: RelationsOptions) {
+    this.#options = options;
   }
 
   /** Takes a Relation message. */
@@ -58,7 +64,7 @@ export class Relations {
     const { schema, name } = known.remote;
     const local = await readLocalTable(query, {
       ...{ schema, name },
-      serverVersion: this.#serverVersion,
+      serverVersion: this.#options.serverVersion,
       types: this.#types,
     });
     known.target = this.#map(known, local);
@@ -69,8 +75,9 @@ export class Relations {
   #map(known: Known, local: LocalTable | undefined): TargetRelation {
     const basis = JSON.stringify([known.remote, local]);
     if (known.former !== undefined && basis === known.basis) return known.former;
-    const target = toTarget(mapRelation(known.remote, local));
-    if (known.former !== undefined) this.#forget(known.former);
+    const { schema, name } = known.remote;
+    const target = toTarget(mapRelation(known.remote, local, this.#options.settlementOf(schema, name)));
+    if (known.former !== undefined) this.#options.forget(known.former);
     known.basis = basis;
     return target;
   }

@@ -63,6 +63,8 @@ export interface ApplySession {
   /** `server_version_num`, such as 180004. */
   readonly serverVersion: number;
   readonly trackCommitTimestamp: boolean;
+  /** OID of its replication origin. */
+  readonly originId: number;
 }
 
 /** What {@link openApplySession} needs to know. */
@@ -89,7 +91,13 @@ export async function openApplySession(options: ApplySessionOptions): Promise<Ap
     const serverVersion = await setLaterSettings(query);
     const [setting] = await query("SELECT current_setting('track_commit_timestamp') AS value");
     await takeOrigin(query, options);
-    return { client, serverVersion, trackCommitTimestamp: setting?.value === "on" };
+    const [taken] = await query("SELECT pg_replication_origin_oid($1)::text AS id", [options.originName]);
+    return {
+      client,
+      serverVersion,
+      trackCommitTimestamp: setting?.value === "on",
+      originId: Number(taken?.id),
+    };
   } catch (thrown) {
     await closeClient(client);
     throw mapPostgresError(thrown, `open the apply session for "${origin}"`);

@@ -5,10 +5,29 @@
  * error, and what they belong to is applied again row by row. Values come as arrays of their text, one per column.
  */
 import type { MappedColumn, MappedRelation } from "./relation_map.ts";
-import { names, quote, rows, type StatementShape, target } from "./statements.ts";
+import { literal, names, quote, rows, type StatementShape, target } from "./statements.ts";
 
 const TEXT_ARRAY_OID = 1009;
 const INT8_OID = 20;
+const INT8_ARRAY_OID = 1016;
+const TIMESTAMPTZ_OID = 1184;
+const TEXT_OID = 25;
+
+/** The first `server_version_num` that tells the origin of a row's version. */
+const ORIGINS_SINCE = 140000;
+
+/** See `Settlement.isOwn`; `originId` is the OID of the sender's replication origin, `origin` its name. */
+export function ownVersionCondition(
+  { serverVersion, originId }: { serverVersion: number; originId: number },
+  origin: string,
+): string {
+  if (serverVersion >= ORIGINS_SINCE) {
+    return `(SELECT x."timestamp" IS NULL OR x.roident = ${originId}` +
+      ` FROM pg_catalog.pg_xact_commit_timestamp_origin(t.xmin) AS x)`;
+  }
+  return `(pg_catalog.pg_xact_commit_timestamp(t.xmin) IS NULL OR EXISTS (SELECT 1 FROM mmlite.apply_group g` +
+    ` WHERE g.xid = mmlite.full_xid(t.xmin) AND g.origin = ${literal(origin)}))`;
+}
 
 /** Reads rows from COPY; its parameters are the columns of a line. A key that is there already is an error. */
 export function copyStatement(relation: MappedRelation): StatementShape {
@@ -38,12 +57,25 @@ export function requireKeyStatement(relation: MappedRelation): StatementShape {
   };
 }
 
+/** Fails where one of the rows to come, by the hashes of their keys, was deleted at a given time or later. */
+export function requireNoneDeletedStatement({ schema, name, label }: MappedRelation): StatementShape {
+  return {
+    sql: `SELECT mmlite.require_none_deleted($1, ${literal(schema)}, ${literal(name)}, $2, $3)`,
+    parameterTypes: [INT8_ARRAY_OID, TIMESTAMPTZ_OID, TEXT_OID],
+    parameters: [],
+    doing: `insert into "${label}"`,
+  };
+}
+
 /** Whether an UPDATE sets anything, with columns (their index) whose values did not come left as they are. */
 export function setsColumns(relation: MappedRelation, omitted: ReadonlySet<number>): boolean {
   return changedColumns(relation, omitted).length > 0;
 }
 
-/** Updates rows that are found by their keys; the last parameter is how many there must be. */
+/**
+ * Updates rows that are found by their keys. The last parameters are how many there must be, and the time before which
+ * another node's version gives way.
+ */
 export function updateSetStatement(relation: MappedRelation, omitted: ReadonlySet<number>): StatementShape {
   const columns = changedColumns(relation, omitted);
   const set = columns.map(({ name, index, typeName }) => `${quote(name)} = v.c${index}::${typeName}`).join(
@@ -54,18 +86,18 @@ export function updateSetStatement(relation: MappedRelation, omitted: ReadonlySe
     doing: `update "${relation.label}"`,
     side: "new",
     used,
-    change: `UPDATE ${rows(relation)} SET ${set} FROM ${values(used)} WHERE ${matches(relation)}`,
+    change: `UPDATE ${rows(relation)} SET ${set} FROM ${values(used)} WHERE ${matches(relation, used)}`,
   });
 }
 
-/** Deletes rows that are found by their keys; the last parameter is how many there must be. */
+/** Deletes rows that are found by their keys; the last parameters are those of {@link updateSetStatement}. */
 export function deleteSetStatement(relation: MappedRelation): StatementShape {
   const used = relation.key!.columns;
   return setStatement({
     doing: `delete from "${relation.label}"`,
     side: "old",
     used,
-    change: `DELETE FROM ${rows(relation)} USING ${values(used)} WHERE ${matches(relation)}`,
+    change: `DELETE FROM ${rows(relation)} USING ${values(used)} WHERE ${matches(relation, used)}`,
   });
 }
 
@@ -79,8 +111,11 @@ function setStatement(
 ): StatementShape {
   return {
     sql: `WITH u AS (${change} RETURNING 1)` +
-      ` SELECT mmlite.require_rows(pg_catalog.count(*), $${used.length + 1}) FROM u`,
-    parameterTypes: [...used.map(() => TEXT_ARRAY_OID), INT8_OID],
+      // The time is named here as well, so that it has its place without versions too.
+      ` SELECT mmlite.require_rows(pg_catalog.count(*), $${used.length + 1}) FROM u WHERE $${
+        used.length + 2
+      } IS NOT NULL`,
+    parameterTypes: [...used.map(() => TEXT_ARRAY_OID), INT8_OID, TIMESTAMPTZ_OID],
     parameters: used.map(({ index }) => ({ side, index })),
     doing,
   };
@@ -92,10 +127,16 @@ function values(used: readonly MappedColumn[]): string {
   return `(SELECT ${arrays.join(", ")}) AS v`;
 }
 
-function matches(relation: MappedRelation): string {
-  return relation.key!.columns.map(({ name, index, typeName, equality }) =>
+/** The row by its key, if it gives way: a version of another node's that is not older for sure is left to statements
+ * for one row. */
+function matches({ key, settlement }: MappedRelation, used: readonly MappedColumn[]): string {
+  const keyed = key!.columns.map(({ name, index, typeName, equality }) =>
     `t.${quote(name)} OPERATOR(${equality}) v.c${index}::${typeName}`
   ).join(" AND ");
+  if (!settlement.versioned) return keyed;
+  return `${keyed} AND CASE WHEN pg_catalog.pg_xact_commit_timestamp(t.xmin) < $${
+    used.length + 2
+  } THEN true ELSE ${settlement.isOwn} END`;
 }
 
 function changedColumns({ columns, key }: MappedRelation, omitted: ReadonlySet<number>): MappedColumn[] {

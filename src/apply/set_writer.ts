@@ -4,26 +4,28 @@
  * Several changes of a row become one. What cannot be taken together, or not by sets, is written in its turn after
  * what it follows; relations do not see each other's changes, so only the order within each is kept.
  */
+import { Buffer } from "node:buffer";
 import type { Pipeline } from "../pg/pipeline.ts";
 import { decodeMessage } from "../pgoutput/decode.ts";
-import type { Insert, Update } from "../pgoutput/message.ts";
 import { MESSAGE_TYPE } from "../pgoutput/peek.ts";
 import { decodeError } from "../pgoutput/reader.ts";
+import { int64 } from "./int64.ts";
 import { TupleScan, UNCHANGED_LENGTH } from "../pgoutput/tuple_scan.ts";
 import { ArrayParameters, maxRows } from "./array_parameters.ts";
-import type { ChangeWriter, RowChange, TargetRelation } from "./change_writer.ts";
+import { type ChangeWriter, keyValues, type RowChange, type TargetRelation } from "./change_writer.ts";
 import { CopyText } from "./copy_text.ts";
-import type { GroupEntries } from "./group_entries.ts";
-import { KeyHash, type TableHash, tableHash } from "./key_hash.ts";
+import { KeyHash } from "./key_hash.ts";
 import { NET_DELETE, NET_INSERT, NET_UPDATE, NetChanges, type PlacedChange } from "./net_changes.ts";
 import {
   copyStatement,
   deleteSetStatement,
   requireKeyStatement,
+  requireNoneDeletedStatement,
   setsColumns,
   updateSetStatement,
 } from "./set_statements.ts";
 import type { PreparedStatement, StatementCache } from "./statement_cache.ts";
+import type { Versions } from "./versions.ts";
 
 /** Rows that wait to be written, at most; and their bytes, the last row on top. */
 const MAX_ROWS = 4_096;
@@ -40,13 +42,13 @@ const MAX_SPARE = 16;
 const NEW_TUPLE = 0x4e; // N
 const OLD_TUPLE = 0x4f; // O
 const NONE: ReadonlySet<number> = new Set();
+const INT8_OID = 20;
 /** Type, relation and marker of a row change. */
 const CHANGE_HEADER_BYTES = 6;
 
 /** The part of a target that sets need, made once. */
 interface KeyedTarget {
   readonly key: readonly number[];
-  readonly hash: TableHash;
   /** Whether an UPDATE has anything to set. */
   readonly settable: boolean;
 }
@@ -67,11 +69,18 @@ export class SetWriter {
   readonly #placed: PlacedChange;
   #rows = 0;
   #bytes = 0;
-  #entries: GroupEntries | undefined;
+  readonly #versions: Versions;
+  #notesWritten = false;
 
   constructor(
-    { pipeline, cache, changes }: { pipeline: Pipeline; cache: StatementCache; changes: ChangeWriter },
+    { pipeline, cache, changes, versions }: {
+      pipeline: Pipeline;
+      cache: StatementCache;
+      changes: ChangeWriter;
+      versions: Versions;
+    },
   ) {
+    this.#versions = versions;
     this.#pipeline = pipeline;
     this.#cache = cache;
     this.#changes = changes;
@@ -87,9 +96,9 @@ export class SetWriter {
     };
   }
 
-  /** Begins what is to be written together; `entries` takes the versions of its rows, if they have several. */
-  begin(entries: GroupEntries | undefined): void {
-    this.#entries = entries;
+  /** Begins what is to be written together; `notesWritten` if its rows have versions of several times. */
+  begin(notesWritten: boolean): void {
+    this.#notesWritten = notesWritten;
   }
 
   /** Takes a row change of the transaction with that number, which lies from `start` to `end` in `bytes`. */
@@ -178,7 +187,7 @@ export class SetWriter {
   }
 
   #add(target: TargetRelation, placed: PlacedChange): void {
-    const { key, hash, settable } = this.#keyedOf(target);
+    const { key, settable } = this.#keyedOf(target);
     const isKeyless = key.length === 0;
     const isInsert = placed.kind === NET_INSERT;
     if (
@@ -190,7 +199,7 @@ export class SetWriter {
     }
     const changes = this.#pendingOf(target, key);
     if (isKeyless) return changes.append(placed);
-    this.#hash.ofRow(hash, { bytes: placed.bytes, scan: this.#scan, key });
+    this.#hash.ofRow(target.hash, { bytes: placed.bytes, scan: this.#scan, key });
     const row = { hash: this.#hash, scan: this.#scan };
     if (changes.add(placed, row)) return;
     this.#writeTarget(target);
@@ -202,7 +211,7 @@ export class SetWriter {
     if (keyed === undefined) {
       const { map } = target;
       const key = map.key?.columns.map(({ index }) => index) ?? [];
-      keyed = { key, hash: tableHash(map.label), settable: map.key !== null && setsColumns(map, NONE) };
+      keyed = { key, settable: map.key !== null && setsColumns(map, NONE) };
       this.#keyed.set(target, keyed);
     }
     return keyed;
@@ -222,11 +231,11 @@ export class SetWriter {
   #writeAlone(target: TargetRelation, { bytes, start, end, transaction }: PlacedChange): void {
     this.#writeTarget(target);
     const change = decodeMessage(bytes.subarray(start, end)) as RowChange;
-    this.#changes.write(target, change);
-    if (this.#entries === undefined || change.kind === "delete" || target.map.key === null) return;
-    const { key, hash } = this.#keyedOf(target);
-    this.#hash.ofValues(hash, keyValues(change, key));
-    this.#entries.add(this.#hash.high, this.#hash.low, transaction);
+    this.#changes.write(target, change, transaction);
+    if (!this.#notesWritten || change.kind === "delete" || target.map.key === null) return;
+    const before = change.kind === "update" ? change.oldTuple ?? change.oldKey : undefined;
+    this.#hash.ofValues(target.hash, keyValues(change.newTuple, this.#keyedOf(target).key, before));
+    this.#versions.written.add(this.#hash.high, this.#hash.low, transaction);
   }
 
   #writeTarget(target: TargetRelation): void {
@@ -258,7 +267,7 @@ export class SetWriter {
       this.#writeSet(target, { changes, rows, key: `su${omitted}`, build });
     }
     this.#writeInserts(target, changes, inserts);
-    if (this.#entries !== undefined && target.map.key !== null) this.#note(this.#entries, changes);
+    if (target.map.key !== null) this.#note(target, changes);
     if (this.#spare.length < MAX_SPARE) this.#spare.push(changes);
   }
 
@@ -297,7 +306,7 @@ export class SetWriter {
     { name, sink }: PreparedStatement,
     { changes, rows, columns }: { changes: NetChanges; rows: readonly number[]; columns: readonly number[] },
   ): void {
-    this.#arrays.prepare(changes, rows, columns);
+    this.#arrays.prepare(changes, { rows, columns, time: this.#versions.first });
     this.#pipeline.executeWith(name, sink, this.#arrays);
   }
 
@@ -307,6 +316,7 @@ export class SetWriter {
     if (map.key !== null) {
       const guard = this.#cache.get(statements, "sk", () => requireKeyStatement(map));
       this.#pipeline.execute(guard.name, guard.sink);
+      if (map.settlement.versioned) this.#requireNoneDeleted(target, changes, rows);
     }
     const { name, sink, shape } = this.#cache.get(statements, "sc", () => copyStatement(map));
     const columns = shape.parameters.map(({ index }) => index);
@@ -321,35 +331,48 @@ export class SetWriter {
     });
   }
 
+  #requireNoneDeleted(target: TargetRelation, { highs, lows }: NetChanges, rows: readonly number[]): void {
+    const build = () => requireNoneDeletedStatement(target.map);
+    const { name, sink } = this.#cache.get(target.statements, "st", build);
+    const { first, node } = this.#versions;
+    this.#pipeline.execute(name, sink, [int64Array(rows, highs, lows), int64(first), node]);
+  }
+
   #writeOneByOne(
     target: TargetRelation,
-    { bytes, starts, ends, kinds }: NetChanges,
+    { bytes, starts, ends, kinds, transactions }: NetChanges,
     rows: readonly number[],
   ): void {
     for (const row of rows) {
       const change = decodeMessage(bytes[row].subarray(starts[row], ends[row])) as RowChange;
       // An update of a row that was inserted before it, both not written yet, is the insert of what it made.
       const isInsert = kinds[row] === NET_INSERT && change.kind === "update";
-      this.#changes.write(target, isInsert ? { ...change, kind: "insert" } : change);
+      this.#changes.write(target, isInsert ? { ...change, kind: "insert" } : change, transactions[row]);
     }
   }
 
-  #note(entries: GroupEntries, changes: NetChanges): void {
-    for (let row = 0; row < changes.count; row++) {
-      if (changes.kinds[row] === NET_DELETE) continue;
-      entries.add(changes.highs[row], changes.lows[row], changes.transactions[row]);
+  #note({ map }: TargetRelation, { count, kinds, highs, lows, transactions }: NetChanges): void {
+    const { written, deleted } = this.#versions;
+    for (let row = 0; row < count; row++) {
+      if (kinds[row] !== NET_DELETE) {
+        if (this.#notesWritten) written.add(highs[row], lows[row], transactions[row]);
+      } else if (map.settlement.versioned) {
+        deleted.add(highs[row], lows[row], transactions[row]);
+      }
     }
   }
 }
 
-/** The new key; a TOASTed part that was not sent is that of the old one, which comes with it. */
-function keyValues(change: Insert | Update, key: readonly number[]): Uint8Array[] {
-  const old = change.kind === "update" ? change.oldTuple ?? change.oldKey : undefined;
-  return key.map((index) => {
-    const value = change.newTuple[index];
-    const known = value.kind === "unchanged" ? old?.[index] : value;
-    return known?.kind === "text" ? known.bytes : new Uint8Array();
+/** Hashes of rows (their number) as `bigint[]` in binary form; see `array_parameters.ts`. */
+function int64Array(rows: readonly number[], highs: Int32Array, lows: Int32Array): Uint8Array {
+  const bytes = Buffer.allocUnsafe(20 + 12 * rows.length);
+  for (const [at, value] of [1, 0, INT8_OID, rows.length, 1].entries()) bytes.writeInt32BE(value, at * 4);
+  rows.forEach((row, i) => {
+    bytes.writeInt32BE(8, 20 + i * 12);
+    bytes.writeInt32BE(highs[row], 24 + i * 12);
+    bytes.writeInt32BE(lows[row], 28 + i * 12);
   });
+  return bytes;
 }
 
 function parseOmitted(text: string): ReadonlySet<number> {

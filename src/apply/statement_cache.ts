@@ -29,15 +29,12 @@ export type RelationStatements = Map<string, Entry>;
 /** The statements of one session. */
 export class StatementCache {
   readonly #pipeline: Pipeline;
-  readonly #toSink: (shape: StatementShape) => ReplySink;
   readonly #entries = new Set<Entry>();
   #clock = 0;
   #made = 0;
 
-  /** `toSink` makes what takes the replies to all runs of a statement. */
-  constructor(pipeline: Pipeline, toSink: (shape: StatementShape) => ReplySink) {
+  constructor(pipeline: Pipeline) {
     this.#pipeline = pipeline;
-    this.#toSink = toSink;
   }
 
   /** How many statements are prepared. */
@@ -68,7 +65,14 @@ export class StatementCache {
     if (this.#entries.size >= SESSION_STATEMENTS) this.#forget(leastRecent(this.#entries));
     const name = `a${++this.#made}`;
     this.#pipeline.prepare({ name, sql: shape.sql, parameterTypes: shape.parameterTypes });
-    const entry: Entry = { name, shape, sink: this.#toSink(shape), owner, key, lastUsed: 0 };
+    const entry: Entry = {
+      name,
+      shape,
+      sink: { doing: shape.doing, completed: () => {} },
+      owner,
+      key,
+      lastUsed: 0,
+    };
     owner.set(key, entry);
     this.#entries.add(entry);
     return entry;

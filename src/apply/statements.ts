@@ -1,23 +1,38 @@
 /**
  * The SQL that applies one change, for a relation and the shape of the change. Pure text.
  *
- * Every statement settles its own conflict, so that nothing has to wait for a reply: an existing key is
- * overwritten, a missing row is inserted if the new row came whole, and a missing row on delete is nothing. What
- * happened shows in the command tag, or in the notice of `mmlite.note_conflict`.
+ * Every statement settles its own conflicts, so that nothing has to wait for a reply: a row that is here is compared
+ * with the change by version, a row that is missing is looked for among the deleted ones, and what is decided is
+ * noted in the same transaction by functions of schema `mmlite`, which tell of it in a notice. Conditions that note
+ * something stand in a CASE, which alone keeps the order in which PostgreSQL looks at them.
  */
+import { type ConflictType, type Resolution, resolve, type Standing } from "../conflict_policy.ts";
 import type { MappedColumn, MappedRelation } from "./relation_map.ts";
 
-/** A conflict that apply meets and settles, by PostgreSQL 18's name. */
-export type ConflictType = "insert_exists" | "update_exists" | "update_missing" | "delete_missing";
+/** Which of a change's tuples a parameter comes from, or that it is of the change's version. */
+export type ParameterSide = "old" | "new" | "version";
 
-/** Which of a change's tuples a parameter comes from. */
-export type TupleSide = "old" | "new";
-
-/** Where a parameter's value comes from: a column of one of the change's tuples. */
+/** Where a parameter's value comes from: a column of one of the change's tuples, or a {@link VersionPart}. */
 export interface ParameterSource {
-  readonly side: TupleSide;
+  readonly side: ParameterSide;
   readonly index: number;
 }
+
+/** What a change's version is made of, as parameters. */
+export const VERSION_PART = {
+  /** When it was committed at its origin. */
+  at: 0,
+  /** Its origin. */
+  node: 1,
+  /** What any node committed before this time the origin had seen. */
+  seen: 2,
+  /** `mmlite.key_hash` of the row's key, and of the one that it had before. */
+  newHash: 3,
+  oldHash: 4,
+} as const;
+
+/** See {@link VERSION_PART}. */
+export type VersionPart = keyof typeof VERSION_PART;
 
 /** A statement before it has a name. */
 export interface StatementShape {
@@ -26,8 +41,6 @@ export interface StatementShape {
   readonly parameters: readonly ParameterSource[];
   /** Completes "Cannot …" in an error. */
   readonly doing: string;
-  /** The conflict that a command tag tells of: by being `tag`, or with `unless` by being another. */
-  readonly conflict?: { readonly type: ConflictType; readonly tag: string; readonly unless?: boolean };
 }
 
 /** How the row is found. */
@@ -46,8 +59,20 @@ export interface UpdateShape extends MatchShape {
   readonly omitted: ReadonlySet<number>;
 }
 
+type TupleSide = "old" | "new";
+type ChangeName = "insert" | "update" | "delete";
+
 const NO_COLUMNS: ReadonlySet<number> = new Set();
 const BY_KEY: MatchShape = { byRow: false, nulls: NO_COLUMNS };
+const VERSION_TYPES: Readonly<Record<VersionPart, number>> = {
+  at: 1184,
+  node: 25,
+  seen: 1184,
+  newHash: 20,
+  oldHash: 20,
+};
+/** Pairs that one call takes: a function has 100 arguments at most. */
+const JSON_PAIRS = 50;
 
 /** Inserts a row, or overwrites the one that has its key. */
 export function insertStatement(relation: MappedRelation): StatementShape {
@@ -59,60 +84,81 @@ export function insertStatement(relation: MappedRelation): StatementShape {
   const values = columns.map((column) => sql.value("new", column)).join(", ");
   const into = insertInto(relation, columns);
   if (key === null) return sql.shape(`${into} VALUES (${values})`, doing);
+  const change: Settled = { change: "insert", side: "new", remote: "new" };
+  const admitted = admits(relation, sql, change);
+  if (key.arbiter) {
+    const late = onConflict(relation, sql, { type: "insert_exists", ...change });
+    return sql.shape(`${into} SELECT ${values} WHERE ${admitted} ${late}`, doing);
+  }
   const overwritten = settable(relation, { keyChanged: false, omitted: NO_COLUMNS });
-  if (!key.arbiter) {
-    const found = updateOrLock(relation, sql, { columns: overwritten, where: where(relation, sql, "new") });
-    return sql.shape(
-      `WITH u AS (${found}) ${into} SELECT ${values} WHERE NOT EXISTS (SELECT 1 FROM u)`,
-      doing,
-      { type: "insert_exists", tag: "INSERT 0 0" },
-    );
-  }
-  if (overwritten.length === 0) {
-    return sql.shape(`${into} VALUES (${values}) ON CONFLICT (${names(key.columns)}) DO NOTHING`, doing, {
-      type: "insert_exists",
-      tag: "INSERT 0 0",
-    });
-  }
-  // The WHERE is evaluated for an existing row only: it costs nothing without a conflict, and counts exactly.
-  const noted = `WHERE mmlite.note_conflict('insert_exists')`;
-  return sql.shape(`${into} VALUES (${values}) ${onConflict(relation, overwritten)} ${noted}`, doing);
+  const isHere = where(relation, sql, "new");
+  const found = updateOrLock(relation, sql, {
+    columns: overwritten,
+    where: both(isHere, givesWay(relation, sql, { type: "insert_exists", ...change })),
+  });
+  return sql.shape(
+    `WITH u AS (${found}) ${into} SELECT ${values} WHERE CASE WHEN ${isFound(relation, isHere)} THEN false` +
+      ` ELSE ${admitted} END`,
+    doing,
+  );
 }
 
 /** Updates a row, or inserts it where it is missing and came whole. */
 export function updateStatement(relation: MappedRelation, shape: UpdateShape): StatementShape {
   const sql = new Parameters();
-  const doing = `update "${relation.label}"`;
   const side = shape.byRow || shape.keyChanged ? "old" : "new";
-  const columns = settable(relation, shape);
-  const condition = where(relation, sql, side, shape);
-  const written = relation.columns.filter((column) => column.written);
-  if (shape.omitted.size > 0 || written.length === 0) {
-    const found = updateOrLock(relation, sql, { columns, where: condition, returning: false });
-    const tag = columns.length > 0 ? "UPDATE 0" : "SELECT 0";
-    return sql.shape(found, doing, { type: "update_missing", tag });
-  }
-  const found = updateOrLock(relation, sql, { columns, where: condition });
-  const values = written.map((column) => sql.value("new", column)).join(", ");
-  const insert = `${insertInto(relation, written)} SELECT ${values} WHERE NOT EXISTS (SELECT 1 FROM u)`;
-  // A row may come to be between the search and the insert.
-  const overwritten = settable(relation, { keyChanged: false, omitted: NO_COLUMNS });
-  const late = relation.key?.arbiter ? ` ${onConflict(relation, overwritten)}` : "";
-  return sql.shape(`WITH u AS (${found}) ${insert}${late}`, doing, {
-    type: "update_missing",
-    tag: "INSERT 0 1",
-  });
+  const change: Settled = { change: "update", side, remote: "new", omitted: shape.omitted };
+  const condition = [
+    where(relation, sql, side, shape),
+    givesWay(relation, sql, { type: "update_origin_differs", ...change }),
+    movesOntoAnother(relation, sql, shape),
+  ].filter((one) => one !== "").join(" AND ");
+  const found = updateOrLock(relation, sql, { columns: settable(relation, shape), where: condition });
+  // A row whose key changes may have been left where it was: what follows sees to it.
+  const doing = `update "${relation.label}"`;
+  if (shape.keyChanged && isVersioned(relation)) return sql.shape(found, doing);
+  const isHere = relation.key === null ? "" : where(relation, sql, side);
+  return sql.shape(`WITH u AS (${found}) ${insertMissing(relation, sql, { change, isHere })}`, doing);
 }
 
-/** Before a key changes: removes another row that has the new key, if the row with the old key is there. */
+/** Inserts a row whose key was changed where neither the old row nor one with the new key is here. */
+export function insertMovedStatement(relation: MappedRelation, shape: UpdateShape): StatementShape {
+  const sql = new Parameters();
+  const change: Settled = { change: "update", side: "new", remote: "new", omitted: shape.omitted };
+  const isHere = where(relation, sql, "new");
+  return sql.shape(
+    insertMissing(relation, sql, { change, isHere, withoutUpdate: true }),
+    `update "${relation.label}"`,
+  );
+}
+
+/** Before a key changes: removes another row that has the new key, if it gives way. */
 export function evictStatement(relation: MappedRelation): StatementShape {
   const sql = new Parameters();
   const old = where(relation, sql, "old");
+  const change: Settled = { change: "update", side: "new", remote: "new" };
+  const another = `${where(relation, sql, "new")} AND NOT (${old})`;
+  const settled = givesWay(relation, sql, { type: "update_exists", ...change });
+  // Without versions only a row that is here can drive another one away.
+  const condition = isVersioned(relation)
+    ? settled
+    : `CASE WHEN EXISTS (SELECT 1 FROM ${rows(relation)} WHERE ${old}) THEN ${
+      noted(relation, sql, { type: "update_exists", ...change, here: true })
+    } ELSE false END`;
   return sql.shape(
-    `DELETE FROM ${rows(relation)} WHERE ${where(relation, sql, "new")} AND NOT (${old})` +
-      ` AND EXISTS (SELECT 1 FROM ${rows(relation)} WHERE ${old})`,
+    `DELETE FROM ${rows(relation)} WHERE ${both(another, condition)}`,
     `update "${relation.label}"`,
-    { type: "update_exists", tag: "DELETE 0", unless: true },
+  );
+}
+
+/** After a key has changed: removes the row with the old key that could not move to the new one. */
+export function removeUnmovedStatement(relation: MappedRelation): StatementShape {
+  const sql = new Parameters();
+  const change: Settled = { change: "update", side: "old", remote: "new" };
+  const silently = givesWay(relation, sql, { type: "update_origin_differs", ...change, silent: true });
+  return sql.shape(
+    `DELETE FROM ${rows(relation)} WHERE ${both(where(relation, sql, "old"), silently)}`,
+    `update "${relation.label}"`,
   );
 }
 
@@ -125,7 +171,9 @@ export function replaceStatement(relation: MappedRelation, shape: UpdateShape): 
   const side = shape.byRow || shape.keyChanged ? "old" : "new";
   const differs = relation.columns.filter((column) => column.identityAlways)
     .map((column) => `t.${quote(column.name)} IS DISTINCT FROM ${sql.value("new", column)}`).join(" OR ");
-  const condition = `${where(relation, sql, side, shape)} AND (${differs})`;
+  const change: Settled = { change: "update", side, remote: "new" };
+  const silently = givesWay(relation, sql, { type: "update_origin_differs", ...change, silent: true });
+  const condition = both(`${where(relation, sql, side, shape)} AND (${differs})`, silently);
   const came = relation.columns.filter((column) => column.written && !shape.omitted.has(column.index));
   const kept = [
     ...relation.extraColumns,
@@ -135,22 +183,34 @@ export function replaceStatement(relation: MappedRelation, shape: UpdateShape): 
     (kept.length === 0 ? "1" : kept.map((name) => `t.${name}`).join(", "));
   const into = [...came.map((column) => quote(column.name)), ...kept].join(", ");
   const values = [...came.map((column) => sql.value("new", column)), ...kept.map((name) => `gone.${name}`)];
+  const again = `INSERT INTO ${target(relation)} (${into}) OVERRIDING SYSTEM VALUE SELECT ${
+    values.join(", ")
+  } FROM gone`;
+  const doing = `update "${relation.label}"`;
+  if (relation.key !== null) return sql.shape(`WITH gone AS (${gone}) ${again}`, doing);
+  const missing = noted(relation, sql, { type: "update_missing", standing: "missing", ...change });
   return sql.shape(
-    `WITH gone AS (${gone}) INSERT INTO ${target(relation)} (${into}) OVERRIDING SYSTEM VALUE` +
-      ` SELECT ${values.join(", ")} FROM gone`,
-    `update "${relation.label}"`,
-    relation.key === null ? { type: "update_missing", tag: "INSERT 0 0" } : undefined,
+    `WITH gone AS (${gone}), again AS (${again} RETURNING 1)` +
+      ` SELECT ${missing} WHERE NOT EXISTS (SELECT 1 FROM again)`,
+    doing,
   );
 }
 
 /** Deletes one row. */
 export function deleteStatement(relation: MappedRelation, match: MatchShape): StatementShape {
   const sql = new Parameters();
-  const condition = where(relation, sql, "old", match);
-  return sql.shape(`DELETE FROM ${rows(relation)} WHERE ${condition}`, `delete from "${relation.label}"`, {
-    type: "delete_missing",
-    tag: "DELETE 0",
-  });
+  const change: Settled = { change: "delete", side: "old", remote: null };
+  const condition = both(
+    where(relation, sql, "old", match),
+    givesWay(relation, sql, { type: "delete_origin_differs", ...change }),
+  );
+  const isHere = relation.key === null ? "" : where(relation, sql, "old");
+  const missing = noted(relation, sql, { type: "delete_missing", standing: "missing", ...change });
+  return sql.shape(
+    `WITH u AS (DELETE FROM ${rows(relation)} WHERE ${condition} RETURNING 1)` +
+      ` SELECT CASE WHEN ${isFound(relation, isHere)} THEN false ELSE ${missing} END`,
+    `delete from "${relation.label}"`,
+  );
 }
 
 /** Truncates tables together. Never cascades further than the publisher did, whose message names all tables. */
@@ -159,16 +219,34 @@ export function truncateStatement(
   restartIdentity: boolean,
 ): StatementShape {
   const tables = relations.map((r) => r.partitioned ? target(r) : `ONLY ${target(r)}`).join(", ");
-  const labels = relations.map((relation) => `"${relation.label}"`).join(", ");
-  return new Parameters().shape(
-    `TRUNCATE TABLE ${tables}${restartIdentity ? " RESTART IDENTITY" : ""}`,
-    `truncate ${labels}`,
+  const doing = `truncate ${relations.map((relation) => `"${relation.label}"`).join(", ")}`;
+  const sql = new Parameters();
+  if (!relations.some((relation) => relation.settlement.versioned)) {
+    return sql.shape(`TRUNCATE TABLE ${tables}${restartIdentity ? " RESTART IDENTITY" : ""}`, doing);
+  }
+  const list = (texts: readonly string[]) => `ARRAY[${texts.map(literal).join(", ")}]::text[]`;
+  const keys = relations.map(({ key }) =>
+    key === null ? "" : key.columns.map(({ name }) => `t.${quote(name)}::text`).join(", ")
+  );
+  return sql.shape(
+    `SELECT mmlite.apply_truncate(${list(relations.map(({ schema }) => schema))}, ${
+      list(relations.map(({ name }) => name))
+    }, ${list(relations.map(({ partitioned }) => partitioned ? "" : "ONLY "))}, ${
+      list(keys)
+    }, ${restartIdentity}, ${sql.version("at")}, ${sql.version("node")})`,
+    doing,
   );
 }
 
 /** A name as an SQL identifier. */
 export function quote(name: string): string {
   return `"${name.replaceAll('"', '""')}"`;
+}
+
+/** A text as an SQL literal. */
+export function literal(text: string): string {
+  const quoted = `'${text.replaceAll("'", "''")}'`;
+  return text.includes("\\") ? `E${quoted.replaceAll("\\", "\\\\")}` : quoted;
 }
 
 /** The parameters of a statement under construction; one per side and column. */
@@ -178,19 +256,197 @@ class Parameters {
   readonly #numbers = new Map<string, number>();
 
   value(side: TupleSide, column: MappedColumn): string {
-    const id = `${side}${column.index}`;
+    return this.#number({ side, index: column.index }, column.typeOid);
+  }
+
+  version(part: VersionPart): string {
+    return this.#number({ side: "version", index: VERSION_PART[part] }, VERSION_TYPES[part]);
+  }
+
+  shape(sql: string, doing: string): StatementShape {
+    return { sql, parameterTypes: this.#types, parameters: this.#sources, doing };
+  }
+
+  #number(source: ParameterSource, typeOid: number): string {
+    const id = `${source.side}${source.index}`;
     let number = this.#numbers.get(id);
     if (number === undefined) {
-      this.#types.push(column.typeOid);
-      number = this.#sources.push({ side, index: column.index });
+      this.#types.push(typeOid);
+      number = this.#sources.push(source);
       this.#numbers.set(id, number);
     }
     return `$${number}`;
   }
+}
 
-  shape(sql: string, doing: string, conflict?: StatementShape["conflict"]): StatementShape {
-    return { sql, parameterTypes: this.#types, parameters: this.#sources, doing, conflict };
+/** A change as conflicts with it are noted. */
+interface Settled {
+  readonly change: ChangeName;
+  /** Of which tuple the key is that it meets another row by. */
+  readonly side: TupleSide;
+  /** Of which tuple its row is; null where it has none. */
+  readonly remote: TupleSide | null;
+  readonly omitted?: ReadonlySet<number>;
+}
+
+/** Whether rows are compared by version. */
+function isVersioned({ key, settlement }: MappedRelation): boolean {
+  return key !== null && settlement.versioned;
+}
+
+/**
+ * Whether the row `t` gives way to the change: a condition that notes the conflict, if there is one; empty where
+ * every row does. With `silent` nothing is noted.
+ */
+function givesWay(
+  relation: MappedRelation,
+  sql: Parameters,
+  { type, silent = false, ...change }: Settled & { type: ConflictType; silent?: boolean },
+): string {
+  const isInsert = type === "insert_exists";
+  if (!isVersioned(relation)) return isInsert ? noted(relation, sql, { type, ...change, here: true }) : "";
+  const { policy } = relation.settlement;
+  const hash = sql.version(hashOf(change.side));
+  const settle = (standing: Standing) => {
+    const resolution = resolve(policy, type, standing);
+    if (silent && resolution !== "error") return String(resolution === "applied");
+    const { key, remote } = described(relation, sql, change);
+    return `mmlite.settle(${literal(type)}, ${literal(resolution)}, ${literal(change.change)}, ${
+      literal(relation.schema)
+    }, ${literal(relation.name)}, ${key}, to_jsonb(t), t.xmin, ${hash}, ${remote}, ${sql.version("node")}, ${
+      sql.version("at")
+    })`;
+  };
+  const compared = `mmlite.compare_version(t.xmin, ${hash}, ${sql.version("at")}, ${sql.version("node")}, ${
+    sql.version("seen")
+  })`;
+  // That there is a row at all is what an insert does not expect.
+  const follows = isInsert ? settle("newer") : "true";
+  return `CASE ${compared} WHEN 0 THEN ${follows} WHEN 1 THEN ${settle("newer")} ELSE ${settle("older")} END`;
+}
+
+/**
+ * Whether a row that is not here may be written: no newer delete is known. Notes it if one is; that it is missing too
+ * if that is a conflict of type `type`.
+ */
+function admits(
+  relation: MappedRelation,
+  sql: Parameters,
+  { type = null, isWhole = true, ...change }: Settled & { type?: ConflictType | null; isWhole?: boolean },
+): string {
+  const { policy } = relation.settlement;
+  if (!isVersioned(relation)) {
+    return type === null ? "true" : noted(relation, sql, { type, standing: "missing", isWhole, ...change });
   }
+  const resolution = type === null ? "applied" : writable(resolve(policy, type, "missing"), isWhole);
+  const [at, node] = [sql.version("at"), sql.version("node")];
+  const { key, remote } = described(relation, sql, change);
+  const settled = `mmlite.settle_missing(${type === null ? "NULL" : literal(type)}, ${literal(resolution)}, ${
+    literal(writable(resolve(policy, "update_deleted", "older"), isWhole))
+  }, ${literal(change.change)}, ${literal(relation.schema)}, ${literal(relation.name)}, ${key}, ${
+    sql.version(hashOf(change.side))
+  }, ${remote}, ${node}, ${at})`;
+  if (type !== null) return settled;
+  // Mostly there is nothing of the kind, and this alone is looked at.
+  return `CASE WHEN EXISTS (SELECT 1 FROM mmlite.tombstone d WHERE d.last_timestamp >= ${at} AND d.origin <> ${node})` +
+    ` OR EXISTS (SELECT 1 FROM mmlite.truncation c WHERE c.table_schema = ${
+      literal(relation.schema)
+    } AND c.table_name = ${
+      literal(relation.name)
+    } AND c.commit_timestamp >= ${at} AND c.origin <> ${node}) THEN ${settled} ELSE true END`;
+}
+
+/** Notes a conflict of which no version can be told: with a row that is here (`here`), or with none. */
+function noted(
+  relation: MappedRelation,
+  sql: Parameters,
+  { type, standing = "newer", here = false, isWhole = true, ...change }: Settled & {
+    type: ConflictType;
+    standing?: Standing;
+    here?: boolean;
+    isWhole?: boolean;
+  },
+): string {
+  // Without versions the newer one cannot be known: what came is taken.
+  const { policy, versioned } = relation.settlement;
+  const resolution = versioned || policy.policy !== "last_update_wins"
+    ? resolve(policy, type, standing)
+    : resolve({ policy: "apply_remote", types: {} }, type, standing);
+  const { key, remote } = described(relation, sql, change);
+  return `mmlite.note_conflict(${literal(type)}, ${literal(writable(resolution, isWhole))}, ${
+    literal(change.change)
+  }, ${literal(relation.schema)}, ${literal(relation.name)}, ${key}, ${
+    here ? "to_jsonb(t)" : "NULL"
+  }, NULL, NULL, ${remote}, ${sql.version("node")}, ${sql.version("at")})`;
+}
+
+/** A row of which a part did not come cannot be written where it is missing. */
+function writable(resolution: Resolution, isWhole: boolean): Resolution {
+  return isWhole || resolution === "error" ? resolution : "skipped";
+}
+
+/** The key by which a change meets another row, and its own row, as JSON. */
+function described(
+  relation: MappedRelation,
+  sql: Parameters,
+  { side, remote, omitted = NO_COLUMNS }: Settled,
+): { key: string; remote: string } {
+  const key = relation.key === null ? "NULL" : json(relation.key.columns, sql, side);
+  const came = relation.columns.filter(({ index }) => !omitted.has(index));
+  return { key, remote: remote === null ? "NULL" : json(came, sql, remote) };
+}
+
+function json(columns: readonly MappedColumn[], sql: Parameters, side: TupleSide): string {
+  if (columns.length === 0) return "'{}'::jsonb";
+  const pairs = columns.map((column) => `${literal(column.name)}, ${sql.value(side, column)}`);
+  const objects: string[] = [];
+  for (let at = 0; at < pairs.length; at += JSON_PAIRS) {
+    objects.push(`jsonb_build_object(${pairs.slice(at, at + JSON_PAIRS).join(", ")})`);
+  }
+  return objects.join(" || ");
+}
+
+function hashOf(side: TupleSide): VersionPart {
+  return side === "new" ? "newHash" : "oldHash";
+}
+
+function both(one: string, other: string): string {
+  return other === "" ? one : `${one} AND ${other}`;
+}
+
+/** Whether a statement before it, `u`, has found its row, or has left it as it is. */
+function isFound(relation: MappedRelation, isHere: string): string {
+  const changed = "EXISTS (SELECT 1 FROM u)";
+  if (isHere === "" || !isVersioned(relation)) return changed;
+  return `${changed} OR EXISTS (SELECT 1 FROM ${rows(relation)} WHERE ${isHere})`;
+}
+
+/** Inserts the new row of an update that came whole if the row is missing; of another it is noted only. */
+function insertMissing(
+  relation: MappedRelation,
+  sql: Parameters,
+  { change, isHere, withoutUpdate = false }: { change: Settled; isHere: string; withoutUpdate?: boolean },
+): string {
+  const written = relation.columns.filter((column) => column.written);
+  const found = withoutUpdate
+    ? `EXISTS (SELECT 1 FROM ${rows(relation)} WHERE ${isHere})`
+    : isFound(relation, isHere);
+  const isWhole = change.omitted!.size === 0 && written.length > 0;
+  // The row that it would be has the new key, which is looked for among the deleted ones.
+  const admitted = admits(relation, sql, { type: "update_missing", ...change, side: "new", isWhole });
+  if (!isWhole) return `SELECT CASE WHEN ${found} THEN false ELSE ${admitted} END`;
+  const values = written.map((column) => sql.value("new", column)).join(", ");
+  const insert = `${insertInto(relation, written)} SELECT ${values} WHERE CASE WHEN ${found} THEN false` +
+    ` ELSE ${admitted} END`;
+  if (!relation.key?.arbiter) return insert;
+  // A row may come to be between the search and the insert.
+  return `${insert} ${onConflict(relation, sql, { type: "insert_exists", ...change, side: "new" })}`;
+}
+
+/** Without versions a row moves wherever it is sent, as what stood in the way was removed before. */
+function movesOntoAnother(relation: MappedRelation, sql: Parameters, shape: UpdateShape): string {
+  if (!shape.keyChanged || !isVersioned(relation) || relation.key!.deferrable) return "";
+  return `NOT EXISTS (SELECT 1 FROM ${rows(relation)} WHERE ${where(relation, sql, "new")})`;
 }
 
 /** The relation's local table. */
@@ -213,11 +469,25 @@ function insertInto(relation: MappedRelation, columns: readonly MappedColumn[]):
   return `INSERT INTO ${target(relation)} AS t (${names(columns)})${overriding}`;
 }
 
-function onConflict(relation: MappedRelation, overwritten: readonly MappedColumn[]): string {
+/** Overwrites the row that has the key if it gives way. One that would stay the same gets the change's version. */
+function onConflict(
+  relation: MappedRelation,
+  sql: Parameters,
+  conflict: Settled & { type: ConflictType },
+): string {
+  const overwritten = settable(relation, { keyChanged: false, omitted: NO_COLUMNS });
+  const set = overwritten.length > 0 ? overwritten : touched(relation);
   const arbiter = names(relation.key!.columns);
-  if (overwritten.length === 0) return `ON CONFLICT (${arbiter}) DO NOTHING`;
-  const assignments = overwritten.map(({ name }) => `${quote(name)} = excluded.${quote(name)}`);
-  return `ON CONFLICT (${arbiter}) DO UPDATE SET ${assignments.join(", ")}`;
+  if (set.length === 0) return `ON CONFLICT (${arbiter}) DO NOTHING`;
+  const assignments = set.map(({ name }) => `${quote(name)} = excluded.${quote(name)}`);
+  return `ON CONFLICT (${arbiter}) DO UPDATE SET ${assignments.join(", ")} WHERE ${
+    givesWay(relation, sql, conflict)
+  }`;
+}
+
+/** A column that can be set to what it is, so that the row gets another version. */
+function touched({ key }: MappedRelation): MappedColumn[] {
+  return key?.columns.filter(({ written, identityAlways }) => written && !identityAlways).slice(0, 1) ?? [];
 }
 
 /** What an UPDATE sets: the columns that came, without those that it cannot or need not set. */
@@ -231,18 +501,18 @@ function settable(
   );
 }
 
-/** An UPDATE, or where it would set nothing a lock, of the rows that `where` finds. */
+/** An UPDATE, or where it would set nothing a touch or a lock, of the rows that `where` finds. */
 function updateOrLock(
   relation: MappedRelation,
   sql: Parameters,
-  options: { columns: readonly MappedColumn[]; where: string; returning?: boolean },
+  options: { columns: readonly MappedColumn[]; where: string },
 ): string {
-  if (options.columns.length === 0) {
-    return `SELECT 1 FROM ${rows(relation)} WHERE ${options.where} FOR UPDATE`;
-  }
   const set = options.columns.map((column) => `${quote(column.name)} = ${sql.value("new", column)}`);
-  const returning = options.returning === false ? "" : " RETURNING 1";
-  return `UPDATE ${rows(relation)} SET ${set.join(", ")} WHERE ${options.where}${returning}`;
+  if (set.length === 0 && isVersioned(relation)) {
+    set.push(...touched(relation).map(({ name }) => `${quote(name)} = t.${quote(name)}`));
+  }
+  if (set.length === 0) return `SELECT 1 FROM ${rows(relation)} WHERE ${options.where} FOR UPDATE`;
+  return `UPDATE ${rows(relation)} SET ${set.join(", ")} WHERE ${options.where} RETURNING 1`;
 }
 
 /**

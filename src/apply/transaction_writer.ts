@@ -6,24 +6,29 @@
  * failed one fail by their compare-and-set, so nothing waits for replies.
  */
 import { Buffer } from "node:buffer";
+import type { ConflictType, Resolution } from "../conflict_policy.ts";
 import { MmliteError } from "../errors.ts";
 import { type Lsn, parseLsn } from "../lsn.ts";
 import { Pipeline, type ReplySink } from "../pg/pipeline.ts";
 import type { StatementText } from "../pg/query_bytes.ts";
-import { CONFLICT_SQLSTATE } from "../pg/schema.ts";
+import { CONFLICT_SQLSTATE } from "../pg/conflict_schema.ts";
 import { decodeMessage } from "../pgoutput/decode.ts";
 import type { Begin, Truncate } from "../pgoutput/message.ts";
 import { MESSAGE_TYPE } from "../pgoutput/peek.ts";
 import { ChangeWriter, type RowChange, type TargetRelation } from "./change_writer.ts";
 import { Durability } from "./durability.ts";
 import { applyError } from "./failure.ts";
-import { GroupEntries } from "./group_entries.ts";
 import { type HeldTransactions, isTruncate, type Targets } from "./held.ts";
+import { int64 } from "./int64.ts";
 import type { ApplySession } from "./session.ts";
 import { SetWriter } from "./set_writer.ts";
 import { StatementCache } from "./statement_cache.ts";
-import type { ConflictType, StatementShape } from "./statements.ts";
+import { Versions } from "./versions.ts";
 
+/** Deleted rows of one transaction that are noted together, at most: 1 MiB. */
+const MAX_DELETED = 0x1_0000;
+/** The first `server_version_num` that tells the origin of a row's version. */
+const ORIGINS_SINCE = 140000;
 /** How often the flush position is read while something applied is not on disk, milliseconds. */
 const DURABILITY_POLL_MS = 100;
 
@@ -53,6 +58,11 @@ const GROUP: StatementText = {
     VALUES (pg_catalog.txid_current(), $1, $2, $3, $4)`,
   parameterTypes: [TEXT_OID, TIMESTAMPTZ_OID, TIMESTAMPTZ_OID, BYTEA_OID],
 };
+const TOMBSTONES: StatementText = {
+  name: "tombstones",
+  sql: "INSERT INTO mmlite.tombstone (origin, last_timestamp, entries) VALUES ($1, $2, $3)",
+  parameterTypes: [TEXT_OID, TIMESTAMPTZ_OID, BYTEA_OID],
+};
 const ROLLBACK: StatementText = { name: "rollback", sql: "ROLLBACK", parameterTypes: [] };
 const WAL: StatementText = {
   name: "wal",
@@ -70,7 +80,7 @@ export interface ApplyObserver {
    * to COMMIT. */
   committed(of: { transactions: number; commitTimestamp: bigint; durationMs: number; changes: number }): void;
   change(kind: ChangeKind, count: number): void;
-  conflict(type: ConflictType): void;
+  conflict(type: ConflictType, resolution: Resolution): void;
   /** Transactions that came again and were skipped. */
   deduplicated(count: number): void;
   /** Whatever the origin committed before this time, microseconds since 2000-01-01 UTC, is applied. */
@@ -112,7 +122,7 @@ interface OpenTransaction extends Beginning {
   readonly timestampBytes: Uint8Array;
   readonly startedAt: number;
   readonly counts: Record<ChangeKind, number>;
-  readonly conflicts: ConflictType[];
+  readonly conflicts: (readonly [ConflictType, Resolution])[];
 }
 
 /** See the module's head. */
@@ -128,8 +138,12 @@ export class TransactionWriter {
   readonly #moveSink: ReplySink;
   readonly #tagSink: ReplySink;
   readonly #groupSink: ReplySink;
+  readonly #tombstonesSink: ReplySink;
+  readonly #versions: Versions;
   /** Whether the server keeps commit timestamps; without them rows have no versions. */
   readonly #keepsVersions: boolean;
+  /** Whether it keeps their origins as well; where not, they are noted with every transaction. */
+  readonly #keepsOrigins: boolean;
   readonly #walSink: ReplySink;
   /** The position that the next compare-and-set will find, and its bytes. */
   #position: Lsn;
@@ -153,7 +167,10 @@ export class TransactionWriter {
     this.#moveSink = { doing: "move the position", completed: () => {} };
     this.#tagSink = { doing: "tag the changes", completed: () => {} };
     this.#groupSink = { doing: "note the versions of a group", completed: () => {} };
+    this.#tombstonesSink = { doing: "note deleted rows", completed: () => {} };
+    this.#versions = new Versions(options.origin);
     this.#keepsVersions = session.trackCommitTimestamp;
+    this.#keepsOrigins = session.serverVersion >= ORIGINS_SINCE;
     this.#walSink = {
       doing: "read the WAL position",
       row: ([insert, flush]) => this.#noteWal(parseLsn(insert!), parseLsn(flush!)),
@@ -163,11 +180,11 @@ export class TransactionWriter {
       failed: (error, sink) => this.#fail(error, sink),
       notice: (notice) => this.#note(notice),
     });
-    const toSink = (shape: StatementShape) => this.#changeSink(shape);
-    this.#cache = new StatementCache(this.pipeline, toSink);
-    this.#changes = new ChangeWriter(this.pipeline, this.#cache, toSink);
-    this.#sets = new SetWriter({ pipeline: this.pipeline, cache: this.#cache, changes: this.#changes });
-    for (const statement of [BEGIN, COMMIT, ROLLBACK, MOVE, TAG, GROUP, WAL]) {
+    this.#cache = new StatementCache(this.pipeline);
+    const writing = { pipeline: this.pipeline, cache: this.#cache, versions: this.#versions };
+    this.#changes = new ChangeWriter(writing);
+    this.#sets = new SetWriter({ ...writing, changes: this.#changes });
+    for (const statement of [BEGIN, COMMIT, ROLLBACK, MOVE, TAG, GROUP, TOMBSTONES, WAL]) {
       this.pipeline.prepare(statement);
     }
     // What an earlier session applied may not be on disk yet either.
@@ -187,22 +204,16 @@ export class TransactionWriter {
   /** Writes transactions as one local transaction, by sets; the rows' own versions are noted beside it. */
   writeGroup(held: HeldTransactions): void {
     const { transactions } = held;
-    const timestamps = transactions.map(({ begin }) => begin.commitTimestamp);
-    const [first, last] = [timestamps.reduce(least), timestamps.reduce(greatest)];
-    const entries = this.#keepsVersions && first !== last ? new GroupEntries(timestamps) : undefined;
+    const versions = this.#versions;
+    versions.begin(transactions.map(({ begin }) => begin.commitTimestamp));
     const { commitLsn } = transactions[0].begin;
     const { endLsn } = transactions.at(-1)!;
-    this.#begin({ commitLsn, commitTimestamp: last, transactions: transactions.length }, {
+    this.#begin({ commitLsn, commitTimestamp: versions.last, transactions: transactions.length }, {
       endLsn,
       mode: "sets",
     });
-    this.#sets.begin(entries);
+    this.#sets.begin(this.#keepsVersions && versions.first !== versions.last);
     transactions.forEach((_, i) => this.#writeTransaction(held, i));
-    this.#sets.flush();
-    if (entries !== undefined && !entries.isEmpty) {
-      const parameters = [this.#originBytes, int64(first), int64(last), entries.bytes()];
-      this.pipeline.execute(GROUP.name, this.#groupSink, parameters);
-    }
     this.commit(endLsn);
   }
 
@@ -210,16 +221,18 @@ export class TransactionWriter {
   writeEach(held: HeldTransactions): void {
     held.transactions.forEach(({ begin, endLsn }, i) => {
       if (endLsn <= this.#committedLsn) return;
+      this.#versions.begin([begin.commitTimestamp]);
       this.#begin({ ...begin, transactions: 1 }, { endLsn, mode: "rows" });
-      this.#writeTransaction(held, i);
+      this.#writeTransaction(held, i, 0);
       this.commit(endLsn);
     });
   }
 
   /** Writes the beginning of a transaction whose end is not known: the position is its commit record until then. */
   beginLong(begin: Begin, mode: WriteMode): void {
+    this.#versions.begin([begin.commitTimestamp]);
     this.#begin({ ...begin, transactions: 1 }, { endLsn: begin.commitLsn, mode });
-    this.#sets.begin(undefined);
+    this.#sets.begin(false);
   }
 
   /** Writes a change, which lies from `start` to `end` in `bytes`, of the transaction with that number. */
@@ -233,18 +246,21 @@ export class TransactionWriter {
     if (isTruncate(targets)) {
       const { restartIdentity } = decodeMessage(bytes.subarray(start, end)) as Truncate;
       this.#sets.flush();
-      this.#changes.truncate(targets, restartIdentity);
+      this.#changes.truncate(targets, { restartIdentity, transaction });
     } else if (mode === "sets" && targets.map.bySets) {
       this.#sets.write(targets, bytes, { start, end, transaction });
     } else {
-      this.#changes.write(targets, decodeMessage(bytes.subarray(start, end)) as RowChange);
+      this.#changes.write(targets, decodeMessage(bytes.subarray(start, end)) as RowChange, transaction);
     }
+    if (this.#versions.deleted.count >= MAX_DELETED) this.#noteDeleted();
   }
 
   /** Writes the end of the transaction. */
   commit(endLsn: Lsn): void {
     const open = this.#open!;
     this.#sets.flush();
+    this.#noteWritten();
+    this.#noteDeleted();
     if (this.#position !== endLsn) this.#move(endLsn, open.timestampBytes);
     this.pipeline.execute(TAG.name, this.#tagSink, [this.#positionBytes, open.timestampBytes]);
     this.pipeline.execute(COMMIT.name, {
@@ -303,14 +319,40 @@ export class TransactionWriter {
     this.#move(endLsn, open.timestampBytes);
   }
 
+  /** Writes one of those held, `number` being which one of those that are written together it is. */
   #writeTransaction(
     { transactions, bytes, starts, ends, targets }: HeldTransactions,
-    transaction: number,
+    index: number,
+    transaction = index,
   ): void {
-    const { from, to } = transactions[transaction];
+    const { from, to } = transactions[index];
     for (let i = from; i < to; i++) {
       this.write(targets[i], bytes[i], { start: starts[i], end: ends[i], transaction });
     }
+  }
+
+  /** Notes what the commit record will not say of the versions of the rows. */
+  #noteWritten(): void {
+    const { written, first, last, timestamps } = this.#versions;
+    if (!this.#keepsVersions || (written.count === 0 && this.#keepsOrigins)) return;
+    this.pipeline.execute(GROUP.name, this.#groupSink, [
+      this.#originBytes,
+      int64(first),
+      int64(last),
+      written.bytes(timestamps),
+    ]);
+    written.clear();
+  }
+
+  #noteDeleted(): void {
+    const { deleted, last, timestamps } = this.#versions;
+    if (deleted.count === 0) return;
+    this.pipeline.execute(TOMBSTONES.name, this.#tombstonesSink, [
+      this.#originBytes,
+      int64(last),
+      deleted.bytes(timestamps),
+    ]);
+    deleted.clear();
   }
 
   #move(to: Lsn, timestampBytes: Uint8Array): void {
@@ -347,22 +389,13 @@ export class TransactionWriter {
     if (counts.update > 0) observer.change("update", counts.update);
     if (counts.delete > 0) observer.change("delete", counts.delete);
     if (counts.truncate > 0) observer.change("truncate", counts.truncate);
-    for (const type of conflicts) observer.conflict(type);
-  }
-
-  #changeSink({ doing, conflict }: StatementShape): ReplySink {
-    if (conflict === undefined) return { doing, completed: () => {} };
-    const { type, tag: told, unless = false } = conflict;
-    return {
-      doing,
-      completed: (tag) => {
-        if ((tag === told) !== unless) this.#answering?.conflicts.push(type);
-      },
-    };
+    for (const [type, resolution] of conflicts) observer.conflict(type, resolution);
   }
 
   #note({ code, message }: { code?: string; message?: string }): void {
-    if (code === CONFLICT_SQLSTATE) this.#answering?.conflicts.push(message as ConflictType);
+    if (code !== CONFLICT_SQLSTATE) return;
+    const [type, resolution] = message!.split(" ");
+    this.#answering?.conflicts.push([type as ConflictType, resolution as Resolution]);
   }
 
   #noteWal(insertLsn: Lsn, flushLsn: Lsn): void {
@@ -402,18 +435,4 @@ function kindOf(type: number): ChangeKind {
     default:
       return "truncate";
   }
-}
-
-function least(a: bigint, b: bigint): bigint {
-  return a < b ? a : b;
-}
-
-function greatest(a: bigint, b: bigint): bigint {
-  return a > b ? a : b;
-}
-
-function int64(value: bigint): Uint8Array {
-  const bytes = Buffer.allocUnsafe(8);
-  bytes.writeBigUInt64BE(BigInt.asUintN(64, value));
-  return bytes;
 }

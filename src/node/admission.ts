@@ -4,6 +4,7 @@
 import { type ApplyObserver, openApplier } from "../apply/applier.ts";
 import type { Trust } from "../apply/trust.ts";
 import type { CompressionSetting } from "../config.ts";
+import type { TablePolicy } from "../conflict_policy.ts";
 import { MmliteError } from "../errors.ts";
 import { parsePeerUrl } from "../http/peer_url.ts";
 import type { Admission } from "../inbox/ports.ts";
@@ -33,6 +34,7 @@ interface AdmissionOptions {
   /** What is known of a sender's transactions beyond one session. */
   readonly trust: (sender: string) => Trust;
   readonly mayGroup: () => boolean;
+  readonly policyOf: (schema: string, name: string) => TablePolicy;
 }
 
 /** Decides whether a sender may apply here, and makes a node that is new here a peer; throws why not. */
@@ -75,6 +77,7 @@ export async function admit(options: AdmissionOptions, hello: Hello): Promise<Ad
         observer: options.observer(sender),
         trust: options.trust(sender),
         mayGroup: options.mayGroup,
+        policyOf: options.policyOf,
         signal,
       }),
   };

@@ -42,6 +42,7 @@ Deno.test("a life of a database that is over does not take the place of the one 
     observer: () => assert.fail("nothing is applied"),
     trust: () => assert.fail("nothing is applied"),
     mayGroup: () => assert.fail("nothing is applied"),
+    policyOf: () => assert.fail("nothing is applied"),
   };
   await assert.rejects(admit(options, hello), {
     kind: "fenced",

@@ -3,6 +3,7 @@
  */
 import { Trust } from "../apply/trust.ts";
 import type { CompressionSetting } from "../config.ts";
+import { DEFAULT_POLICY } from "../conflict_policy.ts";
 import { Inbox } from "../inbox/inbox.ts";
 import type { Metrics } from "../metrics.ts";
 import type { ProvenPeer } from "../wire/channel.ts";
@@ -41,6 +42,7 @@ export function openInbox({ peers, metrics, conflicts, groups, ...options }: Inb
       applyObserver({ peer: peers.find(sender), sender, metrics, conflicts, groups }),
     trust,
     mayGroup: () => groups.hasRoom,
+    policyOf: () => DEFAULT_POLICY,
   };
   return new Inbox({
     recognise: async (hello, proven) => {

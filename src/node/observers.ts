@@ -7,14 +7,6 @@ import type { SourceObserver } from "../source/source.ts";
 import type { GroupKeeper } from "./group_keeper.ts";
 import type { Peer } from "./peer.ts";
 
-/** What is done about each type of conflict until policies can be chosen. */
-const RESOLUTIONS = {
-  insert_exists: "apply_remote",
-  update_exists: "apply_remote",
-  update_missing: "insert_or_skip",
-  delete_missing: "skip",
-} as const;
-
 /** Conflicts by type since the process started. */
 export class ConflictCounts {
   readonly #counts = new Map<string, number>();
@@ -47,9 +39,9 @@ export function applyObserver(
       peer?.inbound.applied(commitTimestamp, changes);
     },
     change: (kind, count) => metrics.countChanges(sender, kind, count),
-    conflict(type) {
+    conflict(type, resolution) {
       conflicts.add(type);
-      metrics.countConflict(type, RESOLUTIONS[type]);
+      metrics.countConflict(type, resolution);
     },
     deduplicated: () => {},
     caughtUp: (committedBefore) => groups.caughtUp(sender, committedBefore),

@@ -10,10 +10,10 @@ import {
   type ApplierOptions,
   type ApplyObserver,
   type ChangeKind,
-  type ConflictType,
   openApplier,
 } from "../../src/apply/applier.ts";
 import { Trust } from "../../src/apply/trust.ts";
+import { type ConflictType, DEFAULT_POLICY, type Resolution } from "../../src/conflict_policy.ts";
 import { type Lsn, parseLsn } from "../../src/lsn.ts";
 import { closeClient, openClient } from "../../src/pg/client.ts";
 import { ensureOrigin, nextEpoch, originName, startProgress } from "../../src/pg/progress.ts";
@@ -33,6 +33,7 @@ export class Seen implements ApplyObserver {
   changes = 0;
   readonly kinds: Record<ChangeKind, number> = { insert: 0, update: 0, delete: 0, truncate: 0 };
   readonly conflicts: ConflictType[] = [];
+  readonly resolutions: Resolution[] = [];
   duplicates = 0;
   caughtUpTo: bigint | undefined;
   readonly acks: Lsn[] = [];
@@ -45,8 +46,9 @@ export class Seen implements ApplyObserver {
   change(kind: ChangeKind, count: number): void {
     this.kinds[kind] += count;
   }
-  conflict(type: ConflictType): void {
+  conflict(type: ConflictType, resolution: Resolution): void {
     this.conflicts.push(type);
+    this.resolutions.push(resolution);
   }
   caughtUp(committedBefore: bigint): void {
     this.caughtUpTo = committedBefore;
@@ -148,6 +150,7 @@ export class ApplyPair implements AsyncDisposable {
       observer: seen,
       trust: new Trust(),
       mayGroup: () => true,
+      policyOf: () => DEFAULT_POLICY,
       signal: new AbortController().signal,
       ...overrides,
     });
