@@ -71,7 +71,7 @@ const CASES: readonly Case[] = [
     before: "DELETE FROM t WHERE id = 1; INSERT INTO t VALUES (2, 'local')",
     changes: ["UPDATE t SET id = 2 WHERE id = 1"],
     same: "SELECT * FROM t ORDER BY id",
-    conflicts: ["update_missing"],
+    conflicts: ["update_exists", "update_missing"],
   },
   {
     name: "an unchanged TOAST value stays",
@@ -123,6 +123,7 @@ const CASES: readonly Case[] = [
       "DELETE FROM t WHERE id = 1",
     ],
     same: "SELECT * FROM t ORDER BY id",
+    conflicts: ["update_origin_differs", "update_origin_differs"],
   },
   {
     name: "an index as identity",
@@ -166,6 +167,7 @@ const CASES: readonly Case[] = [
     before: "UPDATE t SET v = 'differs' WHERE id = 2",
     changes: ["UPDATE t SET id = 4 - id", "UPDATE t SET id = id + 1", "DELETE FROM t WHERE id = 2"],
     same: "SELECT * FROM t ORDER BY id",
+    conflicts: ["update_origin_differs"],
   },
   {
     name: "GENERATED ALWAYS AS IDENTITY in the key",

@@ -118,10 +118,11 @@ export class ChangeWriter {
     const omitted = indexesOf(tuple, "unchanged");
     const shape: UpdateShape = { keyChanged, omitted, ...matchShape(target, change) };
     const mask = maskKey(shape);
+    const columns = [...omitted].join(",");
     if (keyChanged) this.#noteDeleted(target, old);
     // Under a deferrable key the row in the way may be one that this transaction moves away in a moment.
     const isFirm = keyChanged && !map.key!.deferrable;
-    if (isFirm) this.#run(target, "e", () => evictStatement(map), sides);
+    if (isFirm) this.#run(target, `e${columns}`, () => evictStatement(map, shape), sides);
     const identityMoves = keyChanged && map.key!.columns.some((column) => column.identityAlways);
     if (target.looseIdentity || identityMoves) {
       if (map.key === null && !identityDiffers(target, sides)) {
@@ -135,9 +136,9 @@ export class ChangeWriter {
     const rest = identityMoves ? { ...shape, keyChanged: false, byRow: false, nulls: NONE } : shape;
     this.#run(target, `u${maskKey(rest)}`, () => updateStatement(map, rest), sides);
     if (!rest.keyChanged || !map.settlement.versioned) return;
-    if (isFirm) this.#run(target, "m", () => removeUnmovedStatement(map), sides);
+    if (isFirm) this.#run(target, `m${columns}`, () => removeUnmovedStatement(map, rest), sides);
     const build = () => insertMovedStatement(map, rest);
-    this.#run(target, `n${[...omitted].join(",")}`, build, sides);
+    this.#run(target, `n${columns}`, build, sides);
   }
 
   #delete(target: TargetRelation, change: Delete): void {

@@ -306,7 +306,7 @@ export class SetWriter {
     { name, sink }: PreparedStatement,
     { changes, rows, columns }: { changes: NetChanges; rows: readonly number[]; columns: readonly number[] },
   ): void {
-    this.#arrays.prepare(changes, { rows, columns, time: this.#versions.first });
+    this.#arrays.prepare(changes, { rows, columns, time: this.#versions.bound });
     this.#pipeline.executeWith(name, sink, this.#arrays);
   }
 

@@ -133,10 +133,10 @@ export function insertMovedStatement(relation: MappedRelation, shape: UpdateShap
 }
 
 /** Before a key changes: removes another row that has the new key, if it gives way. */
-export function evictStatement(relation: MappedRelation): StatementShape {
+export function evictStatement(relation: MappedRelation, { omitted }: UpdateShape): StatementShape {
   const sql = new Parameters();
   const old = where(relation, sql, "old");
-  const change: Settled = { change: "update", side: "new", remote: "new" };
+  const change: Settled = { change: "update", side: "new", remote: "new", omitted };
   const another = `${where(relation, sql, "new")} AND NOT (${old})`;
   const settled = givesWay(relation, sql, { type: "update_exists", ...change });
   // Without versions only a row that is here can drive another one away.
@@ -152,12 +152,14 @@ export function evictStatement(relation: MappedRelation): StatementShape {
 }
 
 /** After a key has changed: removes the row with the old key that could not move to the new one. */
-export function removeUnmovedStatement(relation: MappedRelation): StatementShape {
+export function removeUnmovedStatement(relation: MappedRelation, { omitted }: UpdateShape): StatementShape {
   const sql = new Parameters();
-  const change: Settled = { change: "update", side: "old", remote: "new" };
+  const change: Settled = { change: "update", side: "old", remote: "new", omitted };
   const silently = givesWay(relation, sql, { type: "update_origin_differs", ...change, silent: true });
+  // Keys may differ as texts and be equal.
+  const unmoved = `${where(relation, sql, "old")} AND NOT (${where(relation, sql, "new")})`;
   return sql.shape(
-    `DELETE FROM ${rows(relation)} WHERE ${both(where(relation, sql, "old"), silently)}`,
+    `DELETE FROM ${rows(relation)} WHERE ${both(unmoved, silently)}`,
     `update "${relation.label}"`,
   );
 }
@@ -171,7 +173,7 @@ export function replaceStatement(relation: MappedRelation, shape: UpdateShape): 
   const side = shape.byRow || shape.keyChanged ? "old" : "new";
   const differs = relation.columns.filter((column) => column.identityAlways)
     .map((column) => `t.${quote(column.name)} IS DISTINCT FROM ${sql.value("new", column)}`).join(" OR ");
-  const change: Settled = { change: "update", side, remote: "new" };
+  const change: Settled = { change: "update", side, remote: "new", omitted: shape.omitted };
   const silently = givesWay(relation, sql, { type: "update_origin_differs", ...change, silent: true });
   const condition = both(`${where(relation, sql, side, shape)} AND (${differs})`, silently);
   const came = relation.columns.filter((column) => column.written && !shape.omitted.has(column.index));
@@ -313,9 +315,9 @@ function givesWay(
     const { key, remote } = described(relation, sql, change);
     return `mmlite.settle(${literal(type)}, ${literal(resolution)}, ${literal(change.change)}, ${
       literal(relation.schema)
-    }, ${literal(relation.name)}, ${key}, to_jsonb(t), t.xmin, ${hash}, ${remote}, ${sql.version("node")}, ${
-      sql.version("at")
-    })`;
+    }, ${literal(relation.name)}, ${key}, to_jsonb(t.*), t.xmin, ${hash}, ${remote}, ${
+      sql.version("node")
+    }, ${sql.version("at")})`;
   };
   const compared = `mmlite.compare_version(t.xmin, ${hash}, ${sql.version("at")}, ${sql.version("node")}, ${
     sql.version("seen")
@@ -376,7 +378,7 @@ function noted(
   return `mmlite.note_conflict(${literal(type)}, ${literal(writable(resolution, isWhole))}, ${
     literal(change.change)
   }, ${literal(relation.schema)}, ${literal(relation.name)}, ${key}, ${
-    here ? "to_jsonb(t)" : "NULL"
+    here ? "to_jsonb(t.*)" : "NULL"
   }, NULL, NULL, ${remote}, ${sql.version("node")}, ${sql.version("at")})`;
 }
 
@@ -446,7 +448,9 @@ function insertMissing(
 /** Without versions a row moves wherever it is sent, as what stood in the way was removed before. */
 function movesOntoAnother(relation: MappedRelation, sql: Parameters, shape: UpdateShape): string {
   if (!shape.keyChanged || !isVersioned(relation) || relation.key!.deferrable) return "";
-  return `NOT EXISTS (SELECT 1 FROM ${rows(relation)} WHERE ${where(relation, sql, "new")})`;
+  return `NOT EXISTS (SELECT 1 FROM ${rows(relation)} WHERE ${where(relation, sql, "new")} AND NOT (${
+    where(relation, sql, "old")
+  }))`;
 }
 
 /** The relation's local table. */

@@ -97,6 +97,9 @@ export interface TransactionWriterOptions {
   readonly position: Lsn;
   /** Everything up to here is on disk; each call with a later position, the first with `position` itself. */
   readonly onDurable: (endLsn: Lsn) => void;
+  /** What any node committed before this time the origin has had before all that it sends, microseconds since
+   * 2000-01-01 UTC. */
+  readonly seenBefore: bigint;
   readonly observer: ApplyObserver;
   /** Everything up to here is committed. */
   readonly onCommitted: (endLsn: Lsn) => void;
@@ -168,7 +171,7 @@ export class TransactionWriter {
     this.#tagSink = { doing: "tag the changes", completed: () => {} };
     this.#groupSink = { doing: "note the versions of a group", completed: () => {} };
     this.#tombstonesSink = { doing: "note deleted rows", completed: () => {} };
-    this.#versions = new Versions(options.origin);
+    this.#versions = new Versions(options.origin, options.seenBefore);
     this.#keepsVersions = session.trackCommitTimestamp;
     this.#keepsOrigins = session.serverVersion >= ORIGINS_SINCE;
     this.#walSink = {

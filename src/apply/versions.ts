@@ -15,8 +15,6 @@ export interface ChangeVersion {
   readonly seen: Uint8Array;
 }
 
-const NOTHING_SEEN = Buffer.from("-infinity", "latin1");
-
 /** Used again for one local transaction after another. */
 export class Versions {
   /** Rows that were written, where the commit record cannot tell their times apart. */
@@ -27,12 +25,19 @@ export class Versions {
   #timestamps: readonly bigint[] = [];
   #first = 0n;
   #last = 0n;
+  readonly #seenBefore: bigint;
+  readonly #seen: Uint8Array;
   #transaction = -1;
   #version: ChangeVersion | undefined;
 
-  /** `origin` is the name of the node that sends. */
-  constructor(origin: string) {
+  /**
+   * `origin` is the name of the node that sends. `seenBefore`, microseconds since 2000-01-01 UTC: what any node
+   * committed before this time the sender has had before all that it sends.
+   */
+  constructor(origin: string, seenBefore: bigint) {
     this.node = Buffer.from(origin, "utf8");
+    this.#seenBefore = seenBefore;
+    this.#seen = Buffer.from(formatTimestamp(seenBefore), "latin1");
   }
 
   /** Begins a local transaction of those that were committed at these times, microseconds since 2000-01-01 UTC. */
@@ -60,6 +65,11 @@ export class Versions {
     return this.#last;
   }
 
+  /** A row that any node wrote before this time gives way, and that is no conflict. */
+  get bound(): bigint {
+    return this.#first < this.#seenBefore ? this.#first : this.#seenBefore;
+  }
+
   /** The times by the transactions' numbers. */
   get timestamps(): readonly bigint[] {
     return this.#timestamps;
@@ -70,7 +80,7 @@ export class Versions {
     if (this.#transaction !== transaction) {
       this.#transaction = transaction;
       const at = Buffer.from(formatTimestamp(this.#timestamps[transaction]), "latin1");
-      this.#version = { at, node: this.node, seen: NOTHING_SEEN };
+      this.#version = { at, node: this.node, seen: this.#seen };
     }
     return this.#version!;
   }

@@ -61,6 +61,7 @@ export async function admit(options: AdmissionOptions, hello: Hello): Promise<Ad
   await requireProgress(query, hello);
   await setPeerIdentity(query, sender, hello.identity);
   const { lsn, epoch } = await beginSession(query, hello);
+  const seenBefore = (await readPeer(query, sender))?.createdAt ?? 0n;
   return {
     identity: self,
     resumeLsn: lsn,
@@ -78,6 +79,8 @@ export async function admit(options: AdmissionOptions, hello: Hello): Promise<Ad
         trust: options.trust(sender),
         mayGroup: options.mayGroup,
         policyOf: options.policyOf,
+        // What both had when they became peers is what they began with.
+        seenBefore,
         signal,
       }),
   };

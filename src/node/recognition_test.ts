@@ -23,6 +23,7 @@ const ROW: PeerRow = {
   systemIdentifier: OTHER.systemIdentifier,
   timeline: OTHER.timeline,
   dialsBack: null,
+  createdAt: 0n,
 };
 
 function recognise(other: Partial<NodeIdentity>, row: PeerRow | null = ROW): void {

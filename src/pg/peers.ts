@@ -24,10 +24,13 @@ export interface PeerRow {
   readonly timeline: number | null;
   /** Whether the peer dials this node, as it said last; null before. */
   readonly dialsBack: boolean | null;
+  /** When it became a peer for the first time, microseconds since 2000-01-01 UTC. */
+  readonly createdAt: bigint;
 }
 
 const COLUMNS = "name, url, state, slot_lsn::text, acked_lsn::text, incarnation::text, system_identifier, " +
-  "timeline::text, dials_back::text";
+  "timeline::text, dials_back::text, " +
+  "(extract(epoch FROM created_at - timestamptz '2000-01-01 00:00:00Z') * 1000000)::bigint::text AS created_us";
 
 /** Every peer, removed ones included, by name. */
 export async function readPeers(query: Query): Promise<PeerRow[]> {
@@ -151,5 +154,6 @@ function toPeerRow(row: Row): PeerRow {
     systemIdentifier: row.system_identifier ?? null,
     timeline: row.timeline == null ? null : Number(row.timeline),
     dialsBack: row.dials_back == null ? null : row.dials_back === "true",
+    createdAt: BigInt(row.created_us!),
   };
 }

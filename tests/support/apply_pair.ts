@@ -78,11 +78,13 @@ export class ApplyPair implements AsyncDisposable {
   readonly target: pg.Client;
   readonly #options: PairOptions;
   readonly #slotLsn: string;
+  readonly #openedAt: bigint;
 
   private constructor(
     options: PairOptions,
-    clients: { source: pg.Client; target: pg.Client; slotLsn: string },
+    clients: { source: pg.Client; target: pg.Client; slotLsn: string; openedAt: bigint },
   ) {
+    this.#openedAt = clients.openedAt;
     this.#options = options;
     this.source = clients.source;
     this.target = clients.target;
@@ -113,7 +115,18 @@ export class ApplyPair implements AsyncDisposable {
       [`${name}_slot`],
     );
     await startProgress(query, ORIGIN, rows[0].lsn);
-    return new ApplyPair(options, { source: from, target: to, slotLsn: rows[0].lsn });
+    await to.query(
+      "INSERT INTO mmlite.node (cluster, name, incarnation) VALUES ('test', 'fra', '00000000-0000-0000-0000-000000000000')",
+    );
+    const { rows: [{ now }] } = await to.query(
+      "SELECT trunc(extract(epoch FROM clock_timestamp() - timestamptz '2000-01-01 00:00:00Z') * 1000000)::text AS now",
+    );
+    return new ApplyPair(options, {
+      source: from,
+      target: to,
+      slotLsn: rows[0].lsn,
+      openedAt: BigInt(now.split(".")[0]),
+    });
   }
 
   /** Where the source's slot began. */
@@ -151,6 +164,7 @@ export class ApplyPair implements AsyncDisposable {
       trust: new Trust(),
       mayGroup: () => true,
       policyOf: () => DEFAULT_POLICY,
+      seenBefore: this.#openedAt,
       signal: new AbortController().signal,
       ...overrides,
     });
