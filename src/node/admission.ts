@@ -16,6 +16,7 @@ import { chooseCompression } from "../wire/compression.ts";
 import type { ProvenPeer } from "../wire/channel.ts";
 import type { Hello, NodeIdentity } from "../wire/frame.ts";
 import { allowedCompressions } from "./compression.ts";
+import type { Applied } from "./applied.ts";
 import type { Database } from "./database.ts";
 import { requireKnown, requireProven } from "./recognition.ts";
 
@@ -35,6 +36,8 @@ interface AdmissionOptions {
   readonly trust: (sender: string) => Trust;
   readonly mayGroup: () => boolean;
   readonly policyOf: (schema: string, name: string) => TablePolicy;
+  /** Is told of what applies. */
+  readonly applied: Pick<Applied, "add">;
 }
 
 /** Decides whether a sender may apply here, and makes a node that is new here a peer; throws why not. */
@@ -67,8 +70,8 @@ export async function admit(options: AdmissionOptions, hello: Hello): Promise<Ad
     resumeLsn: lsn,
     dialsBack: options.dials(sender),
     compression: chooseCompression(hello.compression, allowedCompressions(options.compression)),
-    openSink: (onDurable, signal) =>
-      openApplier({
+    openSink: async (onDurable, signal) => {
+      const applier = await openApplier({
         target: database.streamTarget,
         origin: sender,
         originName: originName(sender),
@@ -82,7 +85,10 @@ export async function admit(options: AdmissionOptions, hello: Hello): Promise<Ad
         // What both had when they became peers is what they began with.
         seenBefore,
         signal,
-      }),
+      });
+      options.applied.add(applier);
+      return applier;
+    },
   };
 }
 

@@ -43,6 +43,7 @@ Deno.test("a life of a database that is over does not take the place of the one 
     trust: () => assert.fail("nothing is applied"),
     mayGroup: () => assert.fail("nothing is applied"),
     policyOf: () => assert.fail("nothing is applied"),
+    applied: { add: () => {} },
   };
   await assert.rejects(admit(options, hello), {
     kind: "fenced",

@@ -9,6 +9,7 @@ import type { Metrics } from "../metrics.ts";
 import type { ProvenPeer } from "../wire/channel.ts";
 import type { NodeIdentity } from "../wire/frame.ts";
 import { admit, recognise } from "./admission.ts";
+import type { Applied } from "./applied.ts";
 import type { Database } from "./database.ts";
 import type { GroupKeeper } from "./group_keeper.ts";
 import { applyObserver, type ConflictCounts } from "./observers.ts";
@@ -24,10 +25,13 @@ interface InboundOptions {
   readonly metrics: Metrics;
   readonly conflicts: ConflictCounts;
   readonly groups: GroupKeeper;
+  readonly applied: Applied;
 }
 
 /** An inbox whose senders are this node's peers, or become so. */
-export function openInbox({ peers, metrics, conflicts, groups, ...options }: InboundOptions): Inbox {
+export function openInbox(
+  { peers, metrics, conflicts, groups, applied, ...options }: InboundOptions,
+): Inbox {
   const trusts = new Map<string, Trust>();
   const trust = (sender: string) => {
     const known = trusts.get(sender) ?? new Trust();
@@ -39,10 +43,11 @@ export function openInbox({ peers, metrics, conflicts, groups, ...options }: Inb
     register: (name: string, url: string | null) => peers.register(name, url),
     dials: (peer: string) => peers.find(peer)?.url !== null,
     observer: (sender: string) =>
-      applyObserver({ peer: peers.find(sender), sender, metrics, conflicts, groups }),
+      applyObserver({ peer: peers.find(sender), sender, metrics, conflicts, groups, applied }),
     trust,
     mayGroup: () => groups.hasRoom,
     policyOf: () => DEFAULT_POLICY,
+    applied,
   };
   return new Inbox({
     recognise: async (hello, proven) => {

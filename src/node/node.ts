@@ -3,6 +3,7 @@
  */
 import type { NodeControl } from "../api/control.ts";
 import type { Config } from "../config.ts";
+import { DEFAULT_POLICY } from "../conflict_policy.ts";
 import { advertisedUrl, formatAddress, isLoopbackHost, peerScheme } from "../config/address.ts";
 import { toMmliteError } from "../errors.ts";
 import { PeerDialler } from "../http/peer_dialler.ts";
@@ -13,6 +14,7 @@ import { createMetrics } from "../metrics.ts";
 import { VERSION } from "../version.ts";
 import type { ProvenPeer } from "../wire/channel.ts";
 import type { NodeIdentity } from "../wire/frame.ts";
+import { Applied } from "./applied.ts";
 import { createControl } from "./control.ts";
 import { type Database, openDatabase, serverWarnings } from "./database.ts";
 import { GroupKeeper } from "./group_keeper.ts";
@@ -23,6 +25,7 @@ import { ensureIncarnation } from "./incarnation.ts";
 import { Invites } from "./invites.ts";
 import { ConflictCounts, sourceObserver } from "./observers.ts";
 import { outboundPorts } from "./outbound.ts";
+import { openOwnDeletes } from "./own_deletes.ts";
 import { PeerSlots } from "./peer_slots.ts";
 import { Peers } from "./peers.ts";
 import { PublicationKeeper } from "./publication_keeper.ts";
@@ -80,6 +83,15 @@ export async function startNode(config: Config, { signal, apiAddress }: StartOpt
     const ownUrls: string[] = [];
     const conflicts = new ConflictCounts();
     const groups = new GroupKeeper({ database, peers: () => peers.list().map(({ name }) => name) });
+    const applied = new Applied();
+    const ownDeletes = openOwnDeletes({
+      database,
+      self: self.node,
+      policyOf: () => DEFAULT_POLICY,
+      applied,
+      signal: ended,
+    });
+    cleanup.push(() => ownDeletes.close());
     const slots = new PeerSlots(database);
     const dialler = new PeerDialler({ tls: tlsKeys, self: self.node });
     cleanup.push(() => dialler.close());
@@ -107,6 +119,7 @@ export async function startNode(config: Config, { signal, apiAddress }: StartOpt
           dialsBack: (peer, dialsBack) => peers.heardDialsBack(peer, dialsBack),
           proven,
           sourceObserver: sourceObserver(metrics),
+          ownDeletes,
         }, peer),
       returnPorts: (peer) => ({
         dial: (signal) => dial({ name: peer, url: peers.get(peer).url! }, "return", signal),
@@ -131,6 +144,7 @@ export async function startNode(config: Config, { signal, apiAddress }: StartOpt
       metrics,
       conflicts,
       groups,
+      applied,
     });
     const invites = new Invites({
       database,
@@ -163,6 +177,7 @@ export async function startNode(config: Config, { signal, apiAddress }: StartOpt
       interrupt: () => {
         peers.interrupt();
         inbox.interrupt();
+        void ownDeletes.close();
       },
     });
     watching = Promise.all([

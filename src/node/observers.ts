@@ -4,6 +4,7 @@
 import type { ApplyObserver } from "../apply/applier.ts";
 import type { Metrics } from "../metrics.ts";
 import type { SourceObserver } from "../source/source.ts";
+import type { Applied } from "./applied.ts";
 import type { GroupKeeper } from "./group_keeper.ts";
 import type { Peer } from "./peer.ts";
 
@@ -27,18 +28,22 @@ interface ApplyObserverOptions {
   readonly metrics: Metrics;
   readonly conflicts: ConflictCounts;
   readonly groups: GroupKeeper;
+  readonly applied: Applied;
 }
 
 /** Counts what a sender's transactions did here. */
 export function applyObserver(
-  { peer, sender, metrics, conflicts, groups }: ApplyObserverOptions,
+  { peer, sender, metrics, conflicts, groups, applied }: ApplyObserverOptions,
 ): ApplyObserver {
   return {
     committed({ transactions, commitTimestamp, durationMs, changes }) {
       metrics.observeApplied(sender, { transactions, seconds: durationMs / 1000 });
       peer?.inbound.applied(commitTimestamp, changes);
     },
-    change: (kind, count) => metrics.countChanges(sender, kind, count),
+    change(kind, count) {
+      metrics.countChanges(sender, kind, count);
+      if (kind === "insert" || kind === "update") applied.wrote();
+    },
     conflict(type, resolution) {
       conflicts.add(type);
       metrics.countConflict(type, resolution);

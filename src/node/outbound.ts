@@ -1,6 +1,7 @@
 /**
  * The ports of a link: how an attempt gets its slot, its peer and its bookkeeping from this node.
  */
+import { DeletesReader, type OwnDeletes } from "../apply/own_deletes.ts";
 import type { CompressionSetting } from "../config.ts";
 import type { SessionPorts } from "../link/ports.ts";
 import { formatLsn } from "../lsn.ts";
@@ -8,6 +9,7 @@ import { requirePeer, setPeerIdentity, storeAck } from "../pg/peers.ts";
 import { PUBLICATIONS } from "../pg/publication.ts";
 import { readWalClock, readWalLsn } from "../pg/server.ts";
 import { requireSlot, slotName } from "../pg/slots.ts";
+import type { Source } from "../pgoutput/source.ts";
 import { openSource, type SourceObserver } from "../source/source.ts";
 import type { ProvenPeer } from "../wire/channel.ts";
 import { type NodeIdentity, PROTOCOL_VERSION } from "../wire/frame.ts";
@@ -33,6 +35,8 @@ interface OutboundOptions {
   readonly proven: (peer: string, proven: ProvenPeer | null) => void;
   /** Is told what decoding yields. */
   readonly sourceObserver: SourceObserver;
+  /** Notes what is deleted here. */
+  readonly ownDeletes: OwnDeletes;
 }
 
 /** The ports of the link to one peer. */
@@ -70,18 +74,36 @@ export function outboundPorts(options: OutboundOptions, peer: string): SessionPo
       await options.dialsBack(peer, dialsBack);
     },
     openSource: async (startLsn, signal) =>
-      await openSource({
-        target: database.streamTarget,
-        slot: slotName(peer),
-        publications: PUBLICATIONS,
-        startLsn,
-        // Not `startLsn`: the peer holds that, but its disk may not yet.
-        flushLsn: await requireSlot(query, slotName(peer)),
-        serverVersion: self.serverVersion,
-        observer: options.sourceObserver,
-        signal,
-      }),
+      notingDeletes(
+        options.ownDeletes,
+        await openSource({
+          target: database.streamTarget,
+          slot: slotName(peer),
+          publications: PUBLICATIONS,
+          startLsn,
+          // Not `startLsn`: the peer holds that, but its disk may not yet.
+          flushLsn: await requireSlot(query, slotName(peer)),
+          serverVersion: self.serverVersion,
+          observer: options.sourceObserver,
+          signal,
+        }),
+      ),
     readClock: () => readWalClock(query),
     storeAck: (endLsn) => storeAck(query, peer, formatLsn(endLsn)),
+  };
+}
+
+/** A source of which nothing is passed on before what it deletes is noted. */
+function notingDeletes(deletes: OwnDeletes, source: Source): Source {
+  const reader = new DeletesReader(deletes);
+  return {
+    async *batches() {
+      for await (const batch of source.batches()) {
+        await reader.take(batch.messages);
+        yield batch;
+      }
+    },
+    confirm: (endLsn) => source.confirm(endLsn),
+    close: () => source.close(),
   };
 }

@@ -1,0 +1,48 @@
+/**
+ * The SQL that removes rows which were written here though this node had deleted them later. Pure text.
+ */
+import type { MappedRelation } from "./relation_map.ts";
+import { literal, quote, rows } from "./statements.ts";
+
+/**
+ * Removes rows by their keys where another node's older version is there. Parameters: this node's name; of each row
+ * the hash of its key and when it was deleted; then each key column, all as arrays of text.
+ */
+export function removeDeletedStatement(relation: MappedRelation): string {
+  const key = relation.key!.columns;
+  const arrays = key.map((_, i) => `pg_catalog.unnest($${i + 4}::text[]) AS c${i}`).join(", ");
+  const matches = key.map(({ name, typeName, equality }, i) =>
+    equality === null
+      ? `t.${quote(name)}::text = v.c${i}`
+      : `t.${quote(name)} OPERATOR(${equality}) v.c${i}::${typeName}`
+  ).join(" AND ");
+  const values =
+    `(SELECT pg_catalog.unnest($2::int8[]) AS hash, pg_catalog.unnest($3::timestamptz[]) AS at, ${arrays}) AS v`;
+  return noting(
+    relation,
+    `DELETE FROM ${rows(relation)} USING ${values} WHERE ${matches}` +
+      ` AND mmlite.compare_version(t.xmin, v.hash, v.at, $1, '-infinity') = 1` +
+      ` RETURNING to_jsonb(t.*) AS row, v.at AS at, (SELECT r FROM mmlite.row_version(t.xmin, v.hash) r) AS version`,
+  );
+}
+
+/** Removes every row of another node's that is older than a truncate. Parameters: this node's name, and when it was. */
+export function removeTruncatedStatement(relation: MappedRelation): string {
+  const texts = relation.key?.columns.map(({ name }) => `t.${quote(name)}::text`).join(", ");
+  const hash = texts === undefined ? "0" : `mmlite.key_hash(${literal(relation.label)}, ARRAY[${texts}])`;
+  return noting(
+    relation,
+    `DELETE FROM ${
+      rows(relation)
+    } WHERE mmlite.compare_version(t.xmin, ${hash}, $2::timestamptz, $1, '-infinity') = 1` +
+      ` RETURNING to_jsonb(t.*) AS row, $2::timestamptz AS at,` +
+      ` (SELECT r FROM mmlite.row_version(t.xmin, ${hash}) r) AS version`,
+  );
+}
+
+/** What was removed is a row that came after its delete. */
+function noting({ schema, name }: MappedRelation, removal: string): string {
+  return `WITH gone AS (${removal}) SELECT pg_catalog.count(mmlite.note_conflict('update_deleted', 'skipped', 'insert', ${
+    literal(schema)
+  }, ${literal(name)}, NULL, NULL, $1, gone.at, gone.row, (gone.version).node, (gone.version).at)) FROM gone`;
+}

@@ -1,0 +1,30 @@
+/**
+ * What is being applied here, and when rows were last written by it, for those who have to wait for its end.
+ */
+import type { Applier } from "../apply/applier.ts";
+
+/** Clocks of this process and of the server may differ by so much, milliseconds. */
+const CLOCK_MARGIN_MS = 60_000;
+
+/** Of all senders. */
+export class Applied {
+  readonly #appliers = new Set<Applier>();
+  #writtenAt = -Infinity;
+
+  /** Takes an applier in for as long as it applies. */
+  add(applier: Applier): void {
+    this.#appliers.add(applier);
+    applier.failed.catch(() => this.#appliers.delete(applier));
+  }
+
+  /** Rows were inserted or updated. */
+  wrote(): void {
+    this.#writtenAt = Date.now();
+  }
+
+  /** See `OwnDeletesOptions.appliedSince`. */
+  async since(time: number): Promise<boolean> {
+    await Promise.all([...this.#appliers].map((applier) => applier.settled()));
+    return this.#writtenAt >= time - CLOCK_MARGIN_MS;
+  }
+}

@@ -1,0 +1,36 @@
+/**
+ * The node's own deletes on its database: see `apply/own_deletes.ts`.
+ */
+import { OwnDeletes } from "../apply/own_deletes.ts";
+import { openApplySession } from "../apply/session.ts";
+import type { TablePolicy } from "../conflict_policy.ts";
+import { ensureOrigin, originName } from "../pg/progress.ts";
+import type { Applied } from "./applied.ts";
+import type { Database } from "./database.ts";
+
+interface Options {
+  readonly database: Database;
+  /** This node's name. */
+  readonly self: string;
+  readonly policyOf: (schema: string, name: string) => TablePolicy;
+  readonly applied: Applied;
+  readonly signal: AbortSignal;
+}
+
+/** Opens nothing yet: the session is there once there is something to remove. */
+export function openOwnDeletes({ database, self, policyOf, applied, signal }: Options): OwnDeletes {
+  const query = database.control.query("note what was deleted here");
+  return new OwnDeletes({
+    self,
+    query,
+    serverVersion: database.facts.versionNumber,
+    versioned: database.facts.trackCommitTimestamp,
+    policyOf,
+    openSession: async () => {
+      await ensureOrigin(query, self);
+      const origin = { target: database.target, origin: self, originName: originName(self) };
+      return await openApplySession({ ...origin, signal });
+    },
+    appliedSince: (time) => applied.since(time),
+  });
+}
