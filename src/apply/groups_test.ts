@@ -1,23 +1,9 @@
 import assert from "node:assert/strict";
-import type { MmliteError } from "../errors.ts";
-import { ApplyPair, pushAll, Seen } from "../../tests/support/apply_pair.ts";
+import { ApplyPair, errorOf, pushAll, Seen, TABLE, withPair } from "../../tests/support/apply_pair.ts";
 import { seededIntegers } from "../../tests/support/append_load.ts";
-import { type PostgresMajor, type PostgresServer, startPostgres } from "../../tests/support/postgres.ts";
+import { type PostgresMajor, startPostgres } from "../../tests/support/postgres.ts";
 import type { Applier } from "./applier.ts";
 import { Trust } from "./trust.ts";
-
-const TABLE = "CREATE TABLE t (id int PRIMARY KEY, v text)";
-
-/** Runs a body with a pair of databases on one server. */
-async function withPair(
-  server: PostgresServer,
-  options: { name: string; schema?: string; targetSchema?: string },
-  body: (pair: ApplyPair) => Promise<void>,
-): Promise<void> {
-  const { name, schema = TABLE, targetSchema } = options;
-  await using pair = await ApplyPair.open({ source: server, target: server, name, schema, targetSchema });
-  await body(pair);
-}
 
 const MET_TABLES = ["u", "w", "x"];
 
@@ -40,10 +26,6 @@ async function differences(pair: ApplyPair, table: string, key: readonly string[
     ...expected.filter((one) => !found.includes(one)).map((one) => `- ${one}`),
     ...found.filter((one) => !expected.includes(one)).map((one) => `+ ${one}`),
   ];
-}
-
-async function errorOf(promise: Promise<unknown>): Promise<MmliteError> {
-  return await promise.then(() => assert.fail("nothing failed"), (error) => error);
 }
 
 Deno.test("groups of transactions", async (t) => {
