@@ -89,6 +89,22 @@ Deno.test("groups of transactions that meet something", async (t) => {
     assert.deepEqual(target, source);
   });
 
+  await step("a table that sets can no longer take in the middle of a long transaction keeps its order", {
+    name: "leaves",
+  }, async (pair) => {
+    const messages = await pair.record(
+      // More than are held, and more than are written at a time. Of another type, a key may have another text.
+      `BEGIN; INSERT INTO t SELECT g, 'ins' FROM generate_series(1, 5000) g;
+       ALTER TABLE t ALTER id TYPE bigint; UPDATE t SET v = 'upd' WHERE id > 4990; COMMIT`,
+    );
+    const seen = await pair.apply(messages);
+    assert.deepEqual(seen.conflicts, []);
+    assert.deepEqual(await pair.rows("SELECT v, count(*) FROM t GROUP BY v ORDER BY v"), [
+      "(ins,4990)",
+      "(upd,10)",
+    ]);
+  });
+
   await step("a table that is met while sets fail is read on after it", {
     name: "catalog",
     schema: `${TABLE}; CREATE TABLE u (id int PRIMARY KEY, v text, of_another_type uuid)`,

@@ -98,10 +98,7 @@ export class SetWriter {
     end: number;
     transaction: number;
   }): void {
-    // A relation that was announced anew has another target, and its table is the same.
-    if (!this.#pending.has(target)) {
-      for (const { map } of this.#pending.keys()) if (map.label === target.map.label) this.flush();
-    }
+    if (!this.#pending.has(target)) this.flushTable(target);
     const placed = this.#placed;
     placed.bytes = bytes;
     placed.start = start;
@@ -120,6 +117,11 @@ export class SetWriter {
     this.#pending.clear();
     this.#rows = 0;
     this.#bytes = 0;
+  }
+
+  /** Writes what waits of a target's table: a relation that was announced anew has another target of the same. */
+  flushTable({ map: { label } }: TargetRelation): void {
+    for (const target of this.#pending.keys()) if (target.map.label === label) this.#writeTarget(target);
   }
 
   /** Forgets what waits: it will not be written. */
