@@ -127,11 +127,16 @@ export class Applier {
     }
   }
 
-  /** Nothing more is at hand for the moment: everything complete is committed as soon as nothing is under way. */
+  /** Nothing more is at hand for the moment: everything complete is committed as soon as nothing is under way. Throws
+   * nothing: what goes wrong is the applier's failure. */
   flush(): void {
     if (this.#failure !== undefined || this.#recovery !== undefined) return;
-    if (this.#incoming.state === "streaming") this.#writer.pipeline.flush();
-    else if (this.#units.isEmpty) this.#offerWhole();
+    try {
+      if (this.#incoming.state === "streaming") this.#writer.pipeline.flush();
+      else if (this.#units.isEmpty) this.#offerWhole();
+    } catch (thrown) {
+      this.#fail(toMmliteError(thrown));
+    }
   }
 
   /** Whatever the origin committed before this time, microseconds since 2000-01-01 UTC, has been pushed. */
@@ -143,10 +148,11 @@ export class Applier {
   /** Resolves once everything complete that was pushed has been executed; rejects with the failure. */
   async idle(): Promise<void> {
     for (;;) {
-      if (this.#failure !== undefined) throw this.#failure;
       await this.#recovery;
       this.flush();
-      if (this.#units.isEmpty) break;
+      if (this.#failure !== undefined) throw this.#failure;
+      // While a recovery begins, nothing is offered.
+      if (this.#recovery === undefined && this.#units.isEmpty) break;
       await this.#progress();
     }
     await this.#writer.pipeline.settled().catch((thrown) => this.#failWith(thrown));

@@ -157,6 +157,18 @@ Deno.test("groups of transactions that meet something", async (t) => {
     assert.deepEqual(await pair.rows("SELECT id FROM t ORDER BY id"), ["(1)", "(2)"]);
   });
 
+  await step("what cannot be written at a pause ends the session", { name: "pause" }, async (pair) => {
+    const applier = await pair.openApplier(new Seen());
+    await using _applier = closing(applier);
+    await pushAll(applier, await pair.record("INSERT INTO t VALUES (1, 'a')"));
+    pushNow(applier, cutOff(await pair.record("INSERT INTO t VALUES (2, 'b')")));
+    applier.flush();
+    const error = await within("the session to fail", PUSH_TIMEOUT_MS, errorOf(applier.failed));
+    assert.equal(error.kind, "protocol");
+    assert.equal(await errorOf(applier.idle()), error);
+    assert.deepEqual(await pair.rows("SELECT id FROM t"), ["(1)"]);
+  });
+
   await step("after a deadlock transactions are applied one by one", {
     name: "deadlock",
     schema: ["x", "y", "z"].map((name) => `CREATE TABLE ${name} (id int PRIMARY KEY, v text)`).join(";"),
