@@ -49,7 +49,7 @@ type Incoming =
   /** It was applied before. */
   | { readonly state: "skipping"; readonly begin: Begin }
   /** Its changes are the last ones held. */
-  | { readonly state: "holding"; readonly begin: Begin; readonly fromBytes: number }
+  | { readonly state: "holding"; readonly begin: Begin }
   /** It is too large to hold: its beginning has been written. */
   | { readonly state: "streaming"; readonly begin: Begin };
 
@@ -207,7 +207,7 @@ export class Applier {
     if (this.#incoming.state !== "between") throw this.#violation("a transaction inside another");
     this.#incoming = begin.commitLsn < this.#position
       ? { state: "skipping", begin }
-      : { state: "holding", begin, fromBytes: this.#held.byteLength };
+      : { state: "holding", begin };
     this.#bySets = true;
   }
 
@@ -276,10 +276,7 @@ export class Applier {
         const held = this.#held;
         held.add(targets, bytes, place.start, place.end);
         if (isTruncate(targets) || !targets.map.bySets) this.#bySets = false;
-        if (
-          held.count - held.wholeCount < HOLD_CHANGES &&
-          held.byteLength - incoming.fromBytes < HOLD_BYTES
-        ) return;
+        if (held.openCount < HOLD_CHANGES && held.openBytes < HOLD_BYTES) return;
         return this.#stream(incoming.begin);
       }
     }
@@ -322,7 +319,7 @@ export class Applier {
   /** A transaction is held whole; it goes with those before it if all are to be written alike. */
   #hold(begin: Begin, endLsn: Lsn): Promise<void> | undefined {
     const held = this.#held;
-    const isEmpty = held.count === held.wholeCount;
+    const isEmpty = held.openCount === 0;
     held.end(begin, endLsn);
     const mode = isEmpty ? this.#mode : this.#modeOf(begin);
     if (mode !== this.#mode && held.transactions.length > 1) {
