@@ -67,7 +67,7 @@ export class Units {
     return done;
   }
 
-  /** Takes everything back, what was under way included: nothing of it is committed after `endLsn`. */
+  /** Takes everything back, what was under way included: after a failure of sets nothing of it is committed. */
   takeBack(): Unit[] {
     const units = [...this.#underWay, ...this.#waiting];
     this.#underWay = [];

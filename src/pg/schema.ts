@@ -11,9 +11,8 @@ import { MmliteError } from "../errors.ts";
 export const POSITION_MOVED_SQLSTATE = "MM001";
 /** SQLSTATE of the notice by which `mmlite.note_conflict` reports a conflict type. */
 export const CONFLICT_SQLSTATE = "MM010";
-
 /** SQLSTATE of `mmlite.require_rows` when a statement has changed another number of rows than it should. */
-export const CHANGED_ROWS_SQLSTATE = "MM002";
+const CHANGED_ROWS_SQLSTATE = "MM002";
 
 const STEPS: readonly string[] = [
   `CREATE SCHEMA IF NOT EXISTS mmlite;
@@ -123,7 +122,7 @@ COMMENT ON TABLE mmlite.apply_group IS
   'transactions of an origin that were committed together here, at the time of the last of them';
 COMMENT ON COLUMN mmlite.apply_group.xid IS 'of the local transaction, as txid_current() gives it';
 COMMENT ON COLUMN mmlite.apply_group.entries IS
-  'rows of the others: 8 bytes mmlite.key_hash, 8 bytes commit time at the origin in microseconds since 2000-01-01 UTC, each; of several for one row the last holds';
+  'rows that they wrote, in that order: 8 bytes mmlite.key_hash, 8 bytes commit time at the origin in microseconds since 2000-01-01 UTC, each; of several for one row the last holds';
 
 CREATE FUNCTION mmlite.key_hash(of_table text, key text[]) RETURNS bigint LANGUAGE plpgsql IMMUTABLE STRICT AS $$
 DECLARE
