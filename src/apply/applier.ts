@@ -293,7 +293,7 @@ export class Applier {
     const held = this.#held;
     this.#held = this.#spare.pop() ?? new HeldTransactions();
     this.#incoming = { state: "streaming", begin };
-    const mode = this.#options.trust.modeOf(begin.commitLsn);
+    const mode = this.#options.trust.nextMode(begin.commitLsn);
     this.#streamed = { begin, mode, endLsn: undefined };
     this.#writer.beginLong(begin, mode);
     for (let i = 0; i < held.count; i++) {
@@ -325,7 +325,7 @@ export class Applier {
     const held = this.#held;
     const isEmpty = held.openCount === 0;
     held.end(begin, endLsn);
-    const mode = isEmpty ? this.#mode : this.#modeOf(begin);
+    const mode = isEmpty ? this.#mode : this.#nextMode(begin);
     if (mode !== this.#mode && held.transactions.length > 1) {
       const last = this.#spare.pop() ?? new HeldTransactions();
       held.moveLast(last);
@@ -338,9 +338,9 @@ export class Applier {
     return this.#units.room();
   }
 
-  #modeOf({ commitLsn }: Begin): WriteMode {
+  #nextMode({ commitLsn }: Begin): WriteMode {
     const { trust, mayGroup } = this.#options;
-    return this.#bySets && mayGroup() ? trust.modeOf(commitLsn) : "rows";
+    return this.#bySets && mayGroup() ? trust.nextMode(commitLsn) : "rows";
   }
 
   /** Hands on the whole transactions held, and keeps the beginning of another. */
