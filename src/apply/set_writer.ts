@@ -33,7 +33,6 @@ const LARGE_ROW_BYTES = 0x2000;
 /** Fewer rows than this cost less one by one. */
 const MIN_SET_ROWS = 4;
 const MIN_COPY_ROWS = 8;
-
 /** Sets kept for the next ones: most loads change a few relations again and again. */
 const MAX_SPARE = 16;
 
@@ -214,7 +213,7 @@ export class SetWriter {
     let changes = this.#pending.get(target);
     if (changes === undefined) {
       changes = this.#spare.pop() ?? new NetChanges(this.#other);
-      changes.reset(key);
+      changes.begin(key);
       this.#pending.set(target, changes);
     }
     return changes;
@@ -261,7 +260,9 @@ export class SetWriter {
     }
     this.#writeInserts(target, changes, inserts);
     if (this.#entries !== undefined && target.map.key !== null) this.#note(this.#entries, changes);
-    if (this.#spare.length < MAX_SPARE) this.#spare.push(changes);
+    if (this.#spare.length === MAX_SPARE) return;
+    changes.clear();
+    this.#spare.push(changes);
   }
 
   /** By the columns that did not come: each set of them is a statement. */
