@@ -359,6 +359,7 @@ export class Applier {
 
   /** Called from a reply of the server: what it throws would reach nobody. */
   #committed(endLsn: Lsn): void {
+    if (this.#failure !== undefined) return;
     try {
       this.#goOn(endLsn);
     } catch (thrown) {
@@ -382,7 +383,7 @@ export class Applier {
   }
 
   async #progress(): Promise<void> {
-    await Promise.race([this.#units.progress(), this.failed]);
+    await this.#units.progress();
     await this.#recovery;
   }
 
@@ -429,6 +430,7 @@ export class Applier {
     this.#writer.close();
     // Breaking the connection off is the rollback, and ends whatever the server is waiting for.
     destroyClient(this.#session.client);
+    this.#units.fail(error);
     this.#reject(error);
   }
 }

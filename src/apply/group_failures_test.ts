@@ -169,6 +169,26 @@ Deno.test("groups of transactions that meet something", async (t) => {
     assert.deepEqual(await pair.rows("SELECT id FROM t"), ["(1)"]);
   });
 
+  await step("who waits for room is told when applying fails", { name: "room" }, async (pair) => {
+    const applier = await pair.openApplier(new Seen());
+    await using _applier = closing(applier);
+    await pushAll(applier, await pair.record("INSERT INTO t VALUES (0, 'a')"));
+    // Two of them are full. Two units are under way, and one waits.
+    const messages = await pair.record(
+      ...[1, 2, 3, 4, 5, 6].map((i) => `INSERT INTO t SELECT ${i}0000 + g FROM generate_series(1, 4000) g`),
+    );
+    const holder = await server.connect("room_dst");
+    await holder.query("BEGIN; LOCK TABLE t");
+    const [last, ...before] = messages.filter((bytes) => bytes[0] !== MESSAGE_TYPE.relation).toReversed();
+    pushNow(applier, before.reverse());
+    const waiting = errorOf(Promise.resolve(applier.push(last)));
+    await sessionIs(pair, "wait_event_type = 'Lock'");
+    await pair.target.query(`SELECT pg_terminate_backend(pid) FROM ${APPLY_SESSIONS}`);
+    const error = await within("whoever pushes to be told", PUSH_TIMEOUT_MS, waiting);
+    assert.equal(error.kind, "unreachable");
+    await holder.end();
+  });
+
   await step("after a deadlock transactions are applied one by one", {
     name: "deadlock",
     schema: ["x", "y", "z"].map((name) => `CREATE TABLE ${name} (id int PRIMARY KEY, v text)`).join(";"),
