@@ -15,7 +15,8 @@ import { decodeMessage } from "../pgoutput/decode.ts";
 import type { Begin, Message, Truncate } from "../pgoutput/message.ts";
 import { decodeBegin, decodeCommit, MESSAGE_TYPE } from "../pgoutput/peek.ts";
 import type { TargetRelation } from "./change_writer.ts";
-import { HeldTransactions, isTruncate, type Targets } from "./held.ts";
+import { Gathering, type GatheringOptions } from "./gathering.ts";
+import type { Targets } from "./held.ts";
 import { Relations } from "./relations.ts";
 import { type ApplySession, type ApplySessionOptions, openApplySession } from "./session.ts";
 import { TransactionWriter, type TransactionWriterOptions, type WriteMode } from "./transaction_writer.ts";
@@ -25,22 +26,17 @@ import { Units } from "./units.ts";
 export type { ApplyObserver, ChangeKind } from "./transaction_writer.ts";
 export type { ConflictType } from "./statements.ts";
 
-/** A transaction is held until its Commit has come, which tells its end, up to this many bytes of messages. */
-const HOLD_BYTES = 0x10_0000;
-/** And up to this many changes. */
-const HOLD_CHANGES = 4_096;
-/** As many as are under way and held at a time. */
-const MAX_SPARE = 3;
 /** How long closing waits for what has been sent, milliseconds. */
 const CLOSE_WAIT_MS = 1_000;
 
 /** What an applier needs. */
 export interface ApplierOptions
-  extends ApplySessionOptions, Omit<TransactionWriterOptions, "onCommitted" | "onFailure"> {
+  extends
+    ApplySessionOptions,
+    Omit<TransactionWriterOptions, "onCommitted" | "onFailure">,
+    Omit<GatheringOptions, "offer"> {
   /** Whether sets are tried; outlives the applier, because what failed by sets comes again. */
   readonly trust: Trust;
-  /** Whether the versions of more groups may be kept; if not, transactions are applied one by one. */
-  readonly mayGroup: () => boolean;
 }
 
 /** What is under way on the incoming side. */
@@ -68,18 +64,13 @@ export class Applier {
   readonly #session: ApplySession;
   readonly #writer: TransactionWriter;
   readonly #units: Units;
+  readonly #gathering: Gathering;
   readonly #relations: Relations;
   readonly #reject: (error: MmliteError) => void;
   readonly #stop: () => void;
   #failure: MmliteError | undefined;
   #recovery: Promise<void> | undefined;
   #incoming: Incoming = BETWEEN;
-  #held = new HeldTransactions();
-  readonly #spare: HeldTransactions[] = [];
-  /** How the whole transactions held are to be written. */
-  #mode: WriteMode = "sets";
-  /** Whether sets can take all changes of the transaction that comes. */
-  #bySets = true;
   /** The last transaction that was written before its end had come. */
   #streamed: { readonly begin: Begin; readonly mode: WriteMode; endLsn: Lsn | undefined } | undefined;
   /** End of the last transaction that came whole. */
@@ -104,7 +95,8 @@ export class Applier {
       onCommitted: (endLsn) => this.#committed(endLsn),
       onFailure: (error, canRecover) => this.#lose(error, canRecover),
     });
-    this.#units = new Units(this.#writer, (held) => this.#recycle(held));
+    this.#units = new Units(this.#writer, (held) => this.#gathering.recycle(held));
+    this.#gathering = new Gathering({ ...options, offer: (unit) => this.#units.offer(unit) });
     this.#relations = new Relations(session.serverVersion, (target) => this.#writer.forget(target));
     this.#stop = () => this.#fail(new MmliteError("aborted", `Cannot apply "${options.origin}": stopped`));
     options.signal.addEventListener("abort", this.#stop, { once: true });
@@ -133,7 +125,7 @@ export class Applier {
     if (this.#failure !== undefined || this.#recovery !== undefined) return;
     try {
       if (this.#incoming.state === "streaming") this.#writer.pipeline.flush();
-      else if (this.#units.isEmpty) this.#offerWhole();
+      else if (this.#units.isEmpty) this.#gathering.offerWhole();
     } catch (thrown) {
       this.#fail(toMmliteError(thrown));
     }
@@ -212,7 +204,7 @@ export class Applier {
     this.#incoming = begin.commitLsn < this.#position
       ? { state: "skipping", begin }
       : { state: "holding", begin };
-    this.#bySets = true;
+    this.#gathering.begin();
   }
 
   #change(bytes: Uint8Array, start: number, end: number): Promise<void> | undefined {
@@ -276,22 +268,17 @@ export class Applier {
       case "streaming":
         this.#writer.write(targets, bytes, place);
         return this.#writer.pipeline.room();
-      case "holding": {
-        const held = this.#held;
-        held.add(targets, bytes, place.start, place.end);
-        if (isTruncate(targets) || !targets.map.bySets) this.#bySets = false;
-        if (held.openCount < HOLD_CHANGES && held.openBytes < HOLD_BYTES) return;
+      case "holding":
+        if (this.#gathering.add(targets, bytes, place)) return;
         return this.#stream(incoming.begin);
-      }
     }
   }
 
   /** Writes a transaction before its end has come. It cannot be written again, so nothing before it may fail. */
   async #stream(begin: Begin): Promise<void> {
-    this.#offerWhole();
+    this.#gathering.offerWhole();
     while (!this.#units.isEmpty) await this.#progress();
-    const held = this.#held;
-    this.#held = this.#spare.pop() ?? new HeldTransactions();
+    const held = this.#gathering.takeOpen();
     this.#incoming = { state: "streaming", begin };
     const mode = this.#options.trust.nextMode(begin.commitLsn);
     this.#streamed = { begin, mode, endLsn: undefined };
@@ -317,44 +304,9 @@ export class Applier {
       this.#writer.endBatch();
       return this.#writer.pipeline.room();
     }
-    return this.#hold(incoming.begin, endLsn);
-  }
-
-  /** A transaction is held whole; it goes with those before it if all are to be written alike. */
-  #hold(begin: Begin, endLsn: Lsn): Promise<void> | undefined {
-    const held = this.#held;
-    const isEmpty = held.openCount === 0;
-    held.end(begin, endLsn);
-    const mode = isEmpty ? this.#mode : this.#nextMode(begin);
-    if (mode !== this.#mode && held.transactions.length > 1) {
-      const last = this.#spare.pop() ?? new HeldTransactions();
-      held.moveLast(last);
-      this.#units.offer({ held, mode: this.#mode });
-      this.#held = last;
-    }
-    this.#mode = mode;
-    if (!this.#held.isFull) return;
-    this.#offerWhole();
+    if (!this.#gathering.end(incoming.begin, endLsn)) return;
+    this.#gathering.offerWhole();
     return this.#units.room();
-  }
-
-  #nextMode({ commitLsn }: Begin): WriteMode {
-    const { trust, mayGroup } = this.#options;
-    return this.#bySets && mayGroup() ? trust.nextMode(commitLsn) : "rows";
-  }
-
-  /** Hands on the whole transactions held, and keeps the beginning of another. */
-  #offerWhole(): void {
-    const held = this.#held;
-    if (held.transactions.length === 0) return;
-    this.#held = this.#spare.pop() ?? new HeldTransactions();
-    held.moveRest(this.#held);
-    this.#units.offer({ held, mode: this.#mode });
-  }
-
-  #recycle(held: HeldTransactions): void {
-    held.clear();
-    if (this.#spare.length < MAX_SPARE) this.#spare.push(held);
   }
 
   /** Called from a reply of the server: what it throws would reach nobody. */
