@@ -16,7 +16,8 @@ import { decodeMessage } from "../pgoutput/decode.ts";
 import type { Begin, Message, Truncate } from "../pgoutput/message.ts";
 import { decodeBegin, decodeCommit, MESSAGE_TYPE } from "../pgoutput/peek.ts";
 import type { TargetRelation } from "./change_writer.ts";
-import { HeldTransactions, isTruncate, type Targets } from "./held.ts";
+import { Gathering, type GatheringOptions } from "./gathering.ts";
+import type { Targets } from "./held.ts";
 import { Relations } from "./relations.ts";
 import { type ApplySession, type ApplySessionOptions, openApplySession } from "./session.ts";
 import { ownVersionCondition } from "./set_statements.ts";
@@ -26,22 +27,17 @@ import { Units } from "./units.ts";
 
 export type { ApplyObserver, ChangeKind } from "./transaction_writer.ts";
 
-/** A transaction is held until its Commit has come, which tells its end, up to this many bytes of messages. */
-const HOLD_BYTES = 0x10_0000;
-/** And up to this many changes. */
-const HOLD_CHANGES = 4_096;
-/** As many as are under way and held at a time. */
-const MAX_SPARE = 3;
 /** How long closing waits for what has been sent, milliseconds. */
 const CLOSE_WAIT_MS = 1_000;
 
 /** What an applier needs. */
 export interface ApplierOptions
-  extends ApplySessionOptions, Omit<TransactionWriterOptions, "onCommitted" | "onFailure"> {
+  extends
+    ApplySessionOptions,
+    Omit<TransactionWriterOptions, "onCommitted" | "onFailure">,
+    Omit<GatheringOptions, "offer"> {
   /** Whether sets are tried; outlives the applier, because what failed by sets comes again. */
   readonly trust: Trust;
-  /** Whether the versions of more groups may be kept; if not, transactions are applied one by one. */
-  readonly mayGroup: () => boolean;
   readonly policyOf: (schema: string, name: string) => TablePolicy;
 }
 
@@ -51,7 +47,7 @@ type Incoming =
   /** It was applied before. */
   | { readonly state: "skipping"; readonly begin: Begin }
   /** Its changes are the last ones held. */
-  | { readonly state: "holding"; readonly begin: Begin; readonly fromBytes: number }
+  | { readonly state: "holding"; readonly begin: Begin }
   /** It is too large to hold: its beginning has been written. */
   | { readonly state: "streaming"; readonly begin: Begin };
 
@@ -70,18 +66,13 @@ export class Applier {
   readonly #session: ApplySession;
   readonly #writer: TransactionWriter;
   readonly #units: Units;
+  readonly #gathering: Gathering;
   readonly #relations: Relations;
   readonly #reject: (error: MmliteError) => void;
   readonly #stop: () => void;
   #failure: MmliteError | undefined;
   #recovery: Promise<void> | undefined;
   #incoming: Incoming = BETWEEN;
-  #held = new HeldTransactions();
-  readonly #spare: HeldTransactions[] = [];
-  /** How the whole transactions held are to be written. */
-  #mode: WriteMode = "sets";
-  /** Whether sets can take all changes of the transaction that comes. */
-  #bySets = true;
   /** The last transaction that was written before its end had come. */
   #streamed: { readonly begin: Begin; readonly mode: WriteMode; endLsn: Lsn | undefined } | undefined;
   /** End of the last transaction that came whole. */
@@ -108,7 +99,8 @@ export class Applier {
       onCommitted: (endLsn) => this.#committed(endLsn),
       onFailure: (error, canRecover) => this.#lose(error, canRecover),
     });
-    this.#units = new Units(this.#writer, (held) => this.#recycle(held));
+    this.#units = new Units(this.#writer, (held) => this.#gathering.recycle(held));
+    this.#gathering = new Gathering({ ...options, offer: (unit) => this.#units.offer(unit) });
     const { serverVersion, trackCommitTimestamp: versioned } = session;
     const isOwn = ownVersionCondition(session, options.origin);
     this.#relations = new Relations({
@@ -137,26 +129,36 @@ export class Applier {
     }
   }
 
-  /** Nothing more is at hand for the moment: everything complete is committed as soon as nothing is under way. */
+  /** Nothing more is at hand for the moment: everything complete is committed as soon as nothing is under way. Throws
+   * nothing: what goes wrong is the applier's failure. */
   flush(): void {
     if (this.#failure !== undefined || this.#recovery !== undefined) return;
-    if (this.#incoming.state === "streaming") this.#writer.pipeline.flush();
-    else if (this.#units.isEmpty) this.#offerWhole();
+    try {
+      if (this.#incoming.state === "streaming") this.#writer.pipeline.flush();
+      else if (this.#units.isEmpty) this.#gathering.offerWhole();
+    } catch (thrown) {
+      this.#fail(toMmliteError(thrown));
+    }
   }
 
   /** Whatever the origin committed before this time, microseconds since 2000-01-01 UTC, has been pushed. */
   caughtUp(committedBefore: bigint): void {
-    this.#mark = { committedBefore, position: this.#position };
+    const position = this.#position;
+    // One of a later position would never be reached under load, were it replaced each time; it comes again.
+    if (this.#mark === undefined || this.#mark.position === position) {
+      this.#mark = { committedBefore, position };
+    }
     this.#reachMark();
   }
 
   /** Resolves once everything complete that was pushed has been executed; rejects with the failure. */
   async idle(): Promise<void> {
     for (;;) {
-      if (this.#failure !== undefined) throw this.#failure;
       await this.#recovery;
       this.flush();
-      if (this.#units.isEmpty) break;
+      if (this.#failure !== undefined) throw this.#failure;
+      // While a recovery begins, nothing is offered.
+      if (this.#recovery === undefined && this.#units.isEmpty) break;
       await this.#progress();
     }
     await this.#writer.pipeline.settled().catch((thrown) => this.#failWith(thrown));
@@ -221,8 +223,8 @@ export class Applier {
     if (this.#incoming.state !== "between") throw this.#violation("a transaction inside another");
     this.#incoming = begin.commitLsn < this.#position
       ? { state: "skipping", begin }
-      : { state: "holding", begin, fromBytes: this.#held.byteLength };
-    this.#bySets = true;
+      : { state: "holding", begin };
+    this.#gathering.begin();
   }
 
   #change(bytes: Uint8Array, start: number, end: number): Promise<void> | undefined {
@@ -286,27 +288,19 @@ export class Applier {
       case "streaming":
         this.#writer.write(targets, bytes, place);
         return this.#writer.pipeline.room();
-      case "holding": {
-        const held = this.#held;
-        held.add(targets, bytes, place.start, place.end);
-        if (isTruncate(targets) || !targets.map.bySets) this.#bySets = false;
-        if (
-          held.count - held.wholeCount < HOLD_CHANGES &&
-          held.byteLength - incoming.fromBytes < HOLD_BYTES
-        ) return;
+      case "holding":
+        if (this.#gathering.add(targets, bytes, place)) return;
         return this.#stream(incoming.begin);
-      }
     }
   }
 
   /** Writes a transaction before its end has come. It cannot be written again, so nothing before it may fail. */
   async #stream(begin: Begin): Promise<void> {
-    this.#offerWhole();
+    this.#gathering.offerWhole();
     while (!this.#units.isEmpty) await this.#progress();
-    const held = this.#held;
-    this.#held = this.#spare.pop() ?? new HeldTransactions();
+    const held = this.#gathering.takeOpen();
     this.#incoming = { state: "streaming", begin };
-    const mode = this.#options.trust.modeOf(begin.commitLsn);
+    const mode = this.#options.trust.nextMode(begin.commitLsn);
     this.#streamed = { begin, mode, endLsn: undefined };
     this.#writer.beginLong(begin, mode);
     for (let i = 0; i < held.count; i++) {
@@ -330,48 +324,14 @@ export class Applier {
       this.#writer.endBatch();
       return this.#writer.pipeline.room();
     }
-    return this.#hold(incoming.begin, endLsn);
-  }
-
-  /** A transaction is held whole; it goes with those before it if all are to be written alike. */
-  #hold(begin: Begin, endLsn: Lsn): Promise<void> | undefined {
-    const held = this.#held;
-    const isEmpty = held.count === held.wholeCount;
-    held.end(begin, endLsn);
-    const mode = isEmpty ? this.#mode : this.#modeOf(begin);
-    if (mode !== this.#mode && held.transactions.length > 1) {
-      const last = this.#spare.pop() ?? new HeldTransactions();
-      held.moveLast(last);
-      this.#units.offer({ held, mode: this.#mode });
-      this.#held = last;
-    }
-    this.#mode = mode;
-    if (!this.#held.isFull) return;
-    this.#offerWhole();
+    if (!this.#gathering.end(incoming.begin, endLsn)) return;
+    this.#gathering.offerWhole();
     return this.#units.room();
-  }
-
-  #modeOf({ commitLsn }: Begin): WriteMode {
-    const { trust, mayGroup } = this.#options;
-    return this.#bySets && mayGroup() ? trust.modeOf(commitLsn) : "rows";
-  }
-
-  /** Hands on the whole transactions held, and keeps the beginning of another. */
-  #offerWhole(): void {
-    const held = this.#held;
-    if (held.transactions.length === 0) return;
-    this.#held = this.#spare.pop() ?? new HeldTransactions();
-    held.moveRest(this.#held);
-    this.#units.offer({ held, mode: this.#mode });
-  }
-
-  #recycle(held: HeldTransactions): void {
-    held.clear();
-    if (this.#spare.length < MAX_SPARE) this.#spare.push(held);
   }
 
   /** Called from a reply of the server: what it throws would reach nobody. */
   #committed(endLsn: Lsn): void {
+    if (this.#failure !== undefined) return;
     try {
       this.#goOn(endLsn);
     } catch (thrown) {
@@ -400,7 +360,7 @@ export class Applier {
   }
 
   async #progress(): Promise<void> {
-    await Promise.race([this.#units.progress(), this.failed]);
+    await this.#units.progress();
     await this.#recovery;
   }
 
@@ -448,6 +408,7 @@ export class Applier {
     this.#writer.close();
     // Breaking the connection off is the rollback, and ends whatever the server is waiting for.
     destroyClient(this.#session.client);
+    this.#units.fail(error);
     this.#reject(error);
   }
 }

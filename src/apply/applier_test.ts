@@ -1,34 +1,13 @@
 import assert from "node:assert/strict";
-import { MmliteError } from "../errors.ts";
 import type { Lsn } from "../lsn.ts";
-import { ApplyPair, pushAll, Seen } from "../../tests/support/apply_pair.ts";
+import { type ApplyPair, errorOf, pushAll, Seen, withPair } from "../../tests/support/apply_pair.ts";
 import { eventually, within } from "../../tests/support/poll.ts";
-import { type PostgresServer, startPostgres } from "../../tests/support/postgres.ts";
+import { startPostgres } from "../../tests/support/postgres.ts";
 import { decodeMessage } from "../pgoutput/decode.ts";
-
-const TABLE = "CREATE TABLE t (id int PRIMARY KEY, v text)";
-
-/** Runs a body with a pair of databases on one server. */
-async function withPair(
-  server: PostgresServer,
-  options: { name: string; schema?: string; targetSchema?: string },
-  body: (pair: ApplyPair) => Promise<void>,
-): Promise<void> {
-  const { name, schema = TABLE, targetSchema } = options;
-  await using pair = await ApplyPair.open({ source: server, target: server, name, schema, targetSchema });
-  await body(pair);
-}
 
 /** The ends of the transactions in a recording. */
 function endsOf(messages: readonly Uint8Array[]): Lsn[] {
   return messages.map((bytes) => decodeMessage(bytes)).flatMap((m) => m.kind === "commit" ? [m.endLsn] : []);
-}
-
-/** What a promise rejects with. */
-async function errorOf(promise: Promise<unknown>): Promise<MmliteError> {
-  const thrown = await promise.then(() => undefined, (error) => error);
-  assert.ok(thrown instanceof MmliteError, `expected an error of ours, not ${thrown}`);
-  return thrown;
 }
 
 Deno.test("apply sessions", async (t) => {

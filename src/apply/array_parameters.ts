@@ -4,6 +4,7 @@
  * In its binary form an array's element is a length and that many bytes, which is how a value stands in pgoutput:
  * both are copied together (`array_recv` in PostgreSQL's src/backend/utils/adt/arrayfuncs.c).
  */
+import { MmliteError } from "../errors.ts";
 import { NULL_LENGTH, type TupleScan, UNCHANGED_LENGTH } from "../pgoutput/tuple_scan.ts";
 import type { ParameterBytes, ParameterWriter } from "../pg/query_bytes.ts";
 import type { NetChanges } from "./net_changes.ts";
@@ -36,12 +37,12 @@ export class ArrayParameters implements ParameterWriter {
     this.#scan = scan;
   }
 
-  /** Looks at rows (their number in `changes`) and columns (their index); false if a value was not sent. `time` is in
-   * microseconds since 2000-01-01 UTC. */
+  /** Looks at rows (their number in `changes`) and columns (their index), of which every value must have come. `time`
+   * is in microseconds since 2000-01-01 UTC. */
   prepare(
     changes: NetChanges,
     { rows, columns, time }: { rows: readonly number[]; columns: readonly number[]; time: bigint },
-  ): boolean {
+  ): void {
     this.#time.setBigInt64(0, time);
     this.#changes = changes;
     this.#rows = rows;
@@ -61,14 +62,15 @@ export class ArrayParameters implements ParameterWriter {
       });
       for (let c = 0; c < columns.length; c++, place++) {
         const size = scan.lengths[columns[c]];
-        if (size === UNCHANGED_LENGTH) return false;
+        if (size === UNCHANGED_LENGTH) {
+          throw new MmliteError("internal", "Cannot write an array of values: one was not sent");
+        }
         this.#starts[place] = scan.starts[columns[c]];
         this.#sizes[place] = size;
         if (size > 0) lengths[c] += size;
       }
     }
     this.lengths = [...lengths, INT8_BYTES, INT8_BYTES];
-    return true;
   }
 
   write(index: number, into: ParameterBytes): void {

@@ -1,23 +1,10 @@
 import assert from "node:assert/strict";
-import type { MmliteError } from "../errors.ts";
-import { ApplyPair, pushAll, Seen } from "../../tests/support/apply_pair.ts";
+import { ApplyPair, errorOf, pushAll, Seen, TABLE, withPair } from "../../tests/support/apply_pair.ts";
 import { seededIntegers } from "../../tests/support/append_load.ts";
-import { type PostgresMajor, type PostgresServer, startPostgres } from "../../tests/support/postgres.ts";
+import { type PostgresMajor, startPostgres } from "../../tests/support/postgres.ts";
+import { MESSAGE_TYPE } from "../pgoutput/peek.ts";
 import type { Applier } from "./applier.ts";
 import { Trust } from "./trust.ts";
-
-const TABLE = "CREATE TABLE t (id int PRIMARY KEY, v text)";
-
-/** Runs a body with a pair of databases on one server. */
-async function withPair(
-  server: PostgresServer,
-  options: { name: string; schema?: string; targetSchema?: string },
-  body: (pair: ApplyPair) => Promise<void>,
-): Promise<void> {
-  const { name, schema = TABLE, targetSchema } = options;
-  await using pair = await ApplyPair.open({ source: server, target: server, name, schema, targetSchema });
-  await body(pair);
-}
 
 const MET_TABLES = ["u", "w", "x"];
 
@@ -40,10 +27,6 @@ async function differences(pair: ApplyPair, table: string, key: readonly string[
     ...expected.filter((one) => !found.includes(one)).map((one) => `- ${one}`),
     ...found.filter((one) => !expected.includes(one)).map((one) => `+ ${one}`),
   ];
-}
-
-async function errorOf(promise: Promise<unknown>): Promise<MmliteError> {
-  return await promise.then(() => assert.fail("nothing failed"), (error) => error);
 }
 
 Deno.test("groups of transactions", async (t) => {
@@ -178,6 +161,30 @@ Deno.test("groups of transactions", async (t) => {
       await applier.close();
     },
   );
+
+  await step("times up to which all has come are told while more keeps coming", {
+    name: "marks",
+  }, async (pair) => {
+    const known = await pair.record("INSERT INTO t VALUES (1, 'x')");
+    const [second, third] = [
+      await pair.record("INSERT INTO t VALUES (2, 'x')"),
+      await pair.record("INSERT INTO t VALUES (3, 'x')"),
+    ].map((messages) => messages.filter((bytes) => bytes[0] !== MESSAGE_TYPE.relation));
+    const seen = new Seen();
+    const applier = await pair.openApplier(seen);
+    await pushAll(applier, known);
+    for (const message of second) assert.equal(applier.push(message), undefined);
+    applier.caughtUp(5n);
+    applier.caughtUp(6n);
+    for (const message of third) assert.equal(applier.push(message), undefined);
+    applier.caughtUp(7n);
+    // The latest of the same position; that of a later one waits for its turn, and comes again.
+    await applier.idle();
+    assert.equal(seen.caughtUpTo, 6n);
+    applier.caughtUp(8n);
+    assert.equal(seen.caughtUpTo, 8n);
+    await applier.close();
+  });
 
   await step("a large transaction that conflicts comes again, and is applied row by row", {
     name: "large",

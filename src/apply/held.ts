@@ -45,6 +45,8 @@ export class HeldTransactions {
   readonly targets: Targets[] = [];
   /** Bytes of the messages. */
   byteLength = 0;
+  /** Those of whole transactions. */
+  #wholeBytes = 0;
 
   /** End of the last whole transaction; undefined before the first. */
   get endLsn(): Lsn | undefined {
@@ -60,6 +62,16 @@ export class HeldTransactions {
   /** Where the transaction that has not ended begins. */
   get wholeCount(): number {
     return this.transactions.at(-1)?.to ?? 0;
+  }
+
+  /** Changes of the transaction that has not ended. */
+  get openCount(): number {
+    return this.count - this.wholeCount;
+  }
+
+  /** Bytes of their messages. */
+  get openBytes(): number {
+    return this.byteLength - this.#wholeBytes;
   }
 
   /** Adds a change, which lies from `start` to `end` in `bytes`. */
@@ -78,6 +90,7 @@ export class HeldTransactions {
     const last = this.transactions.at(-1);
     if (last !== undefined && last.from === last.to) this.transactions.pop();
     this.transactions.push({ begin, endLsn, from: this.wholeCount, to: this.count });
+    this.#wholeBytes = this.byteLength;
   }
 
   /** Moves the last transaction and its changes to `other`, which is empty. */
@@ -95,6 +108,7 @@ export class HeldTransactions {
     }
     this.count = from;
     this.byteLength -= other.byteLength;
+    this.#wholeBytes = this.byteLength;
   }
 
   /** Forgets everything; what it held in memory may go. */
@@ -103,6 +117,7 @@ export class HeldTransactions {
     this.bytes.fill(NOTHING);
     this.count = 0;
     this.byteLength = 0;
+    this.#wholeBytes = 0;
   }
 
   #grow(): void {

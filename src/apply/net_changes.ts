@@ -61,10 +61,14 @@ export class NetChanges {
     this.#scan = scan;
   }
 
-  /** Forgets everything; rows that come have a key of these columns. */
-  reset(key: readonly number[]): void {
-    if (this.#key.length > 0) this.#slots.fill(0);
+  /** Begins anew, empty or cleared: rows that come have a key of these columns. */
+  begin(key: readonly number[]): void {
     this.#key = key;
+  }
+
+  /** Forgets everything; what it held in memory may go. */
+  clear(): void {
+    if (this.#key.length > 0) this.#slots.fill(0);
     this.bytes.fill(NOTHING);
     this.count = 0;
   }

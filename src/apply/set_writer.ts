@@ -35,7 +35,6 @@ const LARGE_ROW_BYTES = 0x2000;
 /** Fewer rows than this cost less one by one. */
 const MIN_SET_ROWS = 4;
 const MIN_COPY_ROWS = 8;
-
 /** Sets kept for the next ones: most loads change a few relations again and again. */
 const MAX_SPARE = 16;
 
@@ -107,10 +106,7 @@ export class SetWriter {
     end: number;
     transaction: number;
   }): void {
-    // A relation that was announced anew has another target, and its table is the same.
-    if (!this.#pending.has(target)) {
-      for (const { map } of this.#pending.keys()) if (map.label === target.map.label) this.flush();
-    }
+    if (!this.#pending.has(target)) this.flushTable(target);
     const placed = this.#placed;
     placed.bytes = bytes;
     placed.start = start;
@@ -129,6 +125,11 @@ export class SetWriter {
     this.#pending.clear();
     this.#rows = 0;
     this.#bytes = 0;
+  }
+
+  /** Writes what waits of a target's table: a relation that was announced anew has another target of the same. */
+  flushTable({ map: { label } }: TargetRelation): void {
+    for (const target of this.#pending.keys()) if (target.map.label === label) this.#writeTarget(target);
   }
 
   /** Forgets what waits: it will not be written. */
@@ -221,7 +222,7 @@ export class SetWriter {
     let changes = this.#pending.get(target);
     if (changes === undefined) {
       changes = this.#spare.pop() ?? new NetChanges(this.#other);
-      changes.reset(key);
+      changes.begin(key);
       this.#pending.set(target, changes);
     }
     return changes;
@@ -268,7 +269,9 @@ export class SetWriter {
     }
     this.#writeInserts(target, changes, inserts);
     if (target.map.key !== null) this.#note(target, changes);
-    if (this.#spare.length < MAX_SPARE) this.#spare.push(changes);
+    if (this.#spare.length === MAX_SPARE) return;
+    changes.clear();
+    this.#spare.push(changes);
   }
 
   /** By the columns that did not come: each set of them is a statement. */

@@ -253,6 +253,8 @@ export class TransactionWriter {
     } else if (mode === "sets" && targets.map.bySets) {
       this.#sets.write(targets, bytes, { start, end, transaction });
     } else {
+      // A long transaction may have changed rows of the table by sets before.
+      if (mode === "sets") this.#sets.flushTable(targets);
       this.#changes.write(targets, decodeMessage(bytes.subarray(start, end)) as RowChange, transaction);
     }
     if (this.#versions.deleted.count >= MAX_DELETED) this.#noteDeleted();

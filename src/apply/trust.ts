@@ -16,8 +16,8 @@ export class Trust {
   #rowsLeft = 0;
   #caution = 0;
 
-  /** How the next transaction is to be written. */
-  modeOf(commitLsn: Lsn): WriteMode {
+  /** How the next transaction is to be written; of a while row by row, that is one less then. */
+  nextMode(commitLsn: Lsn): WriteMode {
     if (commitLsn <= this.#rowsUntil) return "rows";
     if (this.#rowsLeft === 0) return "sets";
     this.#rowsLeft--;

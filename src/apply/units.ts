@@ -51,9 +51,15 @@ export class Units {
     return this.#waiting.length === 0 ? undefined : this.#whenRoom();
   }
 
-  /** Resolves with the next commit. */
+  /** Resolves with the next commit; rejects when applying has failed. */
   progress(): Promise<void> {
     return this.#progress.promise;
+  }
+
+  /** Nothing more will be committed: whoever waits gets the error. */
+  fail(error: Error): void {
+    this.#progress.promise.catch(() => {});
+    this.#progress.reject(error);
   }
 
   /** Everything up to `endLsn` is committed. Returns how many units that ended. */
@@ -67,7 +73,7 @@ export class Units {
     return done;
   }
 
-  /** Takes everything back, what was under way included: nothing of it is committed after `endLsn`. */
+  /** Takes everything back, what was under way included: after a failure of sets nothing of it is committed. */
   takeBack(): Unit[] {
     const units = [...this.#underWay, ...this.#waiting];
     this.#underWay = [];

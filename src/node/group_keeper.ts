@@ -17,12 +17,14 @@ const LOOK_INTERVAL_MS = 10_000;
 /** How far clocks may be apart, and a commit's time before its record is written, milliseconds. */
 export const SKEW_MARGIN_MS = 60_000;
 /** With more kept than this, bytes, no further groups are made: a node that is away for days keeps them all. */
-export const MAX_KEPT_BYTES = 256 * 1024 * 1024;
+const MAX_KEPT_BYTES = 256 * 1024 * 1024;
 
 interface GroupKeeperOptions {
   readonly database: Pick<Database, "control">;
   /** Names of all nodes that may send here. */
   readonly peers: () => readonly string[];
+  /** {@link MAX_KEPT_BYTES} where left out. */
+  readonly maxKeptBytes?: number;
 }
 
 /** See the module's head. */
@@ -68,12 +70,13 @@ export class GroupKeeper {
   /** Forgets what can go now. */
   async forget(): Promise<void> {
     const query = this.#options.database.control.query("forget the versions of applied groups");
-    const kept = await readGroups(query);
-    for (const { origin } of kept) {
+    let kept = 0;
+    for (const { origin, bytes } of await readGroups(query)) {
       const before = this.#horizon(origin);
-      if (before !== undefined) await forgetGroups(query, origin, new Date(before).toISOString());
+      kept += bytes;
+      if (before !== undefined) kept -= await forgetGroups(query, origin, new Date(before).toISOString());
     }
-    this.#hasRoom = kept.reduce((sum, { bytes }) => sum + bytes, 0) < MAX_KEPT_BYTES;
+    this.#hasRoom = kept < (this.#options.maxKeptBytes ?? MAX_KEPT_BYTES);
   }
 
   /** Nothing older than this comes from any other node than the group's own; undefined while one has not said so. */

@@ -6,6 +6,7 @@ import { startPostgres } from "../../tests/support/postgres.ts";
 import { GroupKeeper, SKEW_MARGIN_MS } from "./group_keeper.ts";
 
 const POSTGRES_EPOCH_MS = Date.UTC(2000, 0, 1);
+const ENTRIES = "entries";
 const timestamp = (unixMs: number) => BigInt(unixMs - POSTGRES_EPOCH_MS) * 1000n;
 
 Deno.test("what is noted of a group goes once every other node has passed it, and not before", async () => {
@@ -18,7 +19,7 @@ Deno.test("what is noted of a group goes once every other node has passed it, an
     const now = Date.now();
     const add = (origin: string, agoMs: number) =>
       query(
-        `INSERT INTO mmlite.apply_group VALUES (1, $1, $2::timestamptz - interval '1 s', $2::timestamptz, 'entries')`,
+        `INSERT INTO mmlite.apply_group VALUES (1, $1, $2::timestamptz - interval '1 s', $2::timestamptz, '${ENTRIES}')`,
         [origin, new Date(now - agoMs).toISOString()],
       );
     const left = async () => {
@@ -27,15 +28,21 @@ Deno.test("what is noted of a group goes once every other node has passed it, an
       return rows.map(({ origin }) => origin).join(" ");
     };
     let peers = ["ams", "fra"];
-    const keeper = new GroupKeeper({ database: { control }, peers: () => peers });
+    const keeper = new GroupKeeper({
+      database: { control },
+      peers: () => peers,
+      maxKeptBytes: 3 * ENTRIES.length,
+    });
     await add("ams", 3 * SKEW_MARGIN_MS);
     await add("fra", 3 * SKEW_MARGIN_MS);
     await add("fra", SKEW_MARGIN_MS / 2);
     assert.equal(await left(), "ams fra fra", "nobody has said anything");
+    assert.equal(keeper.hasRoom, false);
     keeper.caughtUp("fra", timestamp(now - 4 * SKEW_MARGIN_MS));
     assert.equal(await left(), "ams fra fra", "fra may send older ones");
     keeper.caughtUp("fra", timestamp(now - SKEW_MARGIN_MS));
     assert.equal(await left(), "fra fra", "what fra itself has sent does not count for its own groups");
+    assert.equal(keeper.hasRoom, true, "at once, not when it is looked the next time");
     keeper.caughtUp("ams", timestamp(now));
     assert.equal(await left(), "fra", "a group of the last minute stays: clocks may differ");
     await add("ams", 3 * SKEW_MARGIN_MS);

@@ -17,10 +17,14 @@ export async function readGroups(query: Query): Promise<GroupsOfOrigin[]> {
   return rows.map(({ origin, bytes }) => ({ origin: origin!, bytes: Number(bytes) }));
 }
 
-/** Forgets the groups of an origin that ended before a time, RFC 3339. */
-export async function forgetGroups(query: Query, origin: string, before: string): Promise<void> {
-  await query("DELETE FROM mmlite.apply_group WHERE origin = $1 AND last_timestamp < $2::timestamptz", [
-    origin,
-    before,
-  ]);
+/** Forgets the groups of an origin that ended before a time, RFC 3339; returns how many bytes went. */
+export async function forgetGroups(query: Query, origin: string, before: string): Promise<number> {
+  const [row] = await query(
+    `WITH gone AS (
+       DELETE FROM mmlite.apply_group WHERE origin = $1 AND last_timestamp < $2::timestamptz
+       RETURNING octet_length(entries) AS bytes)
+     SELECT coalesce(sum(bytes), 0)::text AS bytes FROM gone`,
+    [origin, before],
+  );
+  return Number(row?.bytes);
 }

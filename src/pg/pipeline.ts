@@ -3,8 +3,8 @@
  *
  * A batch is what lies between two Syncs. After an error the server skips the rest of the batch, so what was
  * committed before it is known from the replies; batches already sent behind it are run, and it is for the caller
- * that they must fail too. The first error stops the pipeline; {@link Pipeline.recover} makes it usable again where
- * the connection still is. Nothing is retried here.
+ * that they must fail too. The first error stops the pipeline: whatever is sent after it is an `internal` error, until
+ * {@link Pipeline.recover} makes it usable again where the connection still is. Nothing is retried here.
  */
 import { Buffer } from "node:buffer";
 // @ts-types="@types/pg"
@@ -248,7 +248,11 @@ export class Pipeline {
     this.#sinceFlush = 0;
   }
 
+  /** What is sent after a failure would be skipped or undone, and its reply would be taken for that of another. */
   #begin(): void {
+    if (this.#failed) {
+      throw new MmliteError("internal", "Cannot send a statement: one before it has failed");
+    }
     if (this.#open) return;
     this.#open = true;
     // That of a later batch is submitted when its turn has come.

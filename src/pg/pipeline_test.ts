@@ -1,6 +1,7 @@
 import assert from "node:assert/strict";
 import { startPostgres } from "../../tests/support/postgres.ts";
 import { closeClient, openClient } from "./client.ts";
+import { MmliteError } from "../errors.ts";
 import { sqlState } from "./errors.ts";
 import { Pipeline } from "./pipeline.ts";
 import { parsePostgresUrl } from "./target.ts";
@@ -33,6 +34,30 @@ Deno.test("a query is prepared again after a failure, whether the server knows i
       "SELECT count(*)::text AS count, $1 AS one FROM pg_prepared_statements WHERE name LIKE 'q%'",
     );
     assert.equal(count, "3", "each stays prepared once");
+  } finally {
+    await closeClient(client);
+  }
+});
+
+Deno.test("nothing can be sent between a failure and the recovery, and nothing is answered wrongly after it", async () => {
+  await using server = await startPostgres({ major: 18 });
+  const client = await openClient(await parsePostgresUrl(server.url(), {}), { applicationName: "test" });
+  const failed = Promise.withResolvers<unknown>();
+  const pipeline = new Pipeline(client, { failed: failed.resolve, notice: () => {} });
+  const isRefused = (error: unknown) => error instanceof MmliteError && error.kind === "internal";
+  try {
+    pipeline.prepare({ name: "fails", sql: "SELECT 1 / 0", parameterTypes: [] });
+    pipeline.execute("fails", { doing: "fail", completed: () => {} });
+    // The batch stays open, so that there is one that could be written to.
+    pipeline.flush();
+    assert.equal(sqlState(await failed.promise), DIVISION_BY_ZERO);
+    assert.throws(() => pipeline.query("ask", "SELECT $1 AS lost", ["1"]), isRefused);
+    assert.throws(() => pipeline.execute("fails", { doing: "fail", completed: () => {} }), isRefused);
+    assert.throws(() => pipeline.forget("fails"), isRefused);
+    await pipeline.recover();
+    const rows = pipeline.query("ask", "SELECT $1 AS next", ["2"]);
+    pipeline.sync();
+    assert.deepEqual(await rows, [{ next: "2" }]);
   } finally {
     await closeClient(client);
   }

@@ -119,7 +119,7 @@ COMMENT ON TABLE mmlite.apply_group IS
   'transactions of an origin that were committed together here, at the time of the last of them';
 COMMENT ON COLUMN mmlite.apply_group.xid IS 'of the local transaction, as txid_current() gives it';
 COMMENT ON COLUMN mmlite.apply_group.entries IS
-  'rows of the others: 8 bytes mmlite.key_hash, 8 bytes commit time at the origin in microseconds since 2000-01-01 UTC, each; of several for one row the last holds';
+  'rows that they wrote, in that order: 8 bytes mmlite.key_hash, 8 bytes commit time at the origin in microseconds since 2000-01-01 UTC, each; of several for one row the last holds';
 
 CREATE FUNCTION mmlite.key_hash(of_table text, key text[]) RETURNS bigint LANGUAGE plpgsql IMMUTABLE STRICT AS $$
 DECLARE

@@ -2,6 +2,7 @@
  * Two real databases for tests of apply: one whose slot is read by SQL, and one that its transactions are applied
  * to, with nothing between them but the applier.
  */
+import assert from "node:assert/strict";
 import type { Buffer } from "node:buffer";
 // @ts-types="@types/pg"
 import type pg from "pg";
@@ -14,6 +15,7 @@ import {
 } from "../../src/apply/applier.ts";
 import { Trust } from "../../src/apply/trust.ts";
 import { type ConflictType, DEFAULT_POLICY, type Resolution } from "../../src/conflict_policy.ts";
+import { MmliteError } from "../../src/errors.ts";
 import { type Lsn, parseLsn } from "../../src/lsn.ts";
 import { closeClient, openClient } from "../../src/pg/client.ts";
 import { ensureOrigin, nextEpoch, originName, startProgress } from "../../src/pg/progress.ts";
@@ -24,6 +26,8 @@ import type { PostgresServer } from "./postgres.ts";
 
 /** The sender's node name in these tests. */
 export const ORIGIN = "ams";
+/** The schema of a pair that is not given another. */
+export const TABLE = "CREATE TABLE t (id int PRIMARY KEY, v text)";
 
 /** What an applier has told its observer and its owner. */
 export class Seen implements ApplyObserver {
@@ -144,8 +148,8 @@ export class ApplyPair implements AsyncDisposable {
     return rows.map((row) => new Uint8Array(row.data as Buffer));
   }
 
-  /** Opens an applier in a new epoch at the stored position. */
-  async openApplier(seen: Seen, overrides: Partial<ApplierOptions> = {}): Promise<Applier> {
+  /** What an applier is opened with: in a new epoch, at the stored position. */
+  async applierOptions(seen: Seen, overrides: Partial<ApplierOptions> = {}): Promise<ApplierOptions> {
     const target = await parsePostgresUrl(
       this.#options.target.url(`${this.#options.name}_dst`),
       {},
@@ -153,7 +157,7 @@ export class ApplyPair implements AsyncDisposable {
     const client = await openClient(target, { applicationName: "test" });
     const progress = await nextEpoch(queryWith(client), ORIGIN);
     await closeClient(client);
-    return await openApplier({
+    return {
       target,
       origin: ORIGIN,
       originName: originName(ORIGIN),
@@ -167,7 +171,12 @@ export class ApplyPair implements AsyncDisposable {
       seenBefore: this.#openedAt,
       signal: new AbortController().signal,
       ...overrides,
-    });
+    };
+  }
+
+  /** Opens an applier in a new epoch at the stored position. */
+  async openApplier(seen: Seen, overrides: Partial<ApplierOptions> = {}): Promise<Applier> {
+    return await openApplier(await this.applierOptions(seen, overrides));
   }
 
   /** Applies messages in a session of its own and returns what was seen; throws the applier's failure. */
@@ -219,4 +228,21 @@ export async function pushAll(applier: Applier, messages: readonly Uint8Array[])
     if (room !== undefined) await room;
   }
   await applier.idle();
+}
+
+/** Runs a body with a pair of databases on one server; {@link TABLE} is their schema where left out. */
+export async function withPair(
+  server: PostgresServer,
+  { name, schema = TABLE, targetSchema }: { name: string; schema?: string; targetSchema?: string },
+  body: (pair: ApplyPair) => Promise<void>,
+): Promise<void> {
+  await using pair = await ApplyPair.open({ source: server, target: server, name, schema, targetSchema });
+  await body(pair);
+}
+
+/** The error of ours that a promise rejects with. */
+export async function errorOf(promise: Promise<unknown>): Promise<MmliteError> {
+  const thrown = await promise.then(() => undefined, (error) => error);
+  assert.ok(thrown instanceof MmliteError, `expected an error of ours, not ${thrown}`);
+  return thrown;
 }
