@@ -9,7 +9,6 @@ import { Buffer } from "node:buffer";
 import { MmliteError } from "../errors.ts";
 import { type Lsn, parseLsn } from "../lsn.ts";
 import { Pipeline, type ReplySink } from "../pg/pipeline.ts";
-import type { StatementText } from "../pg/query_bytes.ts";
 import { CONFLICT_SQLSTATE } from "../pg/schema.ts";
 import { decodeMessage } from "../pgoutput/decode.ts";
 import type { Begin, Truncate } from "../pgoutput/message.ts";
@@ -23,42 +22,19 @@ import type { ApplySession } from "./session.ts";
 import { SetWriter } from "./set_writer.ts";
 import { StatementCache } from "./statement_cache.ts";
 import type { ConflictType, StatementShape } from "./statements.ts";
+import {
+  BEGIN,
+  COMMIT,
+  GROUP,
+  MOVE,
+  ROLLBACK,
+  TAG,
+  TRANSACTION_STATEMENTS,
+  WAL,
+} from "./transaction_statements.ts";
 
 /** How often the flush position is read while something applied is not on disk, milliseconds. */
 const DURABILITY_POLL_MS = 100;
-
-const TEXT_OID = 25;
-const INT8_OID = 20;
-const BYTEA_OID = 17;
-const PG_LSN_OID = 3220;
-const TIMESTAMPTZ_OID = 1184;
-
-/** The statements around the changes. Parameters go in binary: positions, timestamps (microseconds since
- * 2000-01-01, as pgoutput has them) and the epoch are all 64-bit integers. */
-const BEGIN: StatementText = { name: "begin", sql: "BEGIN", parameterTypes: [] };
-const COMMIT: StatementText = { name: "commit", sql: "COMMIT", parameterTypes: [] };
-const MOVE: StatementText = {
-  name: "move",
-  sql: "SELECT mmlite.begin_apply($1, $2, $3, $4, $5)",
-  parameterTypes: [TEXT_OID, PG_LSN_OID, PG_LSN_OID, INT8_OID, TIMESTAMPTZ_OID],
-};
-const TAG: StatementText = {
-  name: "tag",
-  sql: "SELECT pg_replication_origin_xact_setup($1, $2)",
-  parameterTypes: [PG_LSN_OID, TIMESTAMPTZ_OID],
-};
-const GROUP: StatementText = {
-  name: "group",
-  sql: `INSERT INTO mmlite.apply_group (xid, origin, first_timestamp, last_timestamp, entries)
-    VALUES (pg_catalog.txid_current(), $1, $2, $3, $4)`,
-  parameterTypes: [TEXT_OID, TIMESTAMPTZ_OID, TIMESTAMPTZ_OID, BYTEA_OID],
-};
-const ROLLBACK: StatementText = { name: "rollback", sql: "ROLLBACK", parameterTypes: [] };
-const WAL: StatementText = {
-  name: "wal",
-  sql: "SELECT pg_current_wal_insert_lsn()::text, pg_current_wal_flush_lsn()::text",
-  parameterTypes: [],
-};
 
 /** Kinds of changes, as they are counted. */
 export type ChangeKind = "insert" | "update" | "delete" | "truncate";
@@ -167,7 +143,7 @@ export class TransactionWriter {
     this.#cache = new StatementCache(this.pipeline, toSink);
     this.#changes = new ChangeWriter(this.pipeline, this.#cache, toSink);
     this.#sets = new SetWriter({ pipeline: this.pipeline, cache: this.#cache, changes: this.#changes });
-    for (const statement of [BEGIN, COMMIT, ROLLBACK, MOVE, TAG, GROUP, WAL]) {
+    for (const statement of TRANSACTION_STATEMENTS) {
       this.pipeline.prepare(statement);
     }
     // What an earlier session applied may not be on disk yet either.
