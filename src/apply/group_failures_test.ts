@@ -22,6 +22,11 @@ function closing(applier: Applier): AsyncDisposable {
   return { [Symbol.asyncDispose]: () => applier.close() };
 }
 
+/** Ends a connection at the end of a block: the next test's slot waits for transactions that are open. */
+function ending(client: { end(): Promise<void> }): AsyncDisposable {
+  return { [Symbol.asyncDispose]: () => client.end() };
+}
+
 /** Pushes messages of relations that are known, which need no wait. */
 function pushNow(applier: Applier, messages: readonly Uint8Array[]): void {
   for (const message of messages) assert.equal(applier.push(message), undefined);
@@ -178,6 +183,7 @@ Deno.test("groups of transactions that meet something", async (t) => {
       ...[1, 2, 3, 4, 5, 6].map((i) => `INSERT INTO t SELECT ${i}0000 + g FROM generate_series(1, 4000) g`),
     );
     const holder = await server.connect("room_dst");
+    await using _holder = ending(holder);
     await holder.query("BEGIN; LOCK TABLE t");
     const [last, ...before] = messages.filter((bytes) => bytes[0] !== MESSAGE_TYPE.relation).toReversed();
     pushNow(applier, before.reverse());
@@ -186,7 +192,6 @@ Deno.test("groups of transactions that meet something", async (t) => {
     await pair.target.query(`SELECT pg_terminate_backend(pid) FROM ${APPLY_SESSIONS}`);
     const error = await within("whoever pushes to be told", PUSH_TIMEOUT_MS, waiting);
     assert.equal(error.kind, "unreachable");
-    await holder.end();
   });
 
   await step("after a deadlock transactions are applied one by one", {
@@ -198,6 +203,8 @@ Deno.test("groups of transactions that meet something", async (t) => {
     const applier = await pair.openApplier(new Seen(), { trust });
     await using _applier = closing(applier);
     const [holder, rival] = [await server.connect("deadlock_dst"), await server.connect("deadlock_dst")];
+    await using _holder = ending(holder);
+    await using _rival = ending(rival);
     await rival.query("SET deadlock_timeout = '10min'; BEGIN; LOCK TABLE z");
     await holder.query("BEGIN; LOCK TABLE y");
     const pushing = errorOf(pushAll(applier, messages));
@@ -215,7 +222,6 @@ Deno.test("groups of transactions that meet something", async (t) => {
     assert.equal(sqlState(error), "40P01");
     await waiting;
     await rival.query("ROLLBACK");
-    await Promise.all([rival.end(), holder.end()]);
     const seen = new Seen();
     const again = await pair.openApplier(seen, { trust });
     await using _again = closing(again);
@@ -236,6 +242,7 @@ Deno.test("groups of transactions that meet something", async (t) => {
       const applier = new Applier(session, options);
       await using _applier = closing(applier);
       const holder = await server.connect(`${name}_dst`);
+      await using _holder = ending(holder);
       await holder.query("BEGIN; LOCK TABLE t");
       const pushing = errorOf(pushAll(applier, messages));
       await sessionIs(pair, "wait_event_type = 'Lock'");
@@ -244,7 +251,7 @@ Deno.test("groups of transactions that meet something", async (t) => {
       assert.equal(error.kind, "unreachable");
       // Else it would go on with what it has read already.
       await sessionIsOver(pair);
-      await holder.end();
+      await holder.query("ROLLBACK");
       const seen = new Seen();
       const again = await pair.openApplier(seen, { trust });
       await using _again = closing(again);

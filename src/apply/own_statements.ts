@@ -22,7 +22,7 @@ export function removeDeletedStatement(relation: MappedRelation): string {
     relation,
     `DELETE FROM ${rows(relation)} USING ${values} WHERE ${matches}` +
       ` AND mmlite.compare_version(t.xmin, v.hash, v.at, $1, '-infinity') = 1` +
-      ` RETURNING to_jsonb(t.*) AS row, v.at AS at, (SELECT r FROM mmlite.row_version(t.xmin, v.hash) r) AS version`,
+      ` RETURNING to_jsonb(t.*) AS row, v.at AS at, ${versionOf("v.hash")}`,
   );
 }
 
@@ -35,14 +35,18 @@ export function removeTruncatedStatement(relation: MappedRelation): string {
     `DELETE FROM ${
       rows(relation)
     } WHERE mmlite.compare_version(t.xmin, ${hash}, $2::timestamptz, $1, '-infinity') = 1` +
-      ` RETURNING to_jsonb(t.*) AS row, $2::timestamptz AS at,` +
-      ` (SELECT r FROM mmlite.row_version(t.xmin, ${hash}) r) AS version`,
+      ` RETURNING to_jsonb(t.*) AS row, $2::timestamptz AS at, ${versionOf(hash)}`,
   );
+}
+
+function versionOf(hash: string): string {
+  return `(SELECT r.node FROM mmlite.row_version(t.xmin, ${hash}) r) AS node,` +
+    ` (SELECT r.at FROM mmlite.row_version(t.xmin, ${hash}) r) AS committed_at`;
 }
 
 /** What was removed is a row that came after its delete. */
 function noting({ schema, name }: MappedRelation, removal: string): string {
   return `WITH gone AS (${removal}) SELECT pg_catalog.count(mmlite.note_conflict('update_deleted', 'skipped', 'insert', ${
     literal(schema)
-  }, ${literal(name)}, NULL, NULL, $1, gone.at, gone.row, (gone.version).node, (gone.version).at)) FROM gone`;
+  }, ${literal(name)}, NULL, NULL, $1, gone.at, gone.row, gone.node, gone.committed_at)) FROM gone`;
 }

@@ -10,7 +10,6 @@ import type { ConflictType, Resolution } from "../conflict_policy.ts";
 import { MmliteError } from "../errors.ts";
 import { type Lsn, parseLsn } from "../lsn.ts";
 import { Pipeline, type ReplySink } from "../pg/pipeline.ts";
-import type { StatementText } from "../pg/query_bytes.ts";
 import { CONFLICT_SQLSTATE } from "../pg/conflict_schema.ts";
 import { decodeMessage } from "../pgoutput/decode.ts";
 import type { Begin, Truncate } from "../pgoutput/message.ts";
@@ -23,6 +22,17 @@ import { int64 } from "./int64.ts";
 import type { ApplySession } from "./session.ts";
 import { SetWriter } from "./set_writer.ts";
 import { StatementCache } from "./statement_cache.ts";
+import {
+  BEGIN,
+  COMMIT,
+  GROUP,
+  MOVE,
+  ROLLBACK,
+  TAG,
+  TOMBSTONES,
+  TRANSACTION_STATEMENTS,
+  WAL,
+} from "./transaction_statements.ts";
 import { Versions } from "./versions.ts";
 
 /** Deleted rows of one transaction that are noted together, at most: 1 MiB. */
@@ -31,44 +41,6 @@ const MAX_DELETED = 0x1_0000;
 const ORIGINS_SINCE = 140000;
 /** How often the flush position is read while something applied is not on disk, milliseconds. */
 const DURABILITY_POLL_MS = 100;
-
-const TEXT_OID = 25;
-const INT8_OID = 20;
-const BYTEA_OID = 17;
-const PG_LSN_OID = 3220;
-const TIMESTAMPTZ_OID = 1184;
-
-/** The statements around the changes. Parameters go in binary: positions, timestamps (microseconds since
- * 2000-01-01, as pgoutput has them) and the epoch are all 64-bit integers. */
-const BEGIN: StatementText = { name: "begin", sql: "BEGIN", parameterTypes: [] };
-const COMMIT: StatementText = { name: "commit", sql: "COMMIT", parameterTypes: [] };
-const MOVE: StatementText = {
-  name: "move",
-  sql: "SELECT mmlite.begin_apply($1, $2, $3, $4, $5)",
-  parameterTypes: [TEXT_OID, PG_LSN_OID, PG_LSN_OID, INT8_OID, TIMESTAMPTZ_OID],
-};
-const TAG: StatementText = {
-  name: "tag",
-  sql: "SELECT pg_replication_origin_xact_setup($1, $2)",
-  parameterTypes: [PG_LSN_OID, TIMESTAMPTZ_OID],
-};
-const GROUP: StatementText = {
-  name: "group",
-  sql: `INSERT INTO mmlite.apply_group (xid, origin, first_timestamp, last_timestamp, entries)
-    VALUES (pg_catalog.txid_current(), $1, $2, $3, $4)`,
-  parameterTypes: [TEXT_OID, TIMESTAMPTZ_OID, TIMESTAMPTZ_OID, BYTEA_OID],
-};
-const TOMBSTONES: StatementText = {
-  name: "tombstones",
-  sql: "INSERT INTO mmlite.tombstone (origin, last_timestamp, entries) VALUES ($1, $2, $3)",
-  parameterTypes: [TEXT_OID, TIMESTAMPTZ_OID, BYTEA_OID],
-};
-const ROLLBACK: StatementText = { name: "rollback", sql: "ROLLBACK", parameterTypes: [] };
-const WAL: StatementText = {
-  name: "wal",
-  sql: "SELECT pg_current_wal_insert_lsn()::text, pg_current_wal_flush_lsn()::text",
-  parameterTypes: [],
-};
 
 /** Kinds of changes, as they are counted. */
 export type ChangeKind = "insert" | "update" | "delete" | "truncate";
@@ -187,7 +159,7 @@ export class TransactionWriter {
     const writing = { pipeline: this.pipeline, cache: this.#cache, versions: this.#versions };
     this.#changes = new ChangeWriter(writing);
     this.#sets = new SetWriter({ ...writing, changes: this.#changes });
-    for (const statement of [BEGIN, COMMIT, ROLLBACK, MOVE, TAG, GROUP, TOMBSTONES, WAL]) {
+    for (const statement of TRANSACTION_STATEMENTS) {
       this.pipeline.prepare(statement);
     }
     // What an earlier session applied may not be on disk yet either.
