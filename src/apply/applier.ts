@@ -16,6 +16,7 @@ import { decodeMessage } from "../pgoutput/decode.ts";
 import type { Begin, Message, Truncate } from "../pgoutput/message.ts";
 import { decodeBegin, decodeCommit, MESSAGE_TYPE } from "../pgoutput/peek.ts";
 import type { TargetRelation } from "./change_writer.ts";
+import { isDisturbed } from "./failure.ts";
 import { Gathering, type GatheringOptions } from "./gathering.ts";
 import type { Targets } from "./held.ts";
 import { Relations } from "./relations.ts";
@@ -373,11 +374,12 @@ export class Applier {
       trust.loseUntil(begin.commitLsn);
       return this.#fail(againByRows(error));
     }
-    const isOfSets = canRecover && this.#units.mode === "sets" && error.kind !== "unreachable";
-    if (!isOfSets || this.#failure !== undefined) return this.#fail(error);
-    trust.lose();
+    const bySets = this.#units.mode === "sets";
+    const mayMend = canRecover && (bySets || isDisturbed(error)) && error.kind !== "unreachable";
+    if (!mayMend || this.#failure !== undefined) return this.#fail(error);
+    if (bySets) trust.lose();
     // A lock that is not to be had is waited for in a new session; there one by one, which holds fewer.
-    if (error.kind === "transient") return this.#fail(error);
+    if (error.kind === "transient" && !isDisturbed(error)) return this.#fail(error);
     this.#recovery = this.#recover().catch((thrown) => this.#fail(toMmliteError(thrown)))
       .finally(() => void (this.#recovery = undefined));
   }

@@ -18,6 +18,7 @@ import {
   removeUnmovedStatement,
   replaceStatement,
   type StatementShape,
+  stillGoneStatement,
   truncateStatement,
   type UpdateShape,
   updateStatement,
@@ -63,6 +64,8 @@ export class ChangeWriter {
   readonly #versions: Versions;
   readonly #hash = new KeyHash();
   #transaction = 0;
+  /** Rows that were deleted one by one, to be looked for again. */
+  readonly #gone: { target: TargetRelation; old: Tuple; transaction: number }[] = [];
 
   constructor(
     { pipeline, cache, versions }: { pipeline: Pipeline; cache: StatementCache; versions: Versions },
@@ -85,6 +88,25 @@ export class ChangeWriter {
     }
   }
 
+  /** How many deleted rows are still to be looked for. */
+  get goneCount(): number {
+    return this.#gone.length;
+  }
+
+  /** Looks for the deleted rows again: another session may have written one where there was none. */
+  requireGone(): void {
+    for (const { target, old, transaction } of this.#gone) {
+      this.#transaction = transaction;
+      this.#run(target, "g", () => stillGoneStatement(target.map), { old, new: undefined });
+    }
+    this.clear();
+  }
+
+  /** Forgets what is not committed. */
+  clear(): void {
+    this.#gone.length = 0;
+  }
+
   /** Truncates tables in one statement. */
   truncate(
     targets: readonly TargetRelation[],
@@ -99,6 +121,7 @@ export class ChangeWriter {
 
   #insert(target: TargetRelation, newTuple: Tuple): void {
     checkWidth(target, newTuple);
+    this.#notePut(target, newTuple);
     const sides = { old: undefined, new: newTuple };
     if (target.looseIdentity && target.map.key !== null) {
       const shape = { keyChanged: false, omitted: NONE, byRow: false, nulls: NONE };
@@ -120,6 +143,7 @@ export class ChangeWriter {
     const mask = maskKey(shape);
     const columns = [...omitted].join(",");
     if (keyChanged) this.#noteDeleted(target, old);
+    this.#notePut(target, tuple, old);
     // Under a deferrable key the row in the way may be one that this transaction moves away in a moment.
     const isFirm = keyChanged && !map.key!.deferrable;
     if (isFirm) this.#run(target, `e${columns}`, () => evictStatement(map, shape), sides);
@@ -178,10 +202,17 @@ export class ChangeWriter {
     return part === VERSION_PART.at ? at : part === VERSION_PART.node ? node : seen;
   }
 
+  #notePut(target: TargetRelation, tuple: Tuple, before?: Tuple): void {
+    if (target.map.key === null || !target.map.settlement.versioned) return;
+    this.#hashKey(target, tuple, before);
+    this.#versions.put.add(this.#hash.high, this.#hash.low, this.#transaction);
+  }
+
   #noteDeleted(target: TargetRelation, old: Tuple): void {
     if (target.map.key === null || !target.map.settlement.versioned) return;
     this.#hashKey(target, old);
     this.#versions.deleted.add(this.#hash.high, this.#hash.low, this.#transaction);
+    this.#gone.push({ target, old, transaction: this.#transaction });
   }
 
   #hashText(target: TargetRelation, tuple: Tuple, before?: Tuple): Uint8Array {

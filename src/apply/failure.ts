@@ -5,8 +5,11 @@
 import { type ErrorKind, MmliteError } from "../errors.ts";
 import { formatLsn, type Lsn } from "../lsn.ts";
 import { describeServerError, mapPostgresError, sqlState } from "../pg/errors.ts";
-import { CONFLICT_STOPS_SQLSTATE } from "../pg/conflict_schema.ts";
-import { POSITION_MOVED_SQLSTATE } from "../pg/schema.ts";
+import {
+  CONFLICT_STOPS_SQLSTATE,
+  POSITION_MOVED_SQLSTATE,
+  SETTLE_ROWS_SQLSTATE,
+} from "../pg/conflict_schema.ts";
 
 /** Where an error was met. */
 export interface FailureContext {
@@ -28,8 +31,11 @@ const CHANGED_MEANWHILE: Meaning = {
   hint: "Nothing to do: the table was changed here, and is read again with the next attempt",
 };
 const SCHEMAS_DIFFER: Meaning = { kind: "schema_mismatch" };
+/** Another session has come to the same rows: row by row, or again, it is settled. */
+const DISTURBED: Meaning = { kind: "transient" };
 
 const MEANINGS: Readonly<Record<string, Meaning>> = {
+  [SETTLE_ROWS_SQLSTATE]: DISTURBED,
   "42P10": SCHEMAS_DIFFER,
   "42P01": SCHEMAS_DIFFER,
   "42703": SCHEMAS_DIFFER,
@@ -81,6 +87,11 @@ export function applyError(thrown: unknown, context: FailureContext): MmliteErro
     hint: meaning?.hint,
     cause: thrown,
   });
+}
+
+/** Whether the transaction has to be settled row by row, or again if it was. */
+export function isDisturbed(error: MmliteError): boolean {
+  return sqlState(error.cause) === SETTLE_ROWS_SQLSTATE;
 }
 
 function describe({ origin, commitLsn, doing }: FailureContext): string {

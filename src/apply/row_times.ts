@@ -8,6 +8,11 @@ import { grown } from "./grown.ts";
 /** Hash and timestamp. */
 const ENTRY_BYTES = 16;
 const MIN_ENTRIES = 64;
+/** Dimensions, whether there are NULLs, the elements' type, and one dimension's length and lower bound. */
+const ARRAY_HEADER_BYTES = 20;
+/** Length and value. */
+const ELEMENT_BYTES = 12;
+const INT8_OID = 20;
 
 /** Rows by their hash, each with the number of the transaction that came to it last. */
 export class RowTimes {
@@ -28,6 +33,19 @@ export class RowTimes {
     this.#highs[at] = high;
     this.#lows[at] = low;
     this.#transactions[at] = transaction;
+  }
+
+  /** The hashes as `bigint[]` in binary form (`array_recv` in PostgreSQL's src/backend/utils/adt/arrayfuncs.c). */
+  hashes(): Uint8Array {
+    const rows = this.#count;
+    const bytes = Buffer.allocUnsafe(ARRAY_HEADER_BYTES + ELEMENT_BYTES * rows);
+    for (const [at, value] of [1, 0, INT8_OID, rows, 1].entries()) bytes.writeInt32BE(value, at * 4);
+    for (let row = 0, at = ARRAY_HEADER_BYTES; row < rows; row++, at += ELEMENT_BYTES) {
+      bytes.writeInt32BE(8, at);
+      bytes.writeInt32BE(this.#highs[row], at + 4);
+      bytes.writeInt32BE(this.#lows[row], at + 8);
+    }
+    return bytes;
   }
 
   /** Forgets all of them. */

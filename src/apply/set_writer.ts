@@ -4,7 +4,6 @@
  * Several changes of a row become one. What cannot be taken together, or not by sets, is written in its turn after
  * what it follows; relations do not see each other's changes, so only the order within each is kept.
  */
-import { Buffer } from "node:buffer";
 import type { Pipeline } from "../pg/pipeline.ts";
 import { decodeMessage } from "../pgoutput/decode.ts";
 import { MESSAGE_TYPE } from "../pgoutput/peek.ts";
@@ -24,6 +23,7 @@ import {
   setsColumns,
   updateSetStatement,
 } from "./set_statements.ts";
+import { RowTimes } from "./row_times.ts";
 import type { PreparedStatement, StatementCache } from "./statement_cache.ts";
 import type { Versions } from "./versions.ts";
 
@@ -41,7 +41,6 @@ const MAX_SPARE = 16;
 const NEW_TUPLE = 0x4e; // N
 const OLD_TUPLE = 0x4f; // O
 const NONE: ReadonlySet<number> = new Set();
-const INT8_OID = 20;
 /** Type, relation and marker of a row change. */
 const CHANGE_HEADER_BYTES = 6;
 
@@ -65,6 +64,7 @@ export class SetWriter {
   readonly #hash = new KeyHash();
   readonly #arrays = new ArrayParameters(this.#other);
   readonly #copy = new CopyText();
+  readonly #copied = new RowTimes();
   readonly #placed: PlacedChange;
   #rows = 0;
   #bytes = 0;
@@ -337,8 +337,14 @@ export class SetWriter {
   #requireNoneDeleted(target: TargetRelation, { highs, lows }: NetChanges, rows: readonly number[]): void {
     const build = () => requireNoneDeletedStatement(target.map);
     const { name, sink } = this.#cache.get(target.statements, "st", build);
-    const { first, node } = this.#versions;
-    this.#pipeline.execute(name, sink, [int64Array(rows, highs, lows), int64(first), node]);
+    const { first, node, put } = this.#versions;
+    const copied = this.#copied;
+    copied.clear();
+    for (const row of rows) {
+      copied.add(highs[row], lows[row], 0);
+      put.add(highs[row], lows[row], 0);
+    }
+    this.#pipeline.execute(name, sink, [copied.hashes(), int64(first), node]);
   }
 
   #writeOneByOne(
@@ -364,18 +370,6 @@ export class SetWriter {
       }
     }
   }
-}
-
-/** Hashes of rows (their number) as `bigint[]` in binary form; see `array_parameters.ts`. */
-function int64Array(rows: readonly number[], highs: Int32Array, lows: Int32Array): Uint8Array {
-  const bytes = Buffer.allocUnsafe(20 + 12 * rows.length);
-  for (const [at, value] of [1, 0, INT8_OID, rows.length, 1].entries()) bytes.writeInt32BE(value, at * 4);
-  rows.forEach((row, i) => {
-    bytes.writeInt32BE(8, 20 + i * 12);
-    bytes.writeInt32BE(highs[row], 24 + i * 12);
-    bytes.writeInt32BE(lows[row], 28 + i * 12);
-  });
-  return bytes;
 }
 
 function parseOmitted(text: string): ReadonlySet<number> {

@@ -97,7 +97,9 @@ export function insertStatement(relation: MappedRelation): StatementShape {
     where: both(isHere, givesWay(relation, sql, { type: "insert_exists", ...change })),
   });
   return sql.shape(
-    `WITH u AS (${found}) ${into} SELECT ${values} WHERE CASE WHEN ${isFound(relation, isHere)} THEN false` +
+    `WITH u AS (${found})${locking(relation, isHere)} ${into} SELECT ${values} WHERE CASE WHEN ${
+      isFound(relation, isHere)
+    } THEN false` +
       ` ELSE ${admitted} END`,
     doing,
   );
@@ -118,7 +120,8 @@ export function updateStatement(relation: MappedRelation, shape: UpdateShape): S
   const doing = `update "${relation.label}"`;
   if (shape.keyChanged && isVersioned(relation)) return sql.shape(found, doing);
   const isHere = relation.key === null ? "" : where(relation, sql, side);
-  return sql.shape(`WITH u AS (${found}) ${insertMissing(relation, sql, { change, isHere })}`, doing);
+  const missing = insertMissing(relation, sql, { change, isHere });
+  return sql.shape(`WITH u AS (${found})${locking(relation, isHere)} ${missing}`, doing);
 }
 
 /** Inserts a row whose key was changed where neither the old row nor one with the new key is here. */
@@ -126,8 +129,9 @@ export function insertMovedStatement(relation: MappedRelation, shape: UpdateShap
   const sql = new Parameters();
   const change: Settled = { change: "update", side: "new", remote: "new", omitted: shape.omitted };
   const isHere = where(relation, sql, "new");
+  const missing = insertMissing(relation, sql, { change, isHere, withoutUpdate: true });
   return sql.shape(
-    insertMissing(relation, sql, { change, isHere, withoutUpdate: true }),
+    `WITH l AS (SELECT 1 FROM ${rows(relation)} WHERE ${isHere} FOR UPDATE) ${missing}`,
     `update "${relation.label}"`,
   );
 }
@@ -209,8 +213,21 @@ export function deleteStatement(relation: MappedRelation, match: MatchShape): St
   const isHere = relation.key === null ? "" : where(relation, sql, "old");
   const missing = noted(relation, sql, { type: "delete_missing", standing: "missing", ...change });
   return sql.shape(
-    `WITH u AS (DELETE FROM ${rows(relation)} WHERE ${condition} RETURNING 1)` +
+    `WITH u AS (DELETE FROM ${rows(relation)} WHERE ${condition} RETURNING 1)${locking(relation, isHere)}` +
       ` SELECT CASE WHEN ${isFound(relation, isHere)} THEN false ELSE ${missing} END`,
+    `delete from "${relation.label}"`,
+  );
+}
+
+/** Fails where a row that was deleted has come again, written by another session meanwhile, and is the older one. */
+export function stillGoneStatement(relation: MappedRelation): StatementShape {
+  const sql = new Parameters();
+  return sql.shape(
+    `SELECT mmlite.require_rows(pg_catalog.count(*), 0) FROM ${rows(relation)} WHERE ${
+      where(relation, sql, "old")
+    } AND mmlite.compare_version(t.xmin, ${sql.version("oldHash")}, ${sql.version("at")}, ${
+      sql.version("node")
+    }, '-infinity') = 1`,
     `delete from "${relation.label}"`,
   );
 }
@@ -416,11 +433,16 @@ function both(one: string, other: string): string {
   return other === "" ? one : `${one} AND ${other}`;
 }
 
-/** Whether a statement before it, `u`, has found its row, or has left it as it is. */
+/** Whether a statement before it, `u`, has found its row, or `l` one that it has left as it is. */
 function isFound(relation: MappedRelation, isHere: string): string {
   const changed = "EXISTS (SELECT 1 FROM u)";
-  if (isHere === "" || !isVersioned(relation)) return changed;
-  return `${changed} OR EXISTS (SELECT 1 FROM ${rows(relation)} WHERE ${isHere})`;
+  return isHere === "" || !isVersioned(relation) ? changed : `${changed} OR EXISTS (SELECT 1 FROM l)`;
+}
+
+/** With `l`, the row that is here: locked, because another session may just have deleted one that is still seen. */
+function locking(relation: MappedRelation, isHere: string): string {
+  if (isHere === "" || !isVersioned(relation)) return "";
+  return `, l AS (SELECT 1 FROM ${rows(relation)} WHERE ${isHere} FOR UPDATE)`;
 }
 
 /** Inserts the new row of an update that came whole if the row is missing; of another it is noted only. */
@@ -430,9 +452,7 @@ function insertMissing(
   { change, isHere, withoutUpdate = false }: { change: Settled; isHere: string; withoutUpdate?: boolean },
 ): string {
   const written = relation.columns.filter((column) => column.written);
-  const found = withoutUpdate
-    ? `EXISTS (SELECT 1 FROM ${rows(relation)} WHERE ${isHere})`
-    : isFound(relation, isHere);
+  const found = withoutUpdate ? "EXISTS (SELECT 1 FROM l)" : isFound(relation, isHere);
   const isWhole = change.omitted!.size === 0 && written.length > 0;
   // The row that it would be has the new key, which is looked for among the deleted ones.
   const admitted = admits(relation, sql, { type: "update_missing", ...change, side: "new", isWhole });

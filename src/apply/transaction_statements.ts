@@ -6,6 +6,7 @@ import type { StatementText } from "../pg/query_bytes.ts";
 
 const TEXT_OID = 25;
 const INT8_OID = 20;
+const INT8_ARRAY_OID = 1016;
 const BYTEA_OID = 17;
 const PG_LSN_OID = 3220;
 const TIMESTAMPTZ_OID = 1184;
@@ -45,6 +46,20 @@ export const TOMBSTONES: StatementText = {
   parameterTypes: [TEXT_OID, TIMESTAMPTZ_OID, BYTEA_OID],
 };
 
+/** Looks whether another session has noted written rows as deleted meanwhile: hashes, first commit timestamp, origin. */
+export const UNDISTURBED: StatementText = {
+  name: "undisturbed",
+  sql: "SELECT mmlite.require_undisturbed($1, $2, $3)",
+  parameterTypes: [INT8_ARRAY_OID, TIMESTAMPTZ_OID, TEXT_OID],
+};
+
+/** Keeps hashes of rows that a long transaction has written for {@link UNDISTURBED}. */
+export const WRITTEN: StatementText = {
+  name: "written",
+  sql: "INSERT INTO mmlite.written (xid, hashes) VALUES (pg_catalog.txid_current(), $1)",
+  parameterTypes: [INT8_ARRAY_OID],
+};
+
 /** Undoes what a failure has left open. */
 export const ROLLBACK: StatementText = { name: "rollback", sql: "ROLLBACK", parameterTypes: [] };
 
@@ -64,5 +79,7 @@ export const TRANSACTION_STATEMENTS: readonly StatementText[] = [
   TAG,
   GROUP,
   TOMBSTONES,
+  UNDISTURBED,
+  WRITTEN,
   WAL,
 ];

@@ -31,12 +31,18 @@ import {
   TAG,
   TOMBSTONES,
   TRANSACTION_STATEMENTS,
+  UNDISTURBED,
   WAL,
+  WRITTEN,
 } from "./transaction_statements.ts";
 import { Versions } from "./versions.ts";
 
 /** Deleted rows of one transaction that are noted together, at most: 1 MiB. */
 const MAX_DELETED = 0x1_0000;
+/** Rows whose hashes are kept here, at most; those of a longer transaction are kept in the server: 768 KiB each. */
+const MAX_PUT = 0x1_0000;
+/** Deleted rows that are looked for again at the end, at most; then the others wait. */
+const MAX_GONE = 0x1000;
 /** The first `server_version_num` that tells the origin of a row's version. */
 const ORIGINS_SINCE = 140000;
 /** How often the flush position is read while something applied is not on disk, milliseconds. */
@@ -114,6 +120,7 @@ export class TransactionWriter {
   readonly #tagSink: ReplySink;
   readonly #groupSink: ReplySink;
   readonly #tombstonesSink: ReplySink;
+  readonly #undisturbedSink: ReplySink;
   readonly #versions: Versions;
   /** Whether the server keeps commit timestamps; without them rows have no versions. */
   readonly #keepsVersions: boolean;
@@ -128,6 +135,8 @@ export class TransactionWriter {
   #answering: OpenTransaction | undefined;
   #committedLsn: Lsn;
   #pollTimer: ReturnType<typeof setTimeout> | undefined;
+  /** Whether hashes of the open transaction are in the server. */
+  #hasWritten = false;
   /** Nothing may be sent: closed, or failed and not recovered. */
   #stopped = false;
 
@@ -142,6 +151,7 @@ export class TransactionWriter {
     this.#moveSink = { doing: "move the position", completed: () => {} };
     this.#tagSink = { doing: "tag the changes", completed: () => {} };
     this.#groupSink = { doing: "note the versions of a group", completed: () => {} };
+    this.#undisturbedSink = { doing: "look for deletes of others", completed: () => {} };
     this.#tombstonesSink = { doing: "note deleted rows", completed: () => {} };
     this.#versions = new Versions(options.origin, options.seenBefore);
     this.#keepsVersions = session.trackCommitTimestamp;
@@ -230,6 +240,8 @@ export class TransactionWriter {
       this.#changes.write(targets, decodeMessage(bytes.subarray(start, end)) as RowChange, transaction);
     }
     if (this.#versions.deleted.count >= MAX_DELETED) this.#noteDeleted();
+    if (this.#versions.put.count >= MAX_PUT) this.#keepWritten();
+    if (this.#changes.goneCount >= MAX_GONE) this.#requireUndisturbed();
   }
 
   /** Writes the end of the transaction. */
@@ -238,6 +250,7 @@ export class TransactionWriter {
     this.#sets.flush();
     this.#noteWritten();
     this.#noteDeleted();
+    this.#requireUndisturbed();
     if (this.#position !== endLsn) this.#move(endLsn, open.timestampBytes);
     this.pipeline.execute(TAG.name, this.#tagSink, [this.#positionBytes, open.timestampBytes]);
     this.pipeline.execute(COMMIT.name, {
@@ -264,6 +277,7 @@ export class TransactionWriter {
     this.#open = undefined;
     this.#answering = undefined;
     this.#sets.clear();
+    this.#changes.clear();
     this.#position = this.#committedLsn;
     this.#positionBytes = int64(this.#position);
     this.#cache.clear();
@@ -289,6 +303,7 @@ export class TransactionWriter {
       conflicts: [],
     };
     this.#open = open;
+    this.#hasWritten = false;
     this.pipeline.execute(BEGIN.name, {
       doing: "begin",
       completed: () => void (this.#answering = open),
@@ -330,6 +345,22 @@ export class TransactionWriter {
       deleted.bytes(timestamps),
     ]);
     deleted.clear();
+  }
+
+  #keepWritten(): void {
+    const { put } = this.#versions;
+    this.pipeline.execute(WRITTEN.name, this.#undisturbedSink, [put.hashes()]);
+    put.clear();
+    this.#hasWritten = true;
+  }
+
+  /** Makes sure that what other sessions have committed meanwhile does not make it wrong. */
+  #requireUndisturbed(): void {
+    const { put, first, node } = this.#versions;
+    const isPlain = put.count === 0 && this.#changes.goneCount === 0 && !this.#hasWritten;
+    if (!this.#keepsVersions || isPlain) return;
+    this.pipeline.execute(UNDISTURBED.name, this.#undisturbedSink, [put.hashes(), int64(first), node]);
+    this.#changes.requireGone();
   }
 
   #move(to: Lsn, timestampBytes: Uint8Array): void {

@@ -20,6 +20,8 @@ export class Versions {
   /** Rows that were written, where the commit record cannot tell their times apart. */
   readonly written = new RowTimes();
   readonly deleted = new RowTimes();
+  /** Rows that may not have been here before. */
+  readonly put = new RowTimes();
   /** The name of the node that sends. */
   readonly node: Uint8Array;
   #timestamps: readonly bigint[] = [];
@@ -53,6 +55,7 @@ export class Versions {
   clear(): void {
     this.written.clear();
     this.deleted.clear();
+    this.put.clear();
   }
 
   /** The earliest time. */

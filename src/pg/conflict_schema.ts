@@ -9,6 +9,11 @@ export const CONFLICT_STOPS_SQLSTATE = "MM003";
 /** SQLSTATE of the guards of statements for many rows: what they met must be settled row by row. */
 export const SETTLE_ROWS_SQLSTATE = "MM002";
 
+/** SQLSTATE of `mmlite.begin_apply` when the compare-and-set of the position finds another position or epoch. */
+export const POSITION_MOVED_SQLSTATE = "MM001";
+/** First key of the advisory lock that appliers take before they commit; the second is 0. */
+const COMMIT_LOCK = 1_836_870_245;
+
 /** The SQL of the step. */
 export const CONFLICT_STEP = `-- What is there has its entries in the order of writing.
 TRUNCATE mmlite.apply_group;
@@ -240,25 +245,88 @@ END $$;
 COMMENT ON FUNCTION mmlite.settle_missing IS
   'for a change of a row that is not here: whether it is to be written, or a delete is newer; notes either';
 
-CREATE FUNCTION mmlite.may_be_deleted(of_schema text, of_table text, at timestamptz, of_node text) RETURNS boolean
-  LANGUAGE sql STABLE AS $$
-  SELECT EXISTS (SELECT FROM mmlite.tombstone d WHERE d.last_timestamp >= at AND d.origin <> of_node)
-    OR EXISTS (SELECT FROM mmlite.truncation t WHERE t.table_schema = of_schema AND t.table_name = of_table
-                AND t.commit_timestamp >= at AND t.origin <> of_node)
+CREATE FUNCTION mmlite.meets(entries bytea, of_origin text, hashes bigint[], at timestamptz, of_node text) RETURNS boolean
+  LANGUAGE sql STABLE SET enable_hashjoin = on AS $$
+  SELECT EXISTS (
+    SELECT FROM unnest(hashes) AS h(hash) JOIN (
+      SELECT ('x' || encode(substring(list, i * 16 + 1, 8), 'hex'))::bit(64)::bigint AS hash,
+             timestamptz '2000-01-01 00:00:00Z'
+               + ('x' || encode(substring(list, i * 16 + 9, 8), 'hex'))::bit(64)::bigint * interval '1 microsecond' AS deleted_at
+        FROM (SELECT entries || '' AS list OFFSET 0) AS detoasted, generate_series(0, length(list) / 16 - 1) AS i
+    ) AS e ON e.hash = h.hash WHERE mmlite.newer(e.deleted_at, of_origin, at, of_node))
 $$;
+COMMENT ON FUNCTION mmlite.meets IS 'whether one of the rows with these hashes is among deleted ones, later than a time';
 
 CREATE FUNCTION mmlite.require_none_deleted(
   hashes bigint[], of_schema text, of_table text, at timestamptz, of_node text
 ) RETURNS void LANGUAGE plpgsql AS $$
 BEGIN
-  IF NOT mmlite.may_be_deleted(of_schema, of_table, at, of_node) THEN RETURN; END IF;
-  IF EXISTS (SELECT FROM unnest(hashes) AS h(hash), LATERAL mmlite.newest_tombstone(h.hash, of_schema, of_table, at, of_node) g
-              WHERE g.deleted_at IS NOT NULL) THEN
+  IF EXISTS (
+    SELECT FROM mmlite.tombstone d WHERE d.last_timestamp >= at AND d.origin <> of_node
+       AND mmlite.meets(d.entries, d.origin, hashes, at, of_node)
+  ) OR EXISTS (
+    SELECT FROM mmlite.truncation c WHERE c.table_schema = of_schema AND c.table_name = of_table
+       AND c.commit_timestamp >= at AND c.origin <> of_node
+  ) THEN
     RAISE EXCEPTION 'rows were deleted on another node' USING ERRCODE = '${SETTLE_ROWS_SQLSTATE}';
   END IF;
 END $$;
 COMMENT ON FUNCTION mmlite.require_none_deleted IS
   'raises if one of many new rows was deleted by another node at the given time or later';
+
+CREATE UNLOGGED TABLE mmlite.written (xid bigint NOT NULL, hashes bigint[] NOT NULL);
+COMMENT ON TABLE mmlite.written IS 'hashes of the rows that a long transaction has written, until it ends';
+
+CREATE OR REPLACE FUNCTION mmlite.begin_apply(
+  of_origin text, from_lsn pg_lsn, to_lsn pg_lsn, in_epoch bigint, at_commit timestamptz
+) RETURNS void LANGUAGE plpgsql AS $$
+DECLARE
+  -- Where this session left the row. By its key it is found only past every older version of it, and while a
+  -- snapshot is open there is one more with each transaction. Only a scan by the key removes them: every 1,000th.
+  place tid := CASE WHEN random() > 0.001 THEN nullif(current_setting('mmlite.place', true), '')::tid END;
+BEGIN
+  -- At the start: what the transaction saw from its first statement on.
+  IF txid_current_if_assigned() IS NULL THEN
+    PERFORM set_config('mmlite.snapshot', txid_current_snapshot()::text, true);
+  END IF;
+  UPDATE mmlite.progress SET lsn = to_lsn, commit_timestamp = at_commit
+   WHERE ctid = place AND origin = of_origin AND lsn = from_lsn AND epoch = in_epoch RETURNING ctid INTO place;
+  IF NOT FOUND THEN
+    UPDATE mmlite.progress SET lsn = to_lsn, commit_timestamp = at_commit
+     WHERE origin = of_origin AND lsn = from_lsn AND epoch = in_epoch RETURNING ctid INTO place;
+  END IF;
+  IF NOT FOUND THEN
+    RAISE EXCEPTION 'position of origin % is not % in epoch %', of_origin, from_lsn, in_epoch
+      USING ERRCODE = '${POSITION_MOVED_SQLSTATE}';
+  END IF;
+  PERFORM set_config('mmlite.place', place::text, false);
+END $$;
+
+CREATE FUNCTION mmlite.require_undisturbed(hashes bigint[], at timestamptz, of_node text) RETURNS void LANGUAGE plpgsql AS $$
+DECLARE
+  seen txid_snapshot := current_setting('mmlite.snapshot');
+BEGIN
+  -- Until the commit: of two that meet in a row that is not here, the second one sees what the first did.
+  PERFORM pg_advisory_xact_lock(${COMMIT_LOCK}, 0);
+  IF EXISTS (
+    SELECT FROM mmlite.tombstone d
+     WHERE d.last_timestamp >= at AND d.origin <> of_node
+       AND NOT txid_visible_in_snapshot(mmlite.full_xid(d.xmin), seen)
+       AND (mmlite.meets(d.entries, d.origin, hashes, at, of_node) OR EXISTS (
+         SELECT FROM mmlite.written w
+          WHERE w.xid = txid_current() AND mmlite.meets(d.entries, d.origin, w.hashes, at, of_node)))
+  ) OR EXISTS (
+    SELECT FROM mmlite.truncation c
+     WHERE c.commit_timestamp >= at AND c.origin <> of_node AND array_length(hashes, 1) > 0
+       AND NOT txid_visible_in_snapshot(mmlite.full_xid(c.xmin), seen)
+  ) THEN
+    RAISE EXCEPTION 'rows were deleted on another node meanwhile' USING ERRCODE = '${SETTLE_ROWS_SQLSTATE}';
+  END IF;
+  IF EXISTS (SELECT FROM mmlite.written) THEN DELETE FROM mmlite.written WHERE xid = txid_current(); END IF;
+END $$;
+COMMENT ON FUNCTION mmlite.require_undisturbed IS
+  'the last thing before a commit: raises if a row that was written is of those that another session has noted as deleted since the transaction began';
+
 CREATE FUNCTION mmlite.apply_truncate(
   of_schemas text[], of_tables text[], prefixes text[], keys text[], restart boolean, at timestamptz, of_node text
 ) RETURNS void LANGUAGE plpgsql AS $$

@@ -6,10 +6,12 @@
  */
 import type { Query } from "./query.ts";
 import { MmliteError } from "../errors.ts";
-import { CONFLICT_SQLSTATE, CONFLICT_STEP, SETTLE_ROWS_SQLSTATE } from "./conflict_schema.ts";
-
-/** SQLSTATE of `mmlite.begin_apply` when the compare-and-set of the position finds another position or epoch. */
-export const POSITION_MOVED_SQLSTATE = "MM001";
+import {
+  CONFLICT_SQLSTATE,
+  CONFLICT_STEP,
+  POSITION_MOVED_SQLSTATE,
+  SETTLE_ROWS_SQLSTATE,
+} from "./conflict_schema.ts";
 
 const STEPS: readonly string[] = [
   `CREATE SCHEMA IF NOT EXISTS mmlite;

@@ -1,6 +1,7 @@
 import assert from "node:assert/strict";
 import { type PostgresServer, startPostgres } from "../../tests/support/postgres.ts";
-import { POSITION_MOVED_SQLSTATE, schemaStatements } from "./schema.ts";
+import { POSITION_MOVED_SQLSTATE } from "./conflict_schema.ts";
+import { schemaStatements } from "./schema.ts";
 
 /** A session on a database of its own with origins `a` and `b` at position 0. */
 async function openSession(server: PostgresServer) {
