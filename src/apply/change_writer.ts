@@ -12,6 +12,7 @@ import type { RelationStatements, StatementCache } from "./statement_cache.ts";
 import {
   deleteStatement,
   evictStatement,
+  exclusionStatement,
   insertMovedStatement,
   insertStatement,
   type MatchShape,
@@ -123,6 +124,7 @@ export class ChangeWriter {
     checkWidth(target, newTuple);
     this.#notePut(target, newTuple);
     const sides = { old: undefined, new: newTuple };
+    this.#exclude(target, { change: "insert", omitted: NONE }, sides);
     if (target.looseIdentity && target.map.key !== null) {
       const shape = { keyChanged: false, omitted: NONE, byRow: false, nulls: NONE };
       this.#run(target, "r", () => replaceStatement(target.map, shape), sides);
@@ -144,6 +146,7 @@ export class ChangeWriter {
     const columns = [...omitted].join(",");
     if (keyChanged) this.#noteDeleted(target, old);
     this.#notePut(target, tuple, old);
+    this.#exclude(target, { change: "update", omitted }, sides);
     // Under a deferrable key the row in the way may be one that this transaction moves away in a moment.
     const isFirm = keyChanged && !map.key!.deferrable;
     if (isFirm) this.#run(target, `e${columns}`, () => evictStatement(map, shape), sides);
@@ -200,6 +203,18 @@ export class ChangeWriter {
   #versionPart(part: number): Uint8Array {
     const { at, node, seen } = this.#versions.of(this.#transaction);
     return part === VERSION_PART.at ? at : part === VERSION_PART.node ? node : seen;
+  }
+
+  /** Makes room for the new row beside those that it may not stand beside. */
+  #exclude(
+    target: TargetRelation,
+    shape: { change: "insert" | "update"; omitted: ReadonlySet<number> },
+    sides: Sides,
+  ): void {
+    const { map } = target;
+    if (map.key === null || !map.settlement.versioned || map.exclusions.length === 0) return;
+    const key = `x${shape.change}${[...shape.omitted].join(",")}`;
+    this.#run(target, key, () => exclusionStatement(map, shape), sides);
   }
 
   #notePut(target: TargetRelation, tuple: Tuple, before?: Tuple): void {

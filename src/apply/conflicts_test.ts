@@ -156,6 +156,55 @@ for (const major of [10, 18] satisfies PostgresMajor[]) {
       );
     });
 
+    const excluding: Record<string, string> = {
+      "a second unique key": "ALTER TABLE t ADD UNIQUE (v)",
+      "a unique index of some rows and an expression": "CREATE UNIQUE INDEX ON t (lower(v)) WHERE id < 100",
+      "a deferrable unique key": "ALTER TABLE t ADD UNIQUE (v) DEFERRABLE INITIALLY DEFERRED",
+      "an exclusion constraint": "ALTER TABLE t ADD EXCLUDE USING hash (v WITH =)",
+    };
+    for (const [i, [name, sql]] of Object.entries(excluding).entries()) {
+      for (const order of ["newer", "older"] as const) {
+        await t.step(`${name}: of two rows the newer stays, the ${order} one being remote`, async () => {
+          const schema = `${SCHEMA}; ${sql}`;
+          await using pair = await ApplyPair.open({ ...options, schema, name: `x${i}_${order}` });
+          const one = {
+            name,
+            local: "INSERT INTO t VALUES (1, 'same')",
+            remote: "INSERT INTO t VALUES (2, 'same'), (3, 'other')",
+          };
+          const seen = await play(pair, { ...one, newer: { rows: [], conflicts: [] } }, order);
+          const [rows, conflicts] = order === "newer"
+            ? [["(2,same)", "(3,other)"], ["insert_exists applied"]]
+            : [["(1,same)", "(3,other)"], ["insert_exists skipped"]];
+          assert.deepEqual(seen, { rows, conflicts });
+          assert.deepEqual(await pair.rows("SELECT table_name FROM mmlite.diverged"), ["(t)"]);
+          assert.deepEqual(
+            await pair.rows("SELECT local_row->>'id', remote_row->>'id' FROM mmlite.conflict"),
+            ["(1,2)"],
+          );
+        });
+      }
+    }
+
+    await t.step("an update that meets another row by a unique key is settled alike", async () => {
+      const schema = `${SCHEMA}; ALTER TABLE t ADD u int; ALTER TABLE t ADD UNIQUE (u)`;
+      await using pair = await ApplyPair.open({ ...options, schema, name: "xupdate" });
+      await pair.replicate("INSERT INTO t VALUES (1, 'a', 1), (2, 'b', 2), (3, 'c', 3)");
+      const late = await pair.record("UPDATE t SET u = 9 WHERE id = 1", "UPDATE t SET v = 'x' WHERE id = 3");
+      await pair.target.query("INSERT INTO t VALUES (4, 'local', 9)");
+      const seen = await pair.apply(late);
+      assert.deepEqual(seen.conflicts, ["update_exists"]);
+      assert.deepEqual(await pair.rows("SELECT * FROM t ORDER BY id"), [
+        "(1,a,1)",
+        "(2,b,2)",
+        "(3,x,3)",
+        "(4,local,9)",
+      ]);
+      // Values that rows pass on to each other within the sender's transaction are no conflict.
+      const swap = "BEGIN; UPDATE t SET u = 20 WHERE id = 2; UPDATE t SET u = 2 WHERE id = 3; COMMIT";
+      assert.deepEqual((await pair.replicate(swap)).conflicts, []);
+    });
+
     for (
       const [policy, rows] of Object.entries({
         first_update_wins: ["(1,local)"],

@@ -4,7 +4,7 @@
  */
 import { isLastUpdateWins, type TablePolicy } from "../conflict_policy.ts";
 import { MmliteError } from "../errors.ts";
-import type { LocalColumn, LocalTable, LocalUniqueIndex } from "../pg/relation.ts";
+import type { LocalColumn, LocalExclusion, LocalTable, LocalUniqueIndex } from "../pg/relation.ts";
 import type { Relation } from "../pgoutput/message.ts";
 
 /** A column that both sides have. */
@@ -51,6 +51,10 @@ export interface MappedRelation {
   readonly columns: readonly MappedColumn[];
   /** Local columns that the peer does not have and that can be written. */
   readonly extraColumns: readonly string[];
+  /** Columns that only this server knows the values of, as SQL: their names and types. */
+  readonly unknownColumns: readonly { readonly name: string; readonly typeName: string }[];
+  /** What else than the key no two rows may have in common. */
+  readonly exclusions: readonly LocalExclusion[];
   /** Null where only the whole row tells rows apart. */
   readonly key: MatchKey | null;
   readonly partitioned: boolean;
@@ -105,25 +109,39 @@ export function mapRelation(
   }
   const columns = mapColumns(remote, local, label);
   const names = new Set(remote.columns.map((column) => column.name));
+  const chosen = chooseKey(remote, local, columns);
   const relation = {
     schema: remote.schema,
     name: remote.name,
     label,
     columns,
     extraColumns: local.columns.filter((c) => !names.has(c.name) && !c.generated).map((c) => c.name),
-    key: chooseKey(remote, local, columns),
+    unknownColumns: local.columns.filter((c) => !names.has(c.name) || c.generated),
+    exclusions: local.exclusions.filter((one) => !isOfKey(one, chosen)),
+    key: chosen,
     partitioned: local.kind === PARTITIONED_TABLE,
     settlement,
   };
   return { ...relation, bySets: canApplySets(relation, remote, local) };
 }
 
+/** Whether it is the key alone: rows with the same one are the same row. */
+function isOfKey({ parts, predicate, deferrable }: LocalExclusion, key: MatchKey | null): boolean {
+  if (key === null || predicate !== null || deferrable || parts.length !== key.columns.length) return false;
+  return parts.every(({ expression, operator }) =>
+    operator.endsWith(".=)") &&
+    key.columns.some(({ name }) => expression === name || expression === `"${name.replaceAll('"', '""')}"`)
+  );
+}
+
 function canApplySets(
-  { columns, key, settlement }: Omit<MappedRelation, "bySets">,
+  { columns, key, exclusions, settlement }: Omit<MappedRelation, "bySets">,
   remote: Relation,
   local: LocalTable,
 ): boolean {
   if (local.firesOnApply || !isLastUpdateWins(settlement.policy)) return false;
+  // Nothing would fail where two rows have the same.
+  if (exclusions.some(({ deferrable }) => deferrable)) return false;
   const byName = new Map(local.columns.map((column) => [column.name, column]));
   const written = columns.filter((column) => column.written);
   if (written.length === 0 || written.some(({ name }) => !byName.get(name)!.castIsInput)) return false;

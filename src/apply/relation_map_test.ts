@@ -32,7 +32,16 @@ function index(columns: string[], more: Partial<LocalUniqueIndex> = {}): LocalUn
 }
 
 function local(columns: LocalColumn[], uniqueIndexes: LocalUniqueIndex[], kind = "r"): LocalTable {
-  return { oid: 1, schema: "public", name: "t", kind, columns, uniqueIndexes, firesOnApply: false };
+  return {
+    oid: 1,
+    schema: "public",
+    name: "t",
+    kind,
+    columns,
+    uniqueIndexes,
+    exclusions: [],
+    firesOnApply: false,
+  };
 }
 
 /** The key's column names and whether ON CONFLICT can decide by it. */

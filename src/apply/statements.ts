@@ -7,6 +7,7 @@
  * something stand in a CASE, which alone keeps the order in which PostgreSQL looks at them.
  */
 import { type ConflictType, type Resolution, resolve, type Standing } from "../conflict_policy.ts";
+import type { LocalExclusion } from "../pg/relation.ts";
 import type { MappedColumn, MappedRelation } from "./relation_map.ts";
 
 /** Which of a change's tuples a parameter comes from, or that it is of the change's version. */
@@ -88,19 +89,22 @@ export function insertStatement(relation: MappedRelation): StatementShape {
   const admitted = admits(relation, sql, change);
   if (key.arbiter) {
     const late = onConflict(relation, sql, { type: "insert_exists", ...change });
-    return sql.shape(`${into} SELECT ${values} WHERE ${admitted} ${late}`, doing);
+    return sql.shape(`${into} SELECT ${values} WHERE ${guarded(relation, admitted)} ${late}`, doing);
   }
   const overwritten = settable(relation, { keyChanged: false, omitted: NO_COLUMNS });
   const isHere = where(relation, sql, "new");
   const found = updateOrLock(relation, sql, {
     columns: overwritten,
-    where: both(isHere, givesWay(relation, sql, { type: "insert_exists", ...change })),
+    where: both(
+      both(isHere, notSkipped(relation)),
+      givesWay(relation, sql, { type: "insert_exists", ...change }),
+    ),
   });
   return sql.shape(
     `WITH u AS (${found})${locking(relation, isHere)} ${into} SELECT ${values} WHERE CASE WHEN ${
       isFound(relation, isHere)
     } THEN false` +
-      ` ELSE ${admitted} END`,
+      ` ELSE ${guarded(relation, admitted)} END`,
     doing,
   );
 }
@@ -112,6 +116,7 @@ export function updateStatement(relation: MappedRelation, shape: UpdateShape): S
   const change: Settled = { change: "update", side, remote: "new", omitted: shape.omitted };
   const condition = [
     where(relation, sql, side, shape),
+    notSkipped(relation),
     givesWay(relation, sql, { type: "update_origin_differs", ...change }),
     movesOntoAnother(relation, sql, shape),
   ].filter((one) => one !== "").join(" AND ");
@@ -136,12 +141,89 @@ export function insertMovedStatement(relation: MappedRelation, shape: UpdateShap
   );
 }
 
+/**
+ * Before a row is written: looks for others that it may not stand beside by a unique index or an exclusion constraint
+ * other than the key. If all of them are older, they go; if one is newer, the change is passed over: what follows asks
+ * for `mmlite.skip`. Either is noted, with both rows, and marks the table as diverged.
+ */
+export function exclusionStatement(
+  relation: MappedRelation,
+  shape: { readonly change: "insert" | "update"; readonly omitted: ReadonlySet<number> },
+): StatementShape {
+  const sql = new Parameters();
+  const { key, policy } = { key: relation.key!, policy: relation.settlement.policy };
+  const isItself = where(relation, sql, "new");
+  const values = [
+    ...relation.columns.filter(({ written }) => written).map((column) =>
+      shape.omitted.has(column.index)
+        ? `(SELECT t.${quote(column.name)} FROM ${rows(relation)} WHERE ${isItself}) AS ${quote(column.name)}`
+        : `${sql.value("new", column)} AS ${quote(column.name)}`
+    ),
+    ...relation.unknownColumns.map(({ name, typeName }) => `NULL::${typeName} AS ${quote(name)}`),
+  ].join(", ");
+  const texts = key.columns.map(({ name }) => `t.${quote(name)}::text`).join(", ");
+  const hash = `mmlite.key_hash(${literal(relation.label)}, ARRAY[${texts}])`;
+  const [at, node] = [sql.version("at"), sql.version("node")];
+  const standing = `mmlite.compare_version(t.xmin, ${hash}, ${at}, ${node}, '-infinity')`;
+  const alike = relation.exclusions.map((one) => `(${isAlike(one, standing)})`).join(" OR ");
+  const place = relation.partitioned ? "(t.tableoid, t.ctid)" : "t.ctid";
+  const found = `SELECT t.tableoid, t.ctid, t.xmin AS version, ${hash} AS hash, ${standing} AS standing,` +
+    ` to_jsonb(t.*) AS row FROM ${rows(relation)} WHERE NOT (${isItself}) AND (${alike}) FOR UPDATE`;
+  const type = shape.change === "insert" ? "insert_exists" : "update_exists";
+  const change: Settled = { change: shape.change, side: "new", remote: "new", omitted: shape.omitted };
+  const { key: keyJson, remote } = described(relation, sql, change);
+  const resolution = (lost: Standing) => literal(resolve(policy, type, lost));
+  const noted = `mmlite.settle_exclusion(CASE WHEN (SELECT count(*) > 1 FROM other) THEN` +
+    ` 'multiple_unique_conflicts' ELSE ${literal(type)} END, (SELECT resolution FROM verdict), ${
+      literal(shape.change)
+    }, ${literal(relation.schema)}, ${
+      literal(relation.name)
+    }, ${keyJson}, other.row, other.version, other.hash, ${remote}, ${node}, ${at})`;
+  const places = relation.partitioned ? "other.tableoid, other.ctid" : "other.ctid";
+  return sql.shape(
+    `WITH v AS (SELECT ${values}), other AS (${found}), verdict AS (SELECT CASE WHEN bool_or(standing < 0) THEN ${
+      resolution("older")
+    } ELSE ${resolution("newer")} END AS resolution, count(*) > 0 AS any FROM other),` +
+      ` noted AS (SELECT ${noted} AS applied FROM other),` +
+      ` gone AS (DELETE FROM ${rows(relation)} USING other WHERE ${place} = (${places})` +
+      ` AND (SELECT resolution FROM verdict) = 'applied')` +
+      ` SELECT pg_catalog.set_config('mmlite.skip', CASE WHEN v.any AND v.resolution <> 'applied' THEN 'on' ELSE 'off' END,` +
+      ` true), (SELECT count(applied) FROM noted) FROM verdict v`,
+    `${shape.change} "${relation.label}"`,
+  );
+}
+
+/** Whether the row `t` and the new one, `v`, may not stand beside each other. */
+function isAlike({ parts, predicate, deferrable, nullsAlike }: LocalExclusion, standing: string): string {
+  const conditions = parts.map(({ expression, operator }) => {
+    const there = `(SELECT ${expression} FROM v)`;
+    const alike = `(${expression}) ${operator} ${there}`;
+    return nullsAlike ? `((${expression}) IS NULL AND ${there} IS NULL OR ${alike})` : alike;
+  });
+  if (predicate !== null) conditions.push(`(${predicate})`, `(SELECT ${predicate} FROM v)`);
+  // Where it is looked at in the end only, another row of the same transaction may still move away.
+  if (deferrable) conditions.push(`${standing} <> 0`);
+  return conditions.join(" AND ");
+}
+
+/** Whether the row may be written at all: see {@link exclusionStatement}. Empty where nothing asks. */
+function notSkipped(relation: MappedRelation): string {
+  if (!isVersioned(relation) || relation.exclusions.length === 0) return "";
+  return "pg_catalog.current_setting('mmlite.skip', true) IS DISTINCT FROM 'on'";
+}
+
+/** A condition that is looked at only where the row may be written. */
+function guarded(relation: MappedRelation, condition: string): string {
+  const guard = notSkipped(relation);
+  return guard === "" ? condition : `CASE WHEN ${guard} THEN ${condition} ELSE false END`;
+}
+
 /** Before a key changes: removes another row that has the new key, if it gives way. */
 export function evictStatement(relation: MappedRelation, { omitted }: UpdateShape): StatementShape {
   const sql = new Parameters();
   const old = where(relation, sql, "old");
   const change: Settled = { change: "update", side: "new", remote: "new", omitted };
-  const another = `${where(relation, sql, "new")} AND NOT (${old})`;
+  const another = both(`${where(relation, sql, "new")} AND NOT (${old})`, notSkipped(relation));
   const settled = givesWay(relation, sql, { type: "update_exists", ...change });
   // Without versions only a row that is here can drive another one away.
   const condition = isVersioned(relation)
@@ -456,10 +538,10 @@ function insertMissing(
   const isWhole = change.omitted!.size === 0 && written.length > 0;
   // The row that it would be has the new key, which is looked for among the deleted ones.
   const admitted = admits(relation, sql, { type: "update_missing", ...change, side: "new", isWhole });
-  if (!isWhole) return `SELECT CASE WHEN ${found} THEN false ELSE ${admitted} END`;
+  if (!isWhole) return `SELECT CASE WHEN ${found} THEN false ELSE ${guarded(relation, admitted)} END`;
   const values = written.map((column) => sql.value("new", column)).join(", ");
   const insert = `${insertInto(relation, written)} SELECT ${values} WHERE CASE WHEN ${found} THEN false` +
-    ` ELSE ${admitted} END`;
+    ` ELSE ${guarded(relation, admitted)} END`;
   if (!relation.key?.arbiter) return insert;
   // A row may come to be between the search and the insert.
   return `${insert} ${onConflict(relation, sql, { type: "insert_exists", ...change, side: "new" })}`;

@@ -226,6 +226,22 @@ BEGIN
 END $$;
 COMMENT ON FUNCTION mmlite.settle IS 'notes a conflict with a row; whether the change is to be written';
 
+CREATE FUNCTION mmlite.settle_exclusion(
+  type text, resolution text, change text, of_schema text, of_table text, key jsonb,
+  local_row jsonb, local_xmin xid, hash bigint, remote_row jsonb, of_node text, at timestamptz
+) RETURNS boolean LANGUAGE plpgsql AS $$
+DECLARE
+  written boolean := mmlite.settle(type, resolution, change, of_schema, of_table, key,
+    local_row, local_xmin, hash, remote_row, of_node, at);
+BEGIN
+  INSERT INTO mmlite.diverged (table_schema, table_name, reason)
+    VALUES (of_schema, of_table, format('rows of several nodes may not stand beside each other (%s of node %s)', type, of_node))
+    ON CONFLICT DO NOTHING;
+  RETURN written;
+END $$;
+COMMENT ON FUNCTION mmlite.settle_exclusion IS
+  'notes a conflict with a row of another key, of which only one can stay: nodes may come to keep different ones';
+
 CREATE FUNCTION mmlite.settle_missing(
   type text, resolution text, deleted_resolution text, change text, of_schema text, of_table text, key jsonb,
   hash bigint, remote_row jsonb, of_node text, at timestamptz

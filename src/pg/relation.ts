@@ -37,6 +37,17 @@ export interface LocalUniqueIndex {
   readonly exclusion: boolean;
 }
 
+/** What no two rows may have in common, by a unique index or an exclusion constraint. */
+export interface LocalExclusion {
+  /** Columns or expressions, in SQL, and the operator by which two of them are alike, such as `OPERATOR(pg_catalog.=)`. */
+  readonly parts: readonly { readonly expression: string; readonly operator: string }[];
+  /** Rows that it is about, in SQL; null for all. */
+  readonly predicate: string | null;
+  /** Whether it may be checked at the end of a transaction: then it is not checked at all for what a replica applies. */
+  readonly deferrable: boolean;
+  readonly nullsAlike: boolean;
+}
+
 /** A local table. */
 export interface LocalTable {
   readonly oid: number;
@@ -46,6 +57,8 @@ export interface LocalTable {
   readonly kind: string;
   readonly columns: readonly LocalColumn[];
   readonly uniqueIndexes: readonly LocalUniqueIndex[];
+  /** Of all unique indexes and exclusion constraints, those over a plain key included. */
+  readonly exclusions: readonly LocalExclusion[];
   /** Whether a trigger or rule of it, or of a partition, runs for what a replica applies (`ENABLE REPLICA` or
    * `ALWAYS`). */
   readonly firesOnApply: boolean;
@@ -81,6 +94,7 @@ export async function readLocalTable(
     kind: row.kind!,
     columns: columns.map((column) => toColumn(column, { type: types.get(column[2]), castTargets })),
     uniqueIndexes: indexes.map((index) => toIndex(index, columns)),
+    exclusions: (JSON.parse(row.exclusions ?? "[]") as ExclusionRow[]).map(toExclusion),
     firesOnApply: row.fires === "true",
   };
 }
@@ -103,6 +117,20 @@ type IndexRow = [
   immediate: boolean,
   exclusion: boolean,
 ];
+
+type ExclusionRow = [
+  parts: [expression: string, operator: string][],
+  predicate: string | null,
+  deferrable: boolean,
+  nullsAlike: boolean,
+];
+
+function toExclusion([parts, predicate, deferrable, nullsAlike]: ExclusionRow): LocalExclusion {
+  return {
+    parts: parts.map(([expression, operator]) => ({ expression, operator })),
+    ...{ predicate, deferrable, nullsAlike },
+  };
+}
 
 /** `castTargets` are the types to which people have made casts of text. */
 function toColumn(
@@ -160,6 +188,17 @@ SELECT target.oid::text AS oid, target.relkind::text AS kind,
      FROM pg_index i
     WHERE i.indrelid = target.oid AND i.indisunique AND i.indisvalid AND i.indpred IS NULL
       AND i.indexprs IS NULL)::text AS indexes,
+  (SELECT json_agg(json_build_array(parts.list, pg_get_expr(i.indpred, i.indrelid), NOT i.indimmediate,
+      coalesce((to_jsonb(i)->>'indnullsnotdistinct')::boolean, false)) ORDER BY i.indexrelid)
+     FROM pg_index i LEFT JOIN pg_constraint e ON e.conindid = i.indexrelid AND e.contype IN ('p', 'u', 'x')
+          AND e.conrelid = i.indrelid,
+    LATERAL (SELECT json_agg(json_build_array(pg_get_indexdef(i.indexrelid, n, false),
+          (SELECT format('OPERATOR(%I.%s)', s.nspname, o.oprname) FROM pg_operator o JOIN pg_namespace s ON s.oid = o.oprnamespace
+            WHERE o.oid = coalesce(e.conexclop[n], (SELECT a.amopopr FROM pg_opclass c JOIN pg_amop a
+                ON a.amopfamily = c.opcfamily AND a.amoplefttype = c.opcintype AND a.amoprighttype = c.opcintype
+             WHERE c.oid = i.indclass[n - 1] AND a.amopstrategy = 3)))) ORDER BY n) AS list
+       FROM generate_series(1, ${serverVersion >= 110000 ? "i.indnkeyatts" : "i.indnatts"}) AS n) AS parts
+    WHERE i.indrelid = target.oid AND (i.indisunique OR i.indisexclusion) AND i.indisvalid)::text AS exclusions,
   (SELECT json_agg(k.casttarget::bigint) FROM pg_cast k
     WHERE k.castsource = ${TEXT} AND k.castmethod = 'f' AND k.oid >= 16384)::text AS casts,
   (EXISTS (SELECT FROM pg_trigger g JOIN member ON member.oid = g.tgrelid WHERE g.tgenabled IN ('R', 'A'))
