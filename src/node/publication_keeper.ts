@@ -13,7 +13,8 @@ import {
   publishedTables,
 } from "../pg/publication.ts";
 import type { Query } from "../pg/query.ts";
-import { formatTableName, tableMatcher } from "../pg/table_pattern.ts";
+import { tableMatcher } from "../pg/table_pattern.ts";
+import { formatTableName } from "../table_name.ts";
 import { type LocalTable, readTables } from "../pg/tables.ts";
 import type { Database } from "./database.ts";
 
