@@ -1,12 +1,11 @@
 /**
- * The node as a whole: `/v1/status`, `/v1/tables`, `/version`, the probes and the metrics.
+ * The node as a whole: `/v1/status`, `/version`, the probes and the metrics.
  */
 import { createRoute, type OpenAPIHono, z } from "@hono/zod-openapi";
 import type { ApiEnv } from "./access.ts";
 import type { Health, NodeControl } from "./control.ts";
 import { json, knownKeys, NoQuery, REFUSALS, text } from "./route.ts";
-import { NodeStatus, TableList, TableStatus, VersionInfo } from "./schemas.ts";
-import { requireTableName, TablePath } from "./table_path.ts";
+import { NodeStatus, VersionInfo } from "./schemas.ts";
 import { refuseInvalid } from "./validation.ts";
 
 const METRICS_CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8";
@@ -57,27 +56,6 @@ const status = createRoute({
   responses: { 200: json(NodeStatus, "the status"), ...REFUSALS },
 });
 
-const listTables = createRoute({
-  method: "get",
-  path: "/v1/tables",
-  tags: ["tables"],
-  summary: "List the replicated tables",
-  request: { query: NoQuery },
-  responses: { 200: json(TableList, "every table of the publication, by schema and name"), ...REFUSALS },
-});
-
-const getTable = createRoute({
-  method: "get",
-  path: "/v1/tables/{table}",
-  tags: ["tables"],
-  summary: "Show a table",
-  request: {
-    params: TablePath,
-    query: NoQuery,
-  },
-  responses: { 200: json(TableStatus, "the table"), ...REFUSALS },
-});
-
 /** What {@link addNodeRoutes} needs. */
 export interface NodeRouteOptions {
   readonly control: NodeControl;
@@ -106,15 +84,6 @@ export function addNodeRoutes(app: OpenAPIHono<ApiEnv>, options: NodeRouteOption
   app.openapi(status, async (c) => {
     return c.json(await control.status(), 200);
   }, refuseInvalid(knownKeys(status)));
-
-  app.openapi(listTables, async (c) => {
-    return c.json({ items: [...await control.listTables()], next_cursor: null }, 200);
-  }, refuseInvalid(knownKeys(listTables)));
-
-  app.openapi(getTable, async (c) => {
-    const { schema, name } = requireTableName(c.req.valid("param").table);
-    return c.json(await control.getTable(schema, name), 200);
-  }, refuseInvalid(knownKeys(getTable)));
 }
 
 /** `ready`, or with `verbose` one line per check before it. */
