@@ -19,14 +19,18 @@ export async function readTombstones(query: Query): Promise<TombstonesOfOrigin[]
   return rows.map(({ origin, bytes }) => ({ origin: origin!, bytes: Number(bytes) }));
 }
 
-/** Forgets what a node deleted before a time, RFC 3339. */
-export async function forgetTombstones(query: Query, origin: string, before: string): Promise<void> {
-  await query("DELETE FROM mmlite.tombstone WHERE origin = $1 AND last_timestamp < $2::timestamptz", [
-    origin,
-    before,
-  ]);
+/** Forgets what a node deleted before a time, RFC 3339; returns how many bytes went. */
+export async function forgetTombstones(query: Query, origin: string, before: string): Promise<number> {
+  const [row] = await query(
+    `WITH gone AS (
+       DELETE FROM mmlite.tombstone WHERE origin = $1 AND last_timestamp < $2::timestamptz
+       RETURNING octet_length(entries) AS bytes)
+     SELECT coalesce(sum(bytes), 0)::text AS bytes FROM gone`,
+    [origin, before],
+  );
   await query("DELETE FROM mmlite.truncation WHERE origin = $1 AND commit_timestamp < $2::timestamptz", [
     origin,
     before,
   ]);
+  return Number(row?.bytes);
 }

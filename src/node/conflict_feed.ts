@@ -1,0 +1,96 @@
+/**
+ * Conflicts as they are noted, none left out: a sequence gives ids before they are committed, so that a lower one may
+ * show after a higher.
+ *
+ * What has been given out is remembered above a floor, below which nothing can show any more: an id was given to a
+ * transaction that ran then, so once all of those are over, every id of that time is there or never will be. A
+ * reader that begins again at a floor gets some conflicts twice and misses none.
+ */
+import { type ConflictRow, lookForConflicts, readLastConflictId } from "../pg/conflicts.ts";
+import type { Query } from "../pg/query.ts";
+
+/** Conflicts of one look; more follow at once. */
+const MAX_LOOK = 500;
+/** How far below the last id one is looked for that is still to be committed: more than are noted in one transaction's
+ * time. */
+const REACH = 1_000n;
+/** Ids remembered above the floor at most; with more, because a transaction runs for hours, the floor moves on. */
+const MAX_REMEMBERED = 10_000;
+
+/** A conflict, and where a reader that has it goes on. */
+export interface FedConflict {
+  readonly conflict: ConflictRow;
+  readonly position: string;
+}
+
+/** See the module's head. */
+export class ConflictFeed {
+  readonly #query: Query;
+  /** Everything up to here was given out, or never will be there. */
+  #floor: bigint;
+  #given = new Set<bigint>();
+  /** The last id at some moments, and the first transaction that began after each. */
+  #marks: { readonly last: bigint; readonly xmax: bigint }[] = [];
+
+  private constructor(query: Query, floor: bigint) {
+    this.#query = query;
+    this.#floor = floor;
+  }
+
+  /** Goes on after a position. */
+  static after(query: Query, position: string): ConflictFeed {
+    return new ConflictFeed(query, BigInt(position));
+  }
+
+  /** Begins with what is committed from now on. */
+  static async fromNow(query: Query): Promise<ConflictFeed> {
+    const last = await readLastConflictId(query);
+    const feed = new ConflictFeed(query, last > REACH ? last - REACH : 0n);
+    while ((await feed.#look()).length > 0);
+    return feed;
+  }
+
+  /** What has been committed since the last call. */
+  async read(): Promise<FedConflict[]> {
+    const fed: FedConflict[] = [];
+    for (;;) {
+      const conflicts = await this.#look();
+      for (const conflict of conflicts) fed.push({ conflict, position: String(this.#floor) });
+      if (conflicts.length < MAX_LOOK) return fed;
+    }
+  }
+
+  async #look(): Promise<readonly ConflictRow[]> {
+    // Before the snapshot is taken: whoever got an id by now began before.
+    const last = await readLastConflictId(this.#query);
+    const { conflicts, xmin, xmax } = await lookForConflicts(this.#query, {
+      above: this.#floor,
+      except: [...this.#given],
+      limit: MAX_LOOK,
+    });
+    for (const { id } of conflicts) this.#given.add(BigInt(id));
+    if (conflicts.length < MAX_LOOK) {
+      this.#settle(xmin);
+      if (last > this.#floor) this.#marks.push({ last, xmax });
+    }
+    this.#raise();
+    return conflicts;
+  }
+
+  /** All that was under way at a mark is over: what is not there up to its id never will be. */
+  #settle(xmin: bigint): void {
+    const settled = this.#marks.filter((mark) => mark.xmax <= xmin);
+    this.#marks = this.#marks.filter((mark) => mark.xmax > xmin);
+    for (const { last } of settled) if (last > this.#floor) this.#floor = last;
+  }
+
+  #raise(): void {
+    while (this.#given.has(this.#floor + 1n)) this.#floor++;
+    if (this.#given.size > MAX_REMEMBERED) {
+      const ids = [...this.#given].sort((a, b) => (a < b ? -1 : 1));
+      this.#floor = ids[ids.length - MAX_REMEMBERED];
+    }
+    this.#given = new Set([...this.#given].filter((id) => id > this.#floor));
+    this.#marks = this.#marks.filter(({ last }) => last > this.#floor);
+  }
+}
