@@ -2,11 +2,16 @@
  * Conflicts as they are noted, none left out: a sequence gives ids before they are committed, so that a lower one may
  * show after a higher.
  *
- * What has been given out is remembered above a floor, below which nothing can show any more: an id was given to a
- * transaction that ran then, so once all of those are over, every id of that time is there or never will be. A
- * reader that begins again at a floor gets some conflicts twice and misses none.
+ * What has been given out is remembered above a floor, below which nothing can show any more: an id is given to a
+ * transaction that writes, so once all that wrote at a moment are over, every id of that time is there or never will
+ * be. A reader that begins again at a floor gets some conflicts twice and misses none.
  */
-import { type ConflictRow, lookForConflicts, readLastConflictId } from "../pg/conflicts.ts";
+import {
+  type ConflictRow,
+  readConflictsAbove,
+  readConflictWriters,
+  readLastConflictId,
+} from "../pg/conflicts.ts";
 import type { Query } from "../pg/query.ts";
 
 /** Conflicts of one look; more follow at once. */
@@ -29,8 +34,8 @@ export class ConflictFeed {
   /** Everything up to here was given out, or never will be there. */
   #floor: bigint;
   #given = new Set<bigint>();
-  /** The last id at some moments, and the first transaction that began after each. */
-  #marks: { readonly last: bigint; readonly xmax: bigint }[] = [];
+  /** The last id at some moments, and who wrote then. */
+  #marks: { readonly last: bigint; readonly writers: readonly string[] }[] = [];
 
   private constructor(query: Query, floor: bigint) {
     this.#query = query;
@@ -60,27 +65,30 @@ export class ConflictFeed {
     }
   }
 
+  /** The order of the three matters: whoever has an id by now writes then, or its row shows. */
   async #look(): Promise<readonly ConflictRow[]> {
-    // Before the snapshot is taken: whoever got an id by now began before.
     const last = await readLastConflictId(this.#query);
-    const { conflicts, xmin, xmax } = await lookForConflicts(this.#query, {
+    // A position of another life of the database.
+    if (last < this.#floor) this.#floor = last;
+    const writers = await readConflictWriters(this.#query);
+    const conflicts = await readConflictsAbove(this.#query, {
       above: this.#floor,
       except: [...this.#given],
       limit: MAX_LOOK,
     });
     for (const { id } of conflicts) this.#given.add(BigInt(id));
     if (conflicts.length < MAX_LOOK) {
-      this.#settle(xmin);
-      if (last > this.#floor) this.#marks.push({ last, xmax });
+      if (last > (this.#marks.at(-1)?.last ?? this.#floor)) this.#marks.push({ last, writers });
+      this.#settle(new Set(writers));
     }
     this.#raise();
     return conflicts;
   }
 
-  /** All that was under way at a mark is over: what is not there up to its id never will be. */
-  #settle(xmin: bigint): void {
-    const settled = this.#marks.filter((mark) => mark.xmax <= xmin);
-    this.#marks = this.#marks.filter((mark) => mark.xmax > xmin);
+  /** All that wrote at a mark are over: what is not there up to its id never will be. */
+  #settle(writing: ReadonlySet<string>): void {
+    const settled = this.#marks.filter(({ writers }) => !writers.some((writer) => writing.has(writer)));
+    this.#marks = this.#marks.filter((mark) => !settled.includes(mark));
     for (const { last } of settled) if (last > this.#floor) this.#floor = last;
   }
 

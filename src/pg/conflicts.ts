@@ -119,35 +119,31 @@ export async function readLastConflictId(query: Query): Promise<bigint> {
   return BigInt(row!.last!);
 }
 
-/** Conflicts beyond an id, and which transactions were over when they were looked for. */
-export interface ConflictLook {
-  /** By id, the lowest first. */
-  readonly conflicts: readonly ConflictRow[];
-  /** Every transaction below this id is over, and shows if it committed. */
-  readonly xmin: bigint;
-  /** The id that the next transaction will have. */
-  readonly xmax: bigint;
+/**
+ * The transactions that have written a conflict, or are about to, and are not over: whoever has got an id is among them
+ * until its row shows, because a table's lock comes before the first row and goes after the commit is visible.
+ */
+export async function readConflictWriters(query: Query): Promise<string[]> {
+  const rows = await query(
+    `SELECT virtualtransaction FROM pg_locks
+      WHERE locktype = 'relation' AND mode = 'RowExclusiveLock' AND relation = 'mmlite.conflict'::regclass
+        AND database = (SELECT oid FROM pg_database WHERE datname = current_database())`,
+  );
+  return rows.map(({ virtualtransaction }) => virtualtransaction!);
 }
 
-/** Looks for conflicts above an id, but for some ids, at most `limit`. */
-export async function lookForConflicts(
+/** Conflicts above an id, the lowest first, but for some ids, at most `limit`. */
+export async function readConflictsAbove(
   query: Query,
   { above, except, limit }: { above: bigint; except: readonly bigint[]; limit: number },
-): Promise<ConflictLook> {
+): Promise<ConflictRow[]> {
   const rows = await query(
-    `SELECT txid_snapshot_xmin(s.seen)::text AS xmin, txid_snapshot_xmax(s.seen)::text AS xmax, found.*
-       FROM (SELECT txid_current_snapshot() AS seen) s LEFT JOIN (
-         SELECT ${COLUMNS} FROM mmlite.conflict c WHERE c.id > $1::bigint
-            AND NOT EXISTS (SELECT FROM unnest($2::bigint[]) AS known(id) WHERE known.id = c.id)
-          ORDER BY c.id LIMIT $3::bigint) found ON true
-      ORDER BY found.id::bigint`,
+    `SELECT ${COLUMNS} FROM mmlite.conflict c WHERE c.id > $1::bigint
+        AND NOT EXISTS (SELECT FROM unnest($2::bigint[]) AS known(id) WHERE known.id = c.id)
+      ORDER BY c.id LIMIT $3::bigint`,
     [String(above), `{${except.join(",")}}`, String(limit)],
   );
-  return {
-    conflicts: rows.filter(({ id }) => id !== null).map(toConflict),
-    xmin: BigInt(rows[0]!.xmin!),
-    xmax: BigInt(rows[0]!.xmax!),
-  };
+  return rows.map(toConflict);
 }
 
 function toConflict(row: Row): ConflictRow {

@@ -4,9 +4,10 @@ import { openControl } from "./control.ts";
 import {
   countConflicts,
   forgetConflicts,
-  lookForConflicts,
   readConflict,
   readConflicts,
+  readConflictsAbove,
+  readConflictWriters,
   readLastConflictId,
 } from "./conflicts.ts";
 import { ensureSchema } from "./schema.ts";
@@ -19,7 +20,7 @@ for (const major of [10, 18] as const) {
     const query = control.query("test");
     await ensureSchema(query);
     assert.equal(await readLastConflictId(query), 0n);
-    assert.deepEqual((await lookForConflicts(query, { above: 0n, except: [], limit: 9 })).conflicts, []);
+    assert.deepEqual(await readConflictsAbove(query, { above: 0n, except: [], limit: 9 }), []);
     const note = (table: string, type: string, at: string, resolution = "applied") =>
       query(
         `INSERT INTO mmlite.conflict (noted_at, table_schema, table_name, type, resolution, change, key, local_row,
@@ -63,9 +64,13 @@ for (const major of [10, 18] as const) {
     assert.equal(await readConflict(query, "7"), undefined);
 
     assert.equal(await readLastConflictId(query), 3n);
-    const look = await lookForConflicts(query, { above: 1n, except: [2n], limit: 9 });
-    assert.deepEqual(look.conflicts.map(({ id }) => id), ["3"]);
-    assert(look.xmin <= look.xmax);
+    const above = await readConflictsAbove(query, { above: 1n, except: [2n], limit: 9 });
+    assert.deepEqual(above.map(({ id }) => id), ["3"]);
+    assert.deepEqual(await readConflictWriters(query), []);
+    const writer = await server.connect("postgres");
+    await writer.query("BEGIN; DELETE FROM mmlite.conflict WHERE false");
+    assert.equal((await readConflictWriters(query)).length, 1);
+    await writer.end();
 
     assert.equal(await countConflicts(query), 3);
     assert.equal(await forgetConflicts(query, 30, 1), 1, "a piece");
