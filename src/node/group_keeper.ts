@@ -21,7 +21,7 @@ export const SKEW_MARGIN_MS = 60_000;
 /** With more kept than this, bytes, no further groups are made: a node that is away for days keeps them all. */
 const MAX_KEPT_BYTES = 256 * 1024 * 1024;
 /** With more kept of deleted rows than this, bytes, an operator is told: they cannot be given up. */
-export const MAX_TOMBSTONE_BYTES = 256 * 1024 * 1024;
+const MAX_TOMBSTONE_BYTES = 256 * 1024 * 1024;
 
 interface GroupKeeperOptions {
   readonly database: Pick<Database, "control">;
@@ -29,6 +29,8 @@ interface GroupKeeperOptions {
   readonly peers: () => readonly string[];
   /** {@link MAX_KEPT_BYTES} where left out. */
   readonly maxKeptBytes?: number;
+  /** {@link MAX_TOMBSTONE_BYTES} where left out. */
+  readonly maxTombstoneBytes?: number;
 }
 
 /** See the module's head. */
@@ -56,7 +58,8 @@ export class GroupKeeper {
 
   /** What an operator should know. */
   problems(): MmliteError[] {
-    return this.#tombstoneBytes > MAX_TOMBSTONE_BYTES ? [this.#tooManyTombstones()] : [];
+    const most = this.#options.maxTombstoneBytes ?? MAX_TOMBSTONE_BYTES;
+    return this.#tombstoneBytes > most ? [this.#tooManyTombstones()] : [];
   }
 
   /** Everything that a node committed before this time, microseconds since 2000-01-01 UTC, is applied here. */
@@ -131,9 +134,7 @@ export class GroupKeeper {
     const named = nodes.map((node) => `"${node}"`).join(", ");
     return new MmliteError(
       "unreachable",
-      `Cannot forget deleted rows (more than ${
-        MAX_TOMBSTONE_BYTES / 1024 / 1024
-      } MiB in mmlite.tombstone): older changes may come from ${named}`,
+      `Cannot forget deleted rows, which take much room in mmlite.tombstone: older changes may come from ${named}`,
       {
         hint: `Let it catch up, or if it never comes back run \`mmlite peers remove ${nodes[0]} --force\``,
       },
