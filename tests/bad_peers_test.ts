@@ -237,7 +237,7 @@ Deno.test("tables that cannot be replicated whole are named, the application goe
   assert.match(problems, /^Table public\.keyless has no usable key: only its inserts/m);
   const tables = await a.cli("tables", "list");
   assert.match(tables.stdout, /^public\.keyless +insert_only +- .*Add a primary key/m);
-  assert.match(tables.stdout, /^public\.o'd "d +replicated +id/m);
+  assert.match(tables.stdout, /^public\."o'd ""d" +replicated +id/m);
   assert.match(
     (await none.cli("status")).stdout,
     /! Cannot replicate anything: no table matches sales\.\*, public\.nothing/,
