@@ -51,18 +51,22 @@ export class ConflictFeed {
   static async fromNow(query: Query): Promise<ConflictFeed> {
     const last = await readLastConflictId(query);
     const feed = new ConflictFeed(query, last > REACH ? last - REACH : 0n);
-    while ((await feed.#look()).length > 0);
+    while ((await feed.#look()).length === MAX_LOOK);
     return feed;
   }
 
-  /** What has been committed since the last call. */
-  async read(): Promise<FedConflict[]> {
+  /** What has been committed since the last call, or the first part of it; `more` says that the rest is there. */
+  async read(): Promise<{ readonly fed: readonly FedConflict[]; readonly more: boolean }> {
+    const conflicts = await this.#look();
+    let position = this.#floor;
     const fed: FedConflict[] = [];
-    for (;;) {
-      const conflicts = await this.#look();
-      for (const conflict of conflicts) fed.push({ conflict, position: String(this.#floor) });
-      if (conflicts.length < MAX_LOOK) return fed;
+    // Who has only those before one goes on before that one.
+    for (const conflict of conflicts.toReversed()) {
+      fed.push({ conflict, position: String(position) });
+      const id = BigInt(conflict.id);
+      if (id <= position) position = id - 1n;
     }
+    return { fed: fed.reverse(), more: conflicts.length === MAX_LOOK };
   }
 
   /** The order of the three matters: whoever has an id by now writes then, or its row shows. */
@@ -77,19 +81,21 @@ export class ConflictFeed {
       limit: MAX_LOOK,
     });
     for (const { id } of conflicts) this.#given.add(BigInt(id));
-    if (conflicts.length < MAX_LOOK) {
-      if (last > (this.#marks.at(-1)?.last ?? this.#floor)) this.#marks.push({ last, writers });
-      this.#settle(new Set(writers));
-    }
+    if (last > (this.#marks.at(-1)?.last ?? this.#floor)) this.#marks.push({ last, writers });
+    // Of a full look nothing is known beyond its last.
+    const seen = conflicts.length < MAX_LOOK ? last : BigInt(conflicts.at(-1)!.id);
+    this.#settle(new Set(writers), seen);
     this.#raise();
     return conflicts;
   }
 
   /** All that wrote at a mark are over: what is not there up to its id never will be. */
-  #settle(writing: ReadonlySet<string>): void {
-    const settled = this.#marks.filter(({ writers }) => !writers.some((writer) => writing.has(writer)));
-    this.#marks = this.#marks.filter((mark) => !settled.includes(mark));
-    for (const { last } of settled) if (last > this.#floor) this.#floor = last;
+  #settle(writing: ReadonlySet<string>, seen: bigint): void {
+    for (const { last, writers } of this.#marks) {
+      if (writers.some((writer) => writing.has(writer))) continue;
+      const settled = last < seen ? last : seen;
+      if (settled > this.#floor) this.#floor = settled;
+    }
   }
 
   #raise(): void {

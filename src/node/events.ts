@@ -48,7 +48,13 @@ export class NodeEvents {
       const changes = new StatusChanges();
       const conflicts = new Conflicts(this.#options.query, after);
       while (!signal.aborted) {
-        yield* await this.#attempt(async () => (await conflicts.read()).map(conflictEvent));
+        let isBehind = false;
+        yield* await this.#attempt(async () => {
+          const { fed, more } = await conflicts.read();
+          isBehind = more;
+          return fed.map(conflictEvent);
+        });
+        if (isBehind) continue;
         yield* await this.#attempt(async () => changes.since(await this.#options.status()));
         await delay(LOOK_INTERVAL_MS, signal);
       }
@@ -79,7 +85,7 @@ class Conflicts {
     this.#after = after;
   }
 
-  async read(): Promise<FedConflict[]> {
+  async read(): ReturnType<ConflictFeed["read"]> {
     this.#feed ??= this.#after === null
       ? await ConflictFeed.fromNow(this.#query)
       : ConflictFeed.after(this.#query, this.#after);
