@@ -1,6 +1,6 @@
 /** What operators see and set of conflicts, on whole nodes. */
 import assert from "node:assert/strict";
-import { startCluster } from "./support/cluster.ts";
+import { arrived, startCluster } from "./support/cluster.ts";
 import { type Mmlite, startMmlite } from "./support/mmlite.ts";
 import { eventually, within } from "./support/poll.ts";
 import { type PostgresServer, startPostgres } from "./support/postgres.ts";
@@ -253,4 +253,60 @@ Deno.test("peers whose policies differ are named until they are the same, and se
     "both to stream",
     async () => (await a.api("GET", "/v1/peers/b")).json.state === "streaming",
   );
+});
+
+Deno.test("a real conflict is on record on both nodes, counted, and stops the link under the policy error", async () => {
+  await using server = await startPostgres({ major: 18 });
+  await using other = await startPostgres({ major: 14 });
+  const schema = "CREATE TABLE t (id int PRIMARY KEY, v text)";
+  await using cluster = await startCluster("app", [
+    { server, name: "a", schema },
+    { server: other, name: "b", schema },
+  ]);
+  const [a, b] = cluster.members;
+  /** Has both nodes change row 1 before either hears of the other. */
+  const collide = async (values: readonly [string, string]) => {
+    await a.node.api("POST", "/v1/peers/b/pause");
+    await b.node.api("POST", "/v1/peers/a/pause");
+    await a.client.query("UPDATE t SET v = $1 WHERE id = 1", [values[0]]);
+    await b.client.query("UPDATE t SET v = $1 WHERE id = 1", [values[1]]);
+    await a.node.api("POST", "/v1/peers/b/resume");
+    await b.node.api("POST", "/v1/peers/a/resume");
+  };
+  const valueAt = async ({ client }: typeof a) =>
+    (await client.query("SELECT v FROM t WHERE id = 1")).rows[0].v;
+  await a.client.query("INSERT INTO t VALUES (1, 'first')");
+  await arrived(a, b);
+  await arrived(b, a);
+
+  await collide(["of a", "of b"]);
+  await arrived(a, b);
+  await arrived(b, a);
+  assert.deepEqual([await valueAt(a), await valueAt(b)], ["of b", "of b"], "the later one");
+  for (const [{ node }, resolution] of [[a, "applied"], [b, "skipped"]] as const) {
+    const { json: { items: [conflict] } } = await node.api("GET", "/v1/conflicts");
+    assert.deepEqual([conflict.type, conflict.resolution], ["update_origin_differs", resolution]);
+    const { local, remote } = (await node.api("GET", `/v1/conflicts/${conflict.id}`)).json;
+    assert.deepEqual([local.row.v, remote.row.v].sort(), ["of a", "of b"]);
+    assert.deepEqual([local.origin, remote.origin].sort(), ["a", "b"]);
+    const { json: { conflicts } } = await node.api("GET", "/v1/status");
+    assert.deepEqual(conflicts, { since_start: { update_origin_differs: 1 }, kept: 1 });
+    const { json: metrics } = await node.api("GET", "/metrics");
+    assert.ok(metrics.includes(`{type="update_origin_differs",resolution="${resolution}"} 1`));
+  }
+
+  for (const { node } of [a, b]) await node.api("PUT", "/v1/tables/public.t", { policy: "error" });
+  await collide(["A", "B"]);
+  const isBlocked = async ({ node }: typeof a, peer: string) =>
+    (await node.api("GET", `/v1/peers/${peer}`)).json.state === "blocked";
+  await eventually(
+    "both links to be blocked",
+    async () => await isBlocked(a, "b") && await isBlocked(b, "a"),
+  );
+  for (const { node } of [a, b]) await node.api("DELETE", "/v1/tables/public.t");
+  await a.node.api("POST", "/v1/peers/b/retry");
+  await b.node.api("POST", "/v1/peers/a/retry");
+  await arrived(a, b);
+  await arrived(b, a);
+  assert.deepEqual([await valueAt(a), await valueAt(b)], ["B", "B"]);
 });
