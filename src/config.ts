@@ -28,7 +28,10 @@ import type { DefaultedSettings } from "./config/schema.ts";
 import { readSecretFile } from "./config/secret.ts";
 import { requireSafeUrl } from "./config/peer_url.ts";
 import { decideTls, type TlsConfig } from "./config/tls.ts";
+import type { TablePolicy } from "./conflict_policy.ts";
+import { parseDuration } from "./duration.ts";
 import { MmliteError } from "./errors.ts";
+import { parseTableName, tableKey, type TableName } from "./table_name.ts";
 import type { LogFormat, LogLevel } from "./log.ts";
 
 /** How what goes to other nodes is compressed: `auto` as well as both can, and not at all on one machine. */
@@ -64,12 +67,22 @@ export interface Config {
   readonly peers: readonly ConfiguredPeer[];
   /** Patterns `SCHEMA.TABLE`; at least one to include. */
   readonly tables: { readonly include: readonly string[]; readonly exclude: readonly string[] };
+  readonly conflicts: ConflictsConfig;
   /** The directory for what identifies this node on this machine; may not exist yet. */
   readonly state: string;
   /** Cleartext is allowed on a peer port that other machines can reach. */
   readonly insecure: boolean;
   readonly compression: CompressionSetting;
   readonly log: { readonly level: LogLevel; readonly format: LogFormat };
+}
+
+/** How conflicts are settled, as far as the configuration says, and how long they are kept. */
+export interface ConflictsConfig {
+  readonly default: TablePolicy;
+  /** Whether `default` is the program's own. */
+  readonly isDefault: boolean;
+  readonly tables: readonly (TableName & { readonly policy: TablePolicy })[];
+  readonly keepSeconds: number;
 }
 
 /** Where settings are looked for. */
@@ -127,6 +140,31 @@ export async function completeConfig({ settings, origins }: MergedSettings): Pro
     },
     peers: rest.peers.map(({ name, url }) => ({ name, url: url ?? null })),
     tables: { include, exclude: tables.exclude },
+    conflicts: completeConflicts({ settings, origins }),
+  };
+}
+
+function completeConflicts({ settings: { conflicts }, origins }: MergedSettings): ConflictsConfig {
+  const tables = Object.entries(conflicts.tables).map(([name, { policy, types = {} }]) => ({
+    ...parseTableName(name)!,
+    policy: { policy, types },
+  }));
+  const keys = tables.map(tableKey);
+  const twice = Object.keys(conflicts.tables).find((_, index) => keys.indexOf(keys[index]) < index);
+  if (twice !== undefined) {
+    throw new MmliteError(
+      "config",
+      `Cannot use two policies for ${twice} (${origins.get("conflicts.tables")})`,
+      {
+        hint: "Keep one of them",
+      },
+    );
+  }
+  return {
+    default: { policy: conflicts.default, types: {} },
+    isDefault: origins.get("conflicts.default") === "default",
+    tables,
+    keepSeconds: parseDuration(conflicts.keep)!,
   };
 }
 

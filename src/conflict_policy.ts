@@ -44,8 +44,14 @@ export interface TablePolicy {
 export const DEFAULT_POLICY: TablePolicy = { policy: "last_update_wins", types: {} };
 
 /** Whether nodes that have exchanged everything hold the same rows under it, or stop and say so. */
-export function converges({ policy, types }: TablePolicy): boolean {
-  return [policy, ...Object.values(types)].every((one) => one === "last_update_wins" || one === "error");
+export function converges(policy: TablePolicy): boolean {
+  return divergingPolicy(policy) === null;
+}
+
+/** The first policy in it under which nodes can come to hold different rows; null if it {@link converges}. */
+export function divergingPolicy({ policy, types }: TablePolicy): ConflictPolicy | null {
+  const used = [policy, ...Object.values(types)];
+  return used.find((one) => one !== "last_update_wins" && one !== "error") ?? null;
 }
 
 /** Whether every conflict is settled by the newer version. */

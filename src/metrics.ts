@@ -83,6 +83,8 @@ export interface Metrics {
   countConflict(type: string, resolution: string, conflicts?: number): void;
   /** Sets when this node's certificate expires, and the CA's that issued it. */
   setCertificateExpiry(times: CertificateTimes): void;
+  /** Sets what is kept of deleted rows, bytes, and of how many tables nodes may hold different rows. */
+  setDivergence(kept: { tombstoneBytes: number; divergedTables: number }): void;
   /** The exposition format, version 0.0.4. */
   render(): Promise<string>;
 }
@@ -114,6 +116,10 @@ export function createMetrics(version: string): Metrics {
     setCertificateExpiry: ({ expiresAt, authorityExpiresAt }) => {
       series.certificateExpiry.set({ certificate: "node" }, expiresAt.getTime() / 1000);
       series.certificateExpiry.set({ certificate: "ca" }, authorityExpiresAt.getTime() / 1000);
+    },
+    setDivergence: ({ tombstoneBytes, divergedTables }) => {
+      series.tombstones.set(tombstoneBytes);
+      series.divergedTables.set(divergedTables);
     },
     render: () => registry.metrics(),
   };
@@ -176,6 +182,12 @@ function createSeries(registry: Registry) {
       "kind",
     ]),
     conflicts: counter("mmlite_conflicts_total", "Conflicts met while applying", ["type", "resolution"]),
+    tombstones: gauge(
+      "mmlite_tombstone_bytes",
+      "What is kept of deleted rows until every node has passed them",
+      [],
+    ),
+    divergedTables: gauge("mmlite_diverged_tables", "Tables of which nodes may hold different rows", []),
     applyDuration: new Histogram({
       name: "mmlite_apply_duration_seconds",
       help: "Time of one local transaction that applied one or more of another node",

@@ -110,7 +110,7 @@ Deno.test("no argument prints the help", () =>
     const bare = await run();
     assert.deepEqual(bare, await run("--help"));
     assert.equal(bare.code, 0);
-    for (const command of ["run", "init", "status", "peers", "tables", "config", "version"]) {
+    for (const command of ["run", "init", "status", "peers", "tables", "conflicts", "config", "version"]) {
       assert.match(bare.stdout, new RegExp(`^  ${command}\\b`, "m"));
     }
   }));
@@ -344,11 +344,93 @@ Deno.test("what the control API refuses is printed with its hint and exit code",
 Deno.test("tables are listed", () =>
   withApi(undefined, async ({ run, address }) => {
     const { code, stdout } = await run("tables", "list", "--api", address);
-    assert.deepEqual([code, stdout.split("\n")[1]], [0, "public.t  replicated  id   12"]);
+    assert.deepEqual([code, stdout.split("\n")[1]], [
+      0,
+      "public.t  replicated  id   12            last_update_wins",
+    ]);
     assert.match(
       (await run("tables", "list", "--api", address, "-o", "yaml")).stdout,
       /^items:\n {2}- schema: public\n/,
     );
+  }));
+
+Deno.test("policies of tables are set and taken back, and marks are cleared", () =>
+  withApi(undefined, async ({ run, address, control }) => {
+    const at = (...args: string[]) => run("tables", ...args, "--api", address);
+    const set = await at(
+      "policy",
+      "public.t",
+      "error",
+      "--type",
+      "update_missing=keep_local",
+      "--allow-divergence",
+    );
+    assert.deepEqual([set.code, set.stderr], [
+      0,
+      "Conflicts of table public.t are settled by error (update_missing: keep_local), set here\n",
+    ]);
+    assert.match(
+      (await at("list")).stdout,
+      /^public\.t +replicated .* error \(update_missing: keep_local\), set here$/m,
+    );
+    const dry = await at("policy", "public.t", "--reset", "--dry-run");
+    assert.equal(dry.stderr, "Conflicts of table public.t would be settled by last_update_wins\n");
+    assert.equal(control.tables[0].policy, "error");
+    assert.equal(
+      JSON.parse((await at("policy", "public.t", "--reset", "-o", "json")).stdout).policy_from,
+      "default",
+    );
+    const wrong: [string[], RegExp][] = [
+      [["policy", "public.t"], /^error: Missing required argument 'POLICY'$/m],
+      [["policy", "public.t", "error", "--reset"], /^error: Cannot set a policy and --reset it$/m],
+      [["policy", "public.t", "error", "--type", "update_missing"], /^error: .*expected TYPE=POLICY$/m],
+      [["policy", "public.t", "newest"], /^error: .*\/policy: /m],
+    ];
+    for (const [args, says] of wrong) assertFailed(await at(...args), { code: 64, says: [says] });
+    control.tables[0] = {
+      ...control.tables[0],
+      diverged: { since: "2026-11-22T10:00:00Z", reason: "one was lost" },
+    };
+    assert.match((await at("list")).stdout, /^public\.t +diverged .* one was lost$/m);
+    assert.equal(
+      (await at("clear", "public.t")).stderr,
+      "Table public.t counts as equal on all nodes again\n",
+    );
+    assert.equal(control.tables[0].diverged, null);
+  }));
+
+Deno.test("conflicts are listed and shown", () =>
+  withApi(undefined, async ({ run, address, control }) => {
+    const at = (...args: string[]) => run("conflicts", ...args, "--api", address);
+    const { code, stdout, stderr } = await at(
+      "list",
+      "--since",
+      "1h",
+      "--table",
+      "public.users",
+      "--limit",
+      "1",
+    );
+    assert.deepEqual([code, stdout.split("\n")[1]], [
+      0,
+      '2   2026-11-22T10:00:01.000001Z  public.users  update_origin_differs  applied     fra   {"id":1}',
+    ]);
+    assert.match(stderr, /^There are more/);
+    assert.match((await at("list", "--type", "update_missing")).stdout, /^no conflicts$/m);
+    const shown = await at("show", "1");
+    assert.match(shown.stdout, /^change +update, in the transaction that ends at 16\/B374D848$/m);
+    assert.match(shown.stdout, /^node +ams +fra$/m);
+    assert.match(shown.stdout, /^ {2}name +"here" +"there"$/m);
+    assert.equal(JSON.parse((await at("show", "1", "-o", "json")).stdout).remote.row.name, "there");
+    control.conflicts.length = 0;
+    assertFailed(await at("show", "1"), { code: 1, says: [/^error: Cannot find conflict 1/m] });
+    assertFailed(await at("show", "x"), {
+      code: 64,
+      says: [/^error: Cannot show conflict "x": it is no id$/m],
+    });
+    assertFailed(await at("list", "--since", "soon"), { code: 64, says: [/it is no time$/m] });
+    const line = (await at("list", "--since", "1h", "--as-curl")).stdout;
+    assert.deepEqual((await runCurlLine(line)).json.items, []);
   }));
 
 Deno.test("a token is needed over TCP, and never sent to another address than its own", () =>

@@ -2,7 +2,7 @@
 import assert from "node:assert/strict";
 import type { MmliteError } from "../src/errors.ts";
 import { readPublications } from "../src/pg/publication.ts";
-import { formatTableName } from "../src/pg/table_pattern.ts";
+import { formatTableName } from "../src/table_name.ts";
 import { readTables } from "../src/pg/tables.ts";
 import { within } from "./support/poll.ts";
 import { startPostgres } from "./support/postgres.ts";

@@ -46,6 +46,7 @@ function receive(channel: Channel, compression: Compression | null) {
         resumeLsn: toLsn(100n),
         dialsBack: true,
         compression,
+        policies: "",
         openSink: (onDurable) => {
           opened.resolve(onDurable);
           return Promise.resolve({

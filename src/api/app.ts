@@ -12,11 +12,14 @@ import {
   type Transport,
 } from "./access.ts";
 import { limitBody } from "./body.ts";
+import { addConflictRoutes } from "./conflict_routes.ts";
 import { addDashboard } from "./dashboard.ts";
+import { addEventRoutes } from "./event_routes.ts";
 import { addInviteRoutes } from "./invite_routes.ts";
 import { addNodeRoutes, type NodeRouteOptions } from "./node_routes.ts";
 import { addPeerRoutes } from "./peer_routes.ts";
 import { json, REFUSALS } from "./route.ts";
+import { addTableRoutes } from "./table_routes.ts";
 import { refuse, refuseThrown, requestLine } from "./problem.ts";
 
 /** What {@link createApi} needs. */
@@ -38,6 +41,9 @@ function createApp(options: ApiOptions): OpenAPIHono<ApiEnv> {
   app.use(checkHost(options), checkToken(options), limitBody());
   addNodeRoutes(app, options);
   addPeerRoutes(app, options.control);
+  addTableRoutes(app, options.control);
+  addConflictRoutes(app, options.control);
+  addEventRoutes(app, options.control);
   addInviteRoutes(app, options.control);
   addDocument(app, options);
   addDashboard(app);

@@ -5,6 +5,7 @@ import { testPeer } from "../../tests/support/test_control.ts";
 import { type Call, withApi } from "../../tests/support/test_api.ts";
 import type { TestResponse } from "../../tests/support/http_request.ts";
 import { MAX_BODY_BYTES } from "./body.ts";
+import * as conflictSchemas from "./conflict_schemas.ts";
 import * as inviteSchemas from "./invite_schemas.ts";
 import * as nodeSchemas from "./schemas.ts";
 
@@ -24,7 +25,7 @@ function assertProblem(answer: TestResponse, status: number, kind: ErrorKind): n
   return problem;
 }
 
-const schemas = { ...nodeSchemas, ...inviteSchemas };
+const schemas = { ...nodeSchemas, ...inviteSchemas, ...conflictSchemas };
 
 /** One request for every operation of the OpenAPI document, in an order in which each of them succeeds. */
 const SAMPLES: readonly [operation: string, path: string, body?: string][] = [
@@ -36,6 +37,12 @@ const SAMPLES: readonly [operation: string, path: string, body?: string][] = [
   ["get /v1/status", "/v1/status"],
   ["get /v1/tables", "/v1/tables"],
   ["get /v1/tables/{table}", "/v1/tables/public.users"],
+  ["put /v1/tables/{table}", "/v1/tables/public.users", '{"policy":"error"}'],
+  ["delete /v1/tables/{table}", "/v1/tables/public.users"],
+  ["post /v1/tables/{table}/clear", "/v1/tables/public.users/clear"],
+  ["get /v1/conflicts", "/v1/conflicts?since=1h&limit=1"],
+  ["get /v1/conflicts/{id}", "/v1/conflicts/1"],
+  ["get /v1/events", "/v1/events"],
   ["get /v1/peers", "/v1/peers"],
   ["get /v1/peers/{name}", "/v1/peers/fra"],
   ["put /v1/peers/{name}", "/v1/peers/fra", URL_BODY],

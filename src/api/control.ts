@@ -3,7 +3,11 @@
  *
  * Every method may throw an `MmliteError`; its kind decides the HTTP status.
  */
+import type { ConflictType, Resolution } from "../conflict_policy.ts";
+import type { TableName } from "../table_name.ts";
+import type { ConflictList, EventPayloads, TablePolicyInput, WholeConflict } from "./conflict_schemas.ts";
 import type { CreatedInvite, Invite, InviteInput } from "./invite_schemas.ts";
+import type { z } from "@hono/zod-openapi";
 import type { NodeStatus, PeerInput, PeerStatus, TableStatus } from "./schemas.ts";
 
 /** One thing that `/readyz` looks at. */
@@ -22,24 +26,54 @@ export interface Health {
 }
 
 /**
- * A condition of the caller on what a change replaces: called with the peer as it is (null if there is none)
+ * A condition of the caller on what a change replaces: called with it as it is (null if there is none)
  * in the same turn as the change is decided, before anything is written; throws `precondition_failed`.
  */
-export type Precondition = (current: PeerStatus | null) => void;
+export type Precondition<Resource> = (current: Resource | null) => void;
 
 /** Options of {@link NodeControl.putPeer}. */
 export interface PutPeerOptions {
   /** Check everything, change nothing. */
   readonly dryRun: boolean;
-  readonly precondition?: Precondition;
+  readonly precondition?: Precondition<PeerStatus>;
 }
 
 /** Options of {@link NodeControl.removePeer}. */
 export interface RemovePeerOptions {
   /** Drop the slot at once instead of delivering what is left first. */
   readonly force: boolean;
-  readonly precondition?: Precondition;
+  readonly precondition?: Precondition<PeerStatus>;
 }
+
+/** Options of {@link NodeControl.setTablePolicy}. */
+export interface TablePolicyOptions {
+  /** Check everything, change nothing; the answer is as the change would make it. */
+  readonly dryRun: boolean;
+  readonly precondition?: Precondition<TableStatus>;
+}
+
+/** Which conflicts are wanted; what is left out does not matter. */
+export interface ConflictFilter {
+  /** RFC 3339. */
+  readonly since?: string;
+  readonly table?: TableName;
+  readonly type?: ConflictType;
+  readonly resolution?: Resolution;
+  /** Only those with a lower id. */
+  readonly before?: string;
+  readonly limit: number;
+}
+
+type EventName = keyof typeof EventPayloads;
+
+/** Something that happened; `id` is where to go on from, for conflicts. */
+export type NodeEvent = {
+  [Name in EventName]: {
+    readonly name: Name;
+    readonly id: string | null;
+    readonly data: z.infer<typeof EventPayloads[Name]>;
+  };
+}[EventName];
 
 /** A node, as far as the control API can see and steer it. */
 export interface NodeControl {
@@ -74,5 +108,26 @@ export interface NodeControl {
 
   listTables(): Promise<readonly TableStatus[]>;
   /** Throws `not_found`. */
-  getTable(schema: string, name: string): Promise<TableStatus>;
+  getTable(table: TableName): Promise<TableStatus>;
+  /**
+   * Sets how conflicts of a table are settled, durably, or with null goes back to the file's. Throws `not_found`, and
+   * `config` for a policy under which nodes can come to differ, unless that is allowed.
+   */
+  setTablePolicy(
+    table: TableName,
+    input: TablePolicyInput | null,
+    options: TablePolicyOptions,
+  ): Promise<TableStatus>;
+  /** Clears the mark that nodes may hold different rows of a table; throws `not_found`. */
+  clearTable(table: TableName, options: { readonly dryRun: boolean }): Promise<TableStatus>;
+
+  /** Conflicts, the newest first. */
+  listConflicts(filter: ConflictFilter): Promise<ConflictList>;
+  /** Throws `not_found`. */
+  getConflict(id: string): Promise<WholeConflict>;
+  /**
+   * What happens, until the signal aborts or the node closes: conflicts noted from now on, or after the event with
+   * the id `after`; peers and problems as they are, then each change.
+   */
+  events(options: { readonly after: string | null; readonly signal: AbortSignal }): AsyncIterable<NodeEvent>;
 }

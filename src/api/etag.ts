@@ -1,38 +1,61 @@
 /**
- * Entity tags of peers, and the conditions that clients put on a change (RFC 9110, section 13).
+ * Entity tags of peers and tables, and the conditions that clients put on a change (RFC 9110, section 13).
  *
- * The tag covers what PUT replaces, not the counters and positions that change all the time.
+ * A tag covers what PUT replaces, not the counters and positions that change all the time.
  */
 import { createHash } from "node:crypto";
 import { MmliteError } from "../errors.ts";
 import type { Precondition } from "./control.ts";
-import type { PeerStatus } from "./schemas.ts";
+import type { PeerStatus, TableStatus } from "./schemas.ts";
 
 /** The strong entity tag of a peer's settings. */
 export function peerEtag(peer: Pick<PeerStatus, "name" | "url">): string {
-  const digest = createHash("sha256").update(JSON.stringify([peer.name, peer.url])).digest("base64url");
-  return `"${digest.slice(0, 22)}"`;
+  return etagOf([peer.name, peer.url]);
+}
+
+/** The strong entity tag of a table's policy. */
+export function tableEtag({ schema, name, policy, types, policy_from }: TableStatus): string {
+  return etagOf([schema, name, policy, Object.entries(types).sort(), policy_from]);
 }
 
 /** The condition that `If-Match` and `If-None-Match` put on a change of the named peer, if any. */
-export function peerPrecondition(name: string, headers: Headers): Precondition | undefined {
+export function peerPrecondition(name: string, headers: Headers): Precondition<PeerStatus> | undefined {
+  return precondition({ what: `peer "${name}"`, absent: "there is no such peer", etag: peerEtag }, headers);
+}
+
+/** The same for the policy of the named table. */
+export function tablePrecondition(name: string, headers: Headers): Precondition<TableStatus> | undefined {
+  return precondition({ what: `table ${name}`, absent: "there is no such table", etag: tableEtag }, headers);
+}
+
+interface Subject<Resource> {
+  readonly what: string;
+  /** Why a condition is not met where there is none. */
+  readonly absent: string;
+  readonly etag: (resource: Resource) => string;
+}
+
+function precondition<Resource>(
+  { what, absent, etag }: Subject<Resource>,
+  headers: Headers,
+): Precondition<Resource> | undefined {
   const match = headers.get("if-match");
   const noneMatch = headers.get("if-none-match");
   if (match === null && noneMatch === null) return undefined;
   return (current) => {
-    const met = (match === null || matches(match, current)) &&
-      (noneMatch === null || !matches(noneMatch, current));
-    if (!met) throw notMet(name, current);
+    const tag = current === null ? null : etag(current);
+    const met = (match === null || matches(match, tag)) && (noneMatch === null || !matches(noneMatch, tag));
+    if (met) return;
+    const why = current === null ? absent : "it is not the version that the condition names";
+    throw new MmliteError("precondition_failed", `Cannot change ${what}: ${why}`);
   };
 }
 
-function matches(header: string, current: PeerStatus | null): boolean {
+function matches(header: string, current: string | null): boolean {
   if (current === null) return false;
-  if (header.trim() === "*") return true;
-  return header.split(",").some((tag) => tag.trim() === peerEtag(current));
+  return header.trim() === "*" || header.split(",").some((tag) => tag.trim() === current);
 }
 
-function notMet(name: string, current: PeerStatus | null): MmliteError {
-  const why = current === null ? "there is no such peer" : "it is not the version that the condition names";
-  return new MmliteError("precondition_failed", `Cannot change peer "${name}": ${why}`);
+function etagOf(parts: readonly unknown[]): string {
+  return `"${createHash("sha256").update(JSON.stringify(parts)).digest("base64url").slice(0, 22)}"`;
 }

@@ -1,12 +1,11 @@
 /**
- * The node as a whole: `/v1/status`, `/v1/tables`, `/version`, the probes and the metrics.
+ * The node as a whole: `/v1/status`, `/version`, the probes and the metrics.
  */
 import { createRoute, type OpenAPIHono, z } from "@hono/zod-openapi";
-import { MmliteError } from "../errors.ts";
 import type { ApiEnv } from "./access.ts";
 import type { Health, NodeControl } from "./control.ts";
 import { json, knownKeys, NoQuery, REFUSALS, text } from "./route.ts";
-import { NodeStatus, TableList, TableStatus, VersionInfo } from "./schemas.ts";
+import { NodeStatus, VersionInfo } from "./schemas.ts";
 import { refuseInvalid } from "./validation.ts";
 
 const METRICS_CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8";
@@ -57,32 +56,6 @@ const status = createRoute({
   responses: { 200: json(NodeStatus, "the status"), ...REFUSALS },
 });
 
-const listTables = createRoute({
-  method: "get",
-  path: "/v1/tables",
-  tags: ["tables"],
-  summary: "List the replicated tables",
-  request: { query: NoQuery },
-  responses: { 200: json(TableList, "every table of the publication, by schema and name"), ...REFUSALS },
-});
-
-const getTable = createRoute({
-  method: "get",
-  path: "/v1/tables/{table}",
-  tags: ["tables"],
-  summary: "Show a table",
-  request: {
-    params: z.strictObject({
-      table: z.string().openapi({
-        description: "schema and name with a dot between; a part that holds a dot stands in double quotes",
-        example: "public.users",
-      }),
-    }),
-    query: NoQuery,
-  },
-  responses: { 200: json(TableStatus, "the table"), ...REFUSALS },
-});
-
 /** What {@link addNodeRoutes} needs. */
 export interface NodeRouteOptions {
   readonly control: NodeControl;
@@ -111,15 +84,6 @@ export function addNodeRoutes(app: OpenAPIHono<ApiEnv>, options: NodeRouteOption
   app.openapi(status, async (c) => {
     return c.json(await control.status(), 200);
   }, refuseInvalid(knownKeys(status)));
-
-  app.openapi(listTables, async (c) => {
-    return c.json({ items: [...await control.listTables()], next_cursor: null }, 200);
-  }, refuseInvalid(knownKeys(listTables)));
-
-  app.openapi(getTable, async (c) => {
-    const { schema, name } = parseTableName(c.req.valid("param").table);
-    return c.json(await control.getTable(schema, name), 200);
-  }, refuseInvalid(knownKeys(getTable)));
 }
 
 /** `ready`, or with `verbose` one line per check before it. */
@@ -130,26 +94,4 @@ function formatHealth({ ready, checks }: Health, { verbose }: { verbose: boolean
 
 function formatCheck({ name, ok, message }: Health["checks"][number]): string {
   return `[${ok ? "+" : "-"}] ${name}${message === "" ? "" : `: ${message}`}`;
-}
-
-const IDENTIFIER = `("(?:[^"]|"")+"|[^".]+)`;
-const TABLE_NAME = new RegExp(`^${IDENTIFIER}\\.${IDENTIFIER}$`);
-
-/** Splits `schema.table`; in double quotes, a part may hold dots and doubled quotes. Case is kept as it is. */
-function parseTableName(given: string): { schema: string; name: string } {
-  const match = TABLE_NAME.exec(given);
-  if (match === null) {
-    throw new MmliteError(
-      "invalid_input",
-      `Cannot find table ${JSON.stringify(given)}: expected SCHEMA.TABLE`,
-      {
-        hint: "Put a part that holds a dot or a double quote in double quotes, each inner one doubled",
-      },
-    );
-  }
-  return { schema: unquote(match[1]), name: unquote(match[2]) };
-}
-
-function unquote(part: string): string {
-  return part.startsWith('"') ? part.slice(1, -1).replaceAll('""', '"') : part;
 }

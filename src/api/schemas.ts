@@ -16,10 +16,12 @@ export const PeerName = z.string()
   .regex(NODE_NAME, `Expected ${NODE_NAME_RULE}`)
   .openapi({ example: "fra" });
 
-const LsnText = z.string().regex(/^[0-9A-F]{1,8}\/[0-9A-F]{1,8}$/).openapi({ example: "16/B374D848" });
+/** A position in a WAL. */
+export const LsnText = z.string().regex(/^[0-9A-F]{1,8}\/[0-9A-F]{1,8}$/).openapi({ example: "16/B374D848" });
 const ByteAmount = z.string().regex(/^-?[0-9]+$/).openapi({ example: "8192" });
 const Uint64Text = z.string().regex(/^[0-9]+$/).openapi({ example: "7234567890123456789" });
-const Time = z.iso.datetime().openapi({ example: "2026-11-22T10:00:00.123Z" });
+/** A time in UTC. */
+export const Time = z.iso.datetime().openapi({ example: "2026-11-22T10:00:00.123Z" });
 const Count = z.int().nonnegative();
 const Seconds = z.number();
 
@@ -89,6 +91,9 @@ export const PeerStatus = z.object({
     description: "of the certificate that it showed when it connected last; null on cleartext and before",
   }),
   removing: z.boolean().openapi({ description: "deleted; goes once everything is delivered" }),
+  policies_differ: z.boolean().openapi({
+    description: "it settles conflicts by other policies than this node, as it said last",
+  }),
   sent_lsn: LsnText.nullable(),
   acked_lsn: LsnText.nullable(),
   lag_bytes: ByteAmount.nullable(),
@@ -151,8 +156,15 @@ export const NodeStatus = z.object({
   tls: TlsStatus.nullable().openapi({ description: "null where the peer port speaks cleartext" }),
   postgres: PostgresStatus,
   peers: z.array(PeerStatus),
-  tables: z.object({ replicated: Count, insert_only: Count }),
-  conflicts: z.object({ since_start: z.record(z.string(), Count) }),
+  tables: z.object({
+    replicated: Count,
+    insert_only: Count,
+    diverged: Count.openapi({ description: "marked, because nodes may hold different rows" }),
+  }),
+  conflicts: z.object({
+    since_start: z.record(z.string(), Count).openapi({ description: "by type" }),
+    kept: Count.nullable().openapi({ description: "on record; beyond 10,000 an estimate" }),
+  }),
   ready: z.boolean(),
   problems: z.array(Trouble),
 }).openapi("NodeStatus");
@@ -180,6 +192,14 @@ export const TableStatus = z.object({
   estimated_rows: Count.nullable().openapi({
     description: "the planner's estimate; null before the first ANALYZE",
   }),
+  policy: z.string().openapi({ description: "a ConflictPolicy", example: "last_update_wins" }),
+  types: z.record(z.string(), z.string()).openapi({
+    description: "for single types of conflict another policy",
+    example: { update_missing: "error" },
+  }),
+  policy_from: z.enum(["default", "file", "api"]),
+  diverged: z.object({ since: z.string().openapi({ format: "date-time" }), reason: z.string() }).nullable()
+    .openapi({ description: "nodes may hold different rows" }),
 }).openapi("TableStatus");
 export type TableStatus = z.infer<typeof TableStatus>;
 

@@ -5,7 +5,7 @@ import type { Command } from "commander";
 import type { CreatedInvite, Invite } from "../api/invite_schemas.ts";
 import { callApi } from "./client.ts";
 import { type Context, type GlobalOptions, setAction } from "./context.ts";
-import { parseDuration } from "./duration.ts";
+import { requireDuration } from "./duration.ts";
 import { type Cell, type Colour, formatData, formatTable, heading } from "./output.ts";
 
 interface InviteOptions extends GlobalOptions {
@@ -50,7 +50,7 @@ export function addInvite(program: Command, context: Context, finish: (exitCode:
 function createInvite(options: InviteOptions, context: Context): Promise<number> {
   const body = {
     name: options.name,
-    ttl_seconds: options.ttl === undefined ? undefined : parseDuration(options.ttl, "--ttl"),
+    ttl_seconds: options.ttl === undefined ? undefined : requireDuration(options.ttl, "--ttl"),
     urls: options.url,
   };
   return callApi<CreatedInvite>({ method: "POST", path: "/v1/invites", body }, {

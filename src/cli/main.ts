@@ -5,6 +5,7 @@ import { Command } from "commander";
 import type { Environment } from "../config/environment.ts";
 import { VERSION } from "../version.ts";
 import { addCert } from "./cert.ts";
+import { addConflicts } from "./conflicts.ts";
 import { addConfig } from "./config_command.ts";
 import { addGlobalOptions, type Context, type GlobalOptions, processContext } from "./context.ts";
 import { isHelp, reportFailure } from "./failure.ts";
@@ -53,6 +54,7 @@ function makeProgram(context: Context, finish: (exitCode: number) => void): Comm
   addStatus(program, context, finish);
   addPeers(program, context, finish);
   addTables(program, context, finish);
+  addConflicts(program, context, finish);
   addInvite(program, context, finish);
   addJoin(program, context, finish);
   addConfig(program, context, finish);

@@ -102,7 +102,8 @@ export function formatStatus(status: NodeStatus, colour: boolean): string {
       text: postgres.connected ? "connected" : "away",
       colour: postgres.connected ? "green" : "red",
     }, describePostgres(postgres)],
-    ["tables", "published", `${tables.replicated} replicated, ${tables.insert_only} insert-only`],
+    ["tables", "published", describeTables(tables)],
+    ["conflicts", describeConflicts(status.conflicts)],
   ];
   // An unreachable database is among the problems too.
   const all = [postgres.problem, ...status.problems].filter((problem) => problem !== null);
@@ -125,6 +126,16 @@ function describeTls(tls: NodeStatus["tls"]): (Cell | string)[] {
     { text: "on", colour: "green" },
     `${identity}, certificate until ${day(certificate_expires_at)}, CA until ${day(ca_expires_at)}`,
   ];
+}
+
+function describeTables({ replicated, insert_only, diverged }: NodeStatus["tables"]): string {
+  const marked = diverged === 0 ? "" : `, ${diverged} diverged`;
+  return `${replicated} replicated, ${insert_only} insert-only${marked}`;
+}
+
+function describeConflicts({ since_start, kept }: NodeStatus["conflicts"]): string {
+  const met = Object.values(since_start).reduce((sum, count) => sum + count, 0);
+  return `${met} since start, ${kept ?? "?"} on record`;
 }
 
 /** The day of a time, `2026-11-22`. */

@@ -1,11 +1,20 @@
 /**
- * `mmlite tables`: the tables that a node replicates.
+ * `mmlite tables`: the tables that a node replicates, and how their conflicts are settled.
  */
 import type { Command } from "commander";
 import type { TableStatus } from "../api/schemas.ts";
-import { callApi } from "./client.ts";
+import { MmliteError } from "../errors.ts";
+import { formatTableName } from "../table_name.ts";
+import { type ApiRequest, callApi } from "./client.ts";
 import { type Context, type GlobalOptions, setAction } from "./context.ts";
-import { formatData, formatTable, heading } from "./output.ts";
+import { type Cell, formatData, formatTable, heading } from "./output.ts";
+
+interface PolicyOptions extends GlobalOptions {
+  readonly type?: readonly string[];
+  readonly allowDivergence?: boolean;
+  readonly reset?: boolean;
+  readonly dryRun?: boolean;
+}
 
 /** Adds the commands. */
 export function addTables(program: Command, context: Context, finish: (exitCode: number) => void): void {
@@ -14,6 +23,110 @@ export function addTables(program: Command, context: Context, finish: (exitCode:
     action: (options) => listTables(options, context),
     finish,
   });
+  const policy = tables.command("policy <TABLE> [POLICY]")
+    .description("set how conflicts of a table are settled, on this node")
+    .option(
+      "--type <TYPE=POLICY>",
+      "for one type of conflict another policy (repeatable)",
+      (one: string, others: string[] = []) => [...others, one],
+    )
+    .option("--allow-divergence", "nodes may come to hold different rows")
+    .option("--reset", "go back to the policy of the file, or to the default")
+    .option("--dry-run", "check it and change nothing");
+  setAction<PolicyOptions>(policy, {
+    action: (options, [table, name]) => setPolicy(options, { context, table, policy: name }),
+    finish,
+  });
+  setAction(
+    tables.command("clear <TABLE>").description("say that a diverged table is equal on all nodes again"),
+    {
+      action: (options, [table]) => clearTable(options, { context, table }),
+      finish,
+    },
+  );
+}
+
+function setPolicy(
+  options: PolicyOptions,
+  { context, table, policy }: {
+    readonly context: Context;
+    readonly table: string;
+    readonly policy: string | undefined;
+  },
+): Promise<number> {
+  const path = `${tablePath(table)}${options.dryRun ? "?dry_run=true" : ""}`;
+  return changeTable(policyRequest(path, policy, options), {
+    options,
+    context,
+    done: (shown) =>
+      `Conflicts of table ${table} ${options.dryRun ? "would be" : "are"} settled by ${
+        describePolicy(shown)
+      }`,
+  });
+}
+
+function policyRequest(path: string, policy: string | undefined, options: PolicyOptions): ApiRequest {
+  const { type = [], allowDivergence, reset } = options;
+  if (reset) {
+    if (policy === undefined && type.length === 0 && !allowDivergence) return { method: "DELETE", path };
+    throw new MmliteError("usage", "Cannot set a policy and --reset it");
+  }
+  if (policy === undefined) {
+    throw new MmliteError("usage", "Missing required argument 'POLICY'", {
+      hint: "Name a policy such as last_update_wins, or --reset",
+    });
+  }
+  const types = type.length === 0 ? undefined : Object.fromEntries(type.map(parseType));
+  return { method: "PUT", path, body: { policy, types, allow_divergence: allowDivergence } };
+}
+
+function parseType(text: string): readonly [type: string, policy: string] {
+  const [type, policy, ...rest] = text.split("=");
+  if (type && policy && rest.length === 0) return [type, policy];
+  throw new MmliteError("usage", `Cannot use --type ${JSON.stringify(text)}: expected TYPE=POLICY`, {
+    hint: "Write for example --type update_missing=error",
+  });
+}
+
+function clearTable(
+  options: GlobalOptions,
+  { context, table }: { readonly context: Context; readonly table: string },
+): Promise<number> {
+  return changeTable({ method: "POST", path: `${tablePath(table)}/clear` }, {
+    options,
+    context,
+    done: () => `Table ${table} counts as equal on all nodes again`,
+  });
+}
+
+function changeTable(
+  request: ApiRequest,
+  { options, context, done }: {
+    readonly options: GlobalOptions;
+    readonly context: Context;
+    readonly done: (table: TableStatus) => string;
+  },
+): Promise<number> {
+  return callApi<TableStatus>(request, {
+    options,
+    context,
+    show: ({ body }) => {
+      if (options.output !== "table") context.print(formatData(body, options.output));
+      else if (!options.quiet) context.note(done(body));
+      return 0;
+    },
+  });
+}
+
+function tablePath(table: string): string {
+  return `/v1/tables/${encodeURIComponent(table)}`;
+}
+
+/** A policy in one line: `keep_local (update_missing: error), set here`. */
+function describePolicy({ policy, types, policy_from }: TableStatus): string {
+  const others = Object.entries(types).map(([type, one]) => `${type}: ${one}`).join(", ");
+  const from = { default: "", file: ", by the file", api: ", set here" }[policy_from];
+  return `${policy}${others === "" ? "" : ` (${others})`}${from}`;
 }
 
 function listTables(options: GlobalOptions, context: Context): Promise<number> {
@@ -33,12 +146,16 @@ function listTables(options: GlobalOptions, context: Context): Promise<number> {
 
 function formatTables(tables: readonly TableStatus[], colour: boolean): string {
   if (tables.length === 0) return "no tables";
-  const rows = tables.map((table) => [
-    `${table.schema}.${table.name}`,
-    table.state,
+  const rows = tables.map((table): (Cell | string)[] => [
+    formatTableName(table),
+    table.diverged === null ? table.state : { text: "diverged", colour: "red" },
     table.key_columns.join(", ") || "-",
     table.estimated_rows === null ? "-" : String(table.estimated_rows),
-    table.hint ?? "",
+    describePolicy(table),
+    table.diverged?.reason ?? table.hint ?? "",
   ]);
-  return formatTable([heading("TABLE", "STATE", "KEY", "ROWS (ABOUT)", "HINT"), ...rows], colour);
+  return formatTable(
+    [heading("TABLE", "STATE", "KEY", "ROWS (ABOUT)", "CONFLICTS", "HINT"), ...rows],
+    colour,
+  );
 }

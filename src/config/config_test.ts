@@ -35,6 +35,12 @@ Deno.test("the least configuration is completed by defaults", async () => {
     },
     peers: [],
     tables: { include: ["public.*"], exclude: [] },
+    conflicts: {
+      default: { policy: "last_update_wins", types: {} },
+      isDefault: true,
+      tables: [],
+      keepSeconds: 2_592_000,
+    },
     state: "/var/lib/private/mmlite",
     insecure: false,
     compression: "auto",
@@ -77,6 +83,33 @@ Deno.test("a flag wins over a variable, that over the file, that over libpq's, t
     assert.deepEqual(await valueAndOrigin({ flags: {}, env: BARE }, key), [undefined, undefined]);
     assert.deepEqual(await valueAndOrigin({ flags: {}, env: BARE }, "log.level"), ["info", "default"]);
   });
+});
+
+Deno.test("policies come from the file, and how long conflicts are kept from a flag too", async () => {
+  const tables =
+    '{ public.config: { policy: error }, a."b.c": { policy: error, types: { update_missing: error } } }';
+  await withFile(`conflicts: { default: error, keep: 1d, tables: ${tables} }`, async (file) => {
+    const flags = { ...LEAST, "keep-conflicts": "90s" };
+    const { conflicts } = await loadConfig({ flags, env: BARE, file });
+    assert.deepEqual(conflicts, {
+      default: { policy: "error", types: {} },
+      isDefault: false,
+      tables: [
+        { schema: "public", name: "config", policy: { policy: "error", types: {} } },
+        { schema: "a", name: "b.c", policy: { policy: "error", types: { update_missing: "error" } } },
+      ],
+      keepSeconds: 90,
+    });
+  });
+  await withFile(
+    'conflicts: { tables: { a.b: { policy: error }, a."b": { policy: error } } }',
+    async (file) => {
+      await assert.rejects(loadConfig({ flags: LEAST, env: BARE, file }), {
+        kind: "config",
+        message: /^Cannot use two policies for a\."b" \(.*m\.yaml:1:22\)$/,
+      });
+    },
+  );
 });
 
 Deno.test("a URL and a file with it are two ways to say the same", async () => {

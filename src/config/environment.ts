@@ -4,6 +4,7 @@
 import { homedir } from "node:os";
 import { join } from "node:path";
 import process from "node:process";
+import { DEFAULT_POLICY } from "../conflict_policy.ts";
 import { MmliteError } from "../errors.ts";
 import { type GivenValue, type Layer, layerOf } from "./layer.ts";
 import type { DefaultedSettings } from "./schema.ts";
@@ -24,6 +25,8 @@ export const DEFAULT_PEER_ADDRESS = "127.0.0.1:7432";
 /** Where the control API listens, and where commands look for it. */
 export const DEFAULT_API_ADDRESS = "127.0.0.1:7433";
 const DEFAULT_CLUSTER = "mmlite";
+/** How long conflicts stay on record. */
+const DEFAULT_KEEP_CONFLICTS = "30d";
 
 /** A comma outside of double quotes. */
 const COMMA = /,(?=(?:[^"]*"[^"]*")*[^"]*$)/;
@@ -93,6 +96,7 @@ export function defaultLayer(env: Environment): Layer<DefaultedSettings> {
     listen: { peers: { address: DEFAULT_PEER_ADDRESS }, api: { address: DEFAULT_API_ADDRESS } },
     peers: [],
     tables: { exclude: [] },
+    conflicts: { default: DEFAULT_POLICY.policy, keep: DEFAULT_KEEP_CONFLICTS, tables: {} },
     state: defaultStateDirectory(env),
     insecure: false,
     compression: "auto",

@@ -82,6 +82,48 @@ Deno.test("a value of the right type is checked too", () => {
   for (const [text, expected] of wrong) assert.match(complaint(text).message, expected);
 });
 
+Deno.test("policies are checked, and divergence must be said", () => {
+  const wrong: [string, RegExp, RegExp?][] = [
+    ["conflicts: { default: newest }", /1:23: conflicts.default is wrong, expected last_update_wins, first_/],
+    ["conflicts: { keep: 30 }", /1:20: conflicts.keep is wrong, expected text, not a number/],
+    ["conflicts: { keep: 1w }", /1:20: conflicts.keep is wrong, expected a number and its unit/],
+    ["conflicts: { keeps: 1d }", /1:14: unknown key "conflicts.keeps"/, /Did you mean "keep"\?/],
+    [
+      "conflicts: { tables: { config: { policy: error } } }",
+      /1:24: "config" is wrong, expected SCHEMA.TABLE/,
+    ],
+    [
+      "conflicts: { tables: { a.b: { policy: error, typs: {} } } }",
+      /1:46: unknown key "conflicts.tables.a.b.typs"/,
+      /Did you mean "types"\?/,
+    ],
+    [
+      "conflicts: { tables: { a.b: { policy: error, types: { update_mising: error } } } }",
+      /1:55: unknown key "conflicts.tables.a.b.types.update_mising"/,
+      /Did you mean "update_missing"\?/,
+    ],
+    [
+      "conflicts: { default: apply_remote }",
+      /1:23: conflicts.default is wrong, nodes could come to hold different rows under apply_remote; say allow_div/,
+    ],
+    [
+      "conflicts:\n  tables:\n    a.b: { policy: error, types: { update_exists: keep_local } }",
+      /3:10: conflicts.tables.a.b is wrong, nodes could come to hold different rows under keep_local/,
+    ],
+  ];
+  for (const [text, message, hint = /./] of wrong) {
+    const said = complaint(text);
+    assert.match(said.message, message);
+    assert.match(said.hint, hint);
+  }
+  parseConfigFile("conflicts: { default: error, tables: { a.b: { policy: last_update_wins } } }", "m.yaml");
+  const diverging = "{ policy: keep_local, allow_divergence: true }";
+  parseConfigFile(
+    `conflicts: { allow_divergence: true, default: apply_remote, tables: { a.b: ${diverging} } }`,
+    "m",
+  );
+});
+
 Deno.test("the first complaint of several is the one printed", () => {
   assert.match(complaint("log: { leve: info }\nnode: { nam: ams }").message, /1:8: unknown key "log.leve"/);
 });
@@ -122,6 +164,7 @@ Deno.test("the example file is right", async () => {
   const { settings } = await readConfigFile(join(import.meta.dirname!, "../../contrib/mmlite.yaml"));
   assert.deepEqual(settings.node, { name: "ams", cluster: "mmlite" });
   assert.deepEqual(settings.peers, [{ name: "fra", url: "https://fra.example:7432" }, { name: "edge-9" }]);
+  assert.deepEqual(settings.conflicts?.tables?.["public.config"]?.types, { update_missing: "error" });
 });
 
 Deno.test("the commented keys of the example file are right as well", async () => {

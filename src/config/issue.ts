@@ -2,7 +2,7 @@
  * What the schema complains about, in words for the person who wrote the configuration.
  */
 import type { z } from "zod";
-import { SETTING_KEYS } from "./settings.ts";
+import { INNER_KEYS, SETTING_KEYS } from "./settings.ts";
 import { nearest } from "./suggest.ts";
 
 /** One complaint. */
@@ -34,6 +34,7 @@ export function describeIssues(error: z.ZodError): Issue[] {
 
 function describeIssue(issue: z.core.$ZodIssue): Issue[] {
   if (issue.code === "unrecognized_keys") return issue.keys.map((key) => unknownKey(issue.path, key));
+  if (issue.code === "invalid_key") return [wrongKey(issue)];
   // What is wrong inside of a group says more than that the group is not what may stand in its place.
   const inside = issue.code === "invalid_union"
     ? issue.errors.flat().filter(({ path }) => path.length > 0)
@@ -51,11 +52,19 @@ function unknownKey(group: readonly PropertyKey[], key: string): Issue {
   return { path, key: path.join("."), text: `unknown key "${path.join(".")}"`, unknownKey: true, hint };
 }
 
-/** The keys that a group may hold; indexes of lists do not count as groups. */
+/** A key of a map, such as a table's name. */
+function wrongKey({ path, issues }: z.core.$ZodIssueInvalidKey): Issue {
+  const name = JSON.stringify(String(path.at(-1)));
+  return { path, key: path.join("."), text: `${name} is wrong, ${issues[0].message}`, unknownKey: true };
+}
+
+/** The keys that a group may hold. */
 function keysUnder(group: readonly PropertyKey[]): string[] {
-  const prefix = group.filter((part) => typeof part !== "number").map((part) => `${String(part)}.`).join("");
-  const inside = [...SETTING_KEYS, "peers.name", "peers.url"].filter((key) => key.startsWith(prefix));
-  return [...new Set(inside.map((key) => key.slice(prefix.length).split(".")[0]))];
+  const inside = [...SETTING_KEYS, ...INNER_KEYS].map((key) => key.split("."))
+    .filter((key) => group.every((part, depth) => key[depth] === part || key[depth] === "*"));
+  return [...new Set(inside.map((key) => key[group.length]))].filter((key) =>
+    key !== undefined && key !== "*"
+  );
 }
 
 function wrongValue(issue: z.core.$ZodIssue): Issue {

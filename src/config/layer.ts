@@ -4,7 +4,7 @@
 import { MmliteError } from "../errors.ts";
 import { describeIssues } from "./issue.ts";
 import { type DefaultedSettings, FileSchema, type Settings } from "./schema.ts";
-import { getSetting, setSetting, type Setting, SETTING_KEYS } from "./settings.ts";
+import { getSetting, MAP_KEYS, setSetting, type Setting, SETTING_KEYS } from "./settings.ts";
 
 /** The settings of one place. */
 export interface Layer<Held extends Settings = Settings> {
@@ -58,7 +58,7 @@ export function mergeLayers(layers: readonly Layer[], defaults: Layer<DefaultedS
     for (const key of SETTING_KEYS) {
       const value = getSetting(layer.settings, key);
       // A group is merged key by key.
-      if (value === undefined || isGroup(value) || isGiven(settings, key)) continue;
+      if (value === undefined || isGroup(key, value) || isGiven(settings, key)) continue;
       setSetting(settings, key, value);
       origins.set(key, layer.originOf(key));
     }
@@ -80,8 +80,8 @@ function hasTextAbove(settings: Settings, key: string): boolean {
   );
 }
 
-function isGroup(value: unknown): boolean {
-  return typeof value === "object" && !Array.isArray(value);
+function isGroup(key: string, value: unknown): boolean {
+  return typeof value === "object" && !Array.isArray(value) && !MAP_KEYS.includes(key);
 }
 
 function refuseBoth(layer: Layer): void {

@@ -6,8 +6,17 @@
  * the end.
  */
 import { z } from "zod";
+import {
+  CONFLICT_POLICIES,
+  CONFLICT_TYPES,
+  type ConflictType,
+  divergingPolicy,
+  type TablePolicy,
+} from "../conflict_policy.ts";
+import { DURATION_RULE, parseDuration } from "../duration.ts";
 import { LOG_FORMATS, LOG_LEVELS } from "../log.ts";
 import { NODE_NAME, NODE_NAME_RULE } from "../node_name.ts";
+import { parseTableName, TABLE_NAME_RULE } from "../table_name.ts";
 import { NO_ADVERTISE, parseAddress } from "./address.ts";
 
 /** Instead of files: the peer port speaks cleartext, whatever files there are. */
@@ -48,6 +57,59 @@ const TlsFiles = z.strictObject({
   ca_key: Text.optional().meta({ description: "file of the CA's key, where this node issues certificates" }),
 });
 
+const Duration = z.string().refine((text) => parseDuration(text) !== null, {
+  error: `expected ${DURATION_RULE}`,
+});
+
+const Policy = z.enum(CONFLICT_POLICIES);
+
+/** A policy for single types of conflict. */
+const PolicyOfType = z.strictObject(
+  Object.fromEntries(CONFLICT_TYPES.map((type) => [type, Policy.optional()])) as {
+    [Type in ConflictType]: z.ZodOptional<typeof Policy>;
+  },
+);
+
+const AllowDivergence = z.boolean().optional()
+  .meta({ description: "nodes may come to hold different rows; without it such a policy is refused" });
+
+const TableConflicts = z.strictObject({
+  policy: Policy,
+  types: PolicyOfType.optional().meta({ description: "for single types of conflict another policy" }),
+  allow_divergence: AllowDivergence,
+}).superRefine(({ policy, types = {}, allow_divergence }, { addIssue }) => {
+  requireConvergence({ policy, types }, allow_divergence, (message) => addIssue({ code: "custom", message }));
+});
+
+const Conflicts = z.strictObject({
+  default: Policy.optional().meta({ description: "how conflicts are settled" }),
+  allow_divergence: AllowDivergence,
+  keep: Duration.optional().meta({ description: "how long conflicts stay on record" }),
+  tables: z.record(
+    z.string().refine((text) => parseTableName(text) !== null, { error: `expected ${TABLE_NAME_RULE}` }),
+    TableConflicts,
+  ).optional().meta({ description: "tables whose conflicts are settled in another way" }),
+}).superRefine(({ default: policy, allow_divergence }, { addIssue }) => {
+  if (policy === undefined) return;
+  requireConvergence(
+    { policy, types: {} },
+    allow_divergence,
+    (message) => addIssue({ code: "custom", message, path: ["default"] }),
+  );
+});
+
+function requireConvergence(
+  policy: TablePolicy,
+  allowed: boolean | undefined,
+  complain: (why: string) => void,
+): void {
+  const diverging = divergingPolicy(policy);
+  if (diverging === null || allowed === true) return;
+  complain(
+    `nodes could come to hold different rows under ${diverging}; say allow_divergence: true beside it if they may`,
+  );
+}
+
 /** The configuration file. */
 export const FileSchema = z.strictObject({
   node: z.strictObject({
@@ -78,6 +140,7 @@ export const FileSchema = z.strictObject({
     include: z.array(TablePattern).optional().meta({ description: "tables to replicate" }),
     exclude: z.array(TablePattern).optional().meta({ description: "tables to leave out" }),
   }).optional(),
+  conflicts: Conflicts.optional(),
   state: Text.optional().meta({ description: "directory of what identifies this node on this machine" }),
   insecure: z.boolean().optional().meta({ description: "allow cleartext on a peer port others can reach" }),
   compression: z.enum(["auto", "off", "zstd", "gzip"]).optional()
@@ -103,6 +166,7 @@ export interface DefaultedSettings extends Settings {
   };
   peers: Group<"peers">;
   tables: Needs<Group<"tables">, "exclude">;
+  conflicts: Needs<Group<"conflicts">, "default" | "keep" | "tables">;
   state: string;
   insecure: boolean;
   compression: NonNullable<Settings["compression"]>;

@@ -2,6 +2,7 @@
  * The list of settings: each with its key in the file and its flag, from which its environment variable
  * follows (`--api-socket` is `MMLITE_API_SOCKET`).
  */
+import { CONFLICT_TYPES } from "../conflict_policy.ts";
 import type { Settings } from "./schema.ts";
 
 /** One setting that has a flag. */
@@ -40,6 +41,7 @@ export const SETTINGS: readonly Setting[] = [
   text("listen.api.socket", "api-socket", "PATH", "unix socket where the control API listens too"),
   text("listen.api.token_file", "token-file", "FILE", "file whose first line is the control API's token"),
   text("state", "state", "DIR", "directory of what identifies this node on this machine"),
+  text("conflicts.keep", "keep-conflicts", "TIME", "how long conflicts stay on record, such as 12h or 30d"),
   {
     key: "insecure",
     flag: "insecure",
@@ -52,11 +54,30 @@ export const SETTINGS: readonly Setting[] = [
   text("log.format", "log-format", "FORMAT", "text or json"),
 ];
 
-/** Every key of the file: those with a flag, the peers, and the group of TLS files, which may be `off` instead. */
+/**
+ * Every key of the file: those with a flag, the peers, the group of TLS files, which may be `off` instead, and the
+ * policies.
+ */
 export const SETTING_KEYS: readonly string[] = [
   ...SETTINGS.map((setting) => setting.key),
   "listen.peers.tls",
   "peers",
+  "conflicts.default",
+  "conflicts.allow_divergence",
+  "conflicts.tables",
+];
+
+/** Keys whose value is a map that the file gives as a whole, no group of keys of ours. */
+export const MAP_KEYS: readonly string[] = ["conflicts.tables"];
+
+/** Keys inside of lists and maps, whose indexes and keys are `*` here. */
+export const INNER_KEYS: readonly string[] = [
+  "peers.*.name",
+  "peers.*.url",
+  "conflicts.tables.*.policy",
+  "conflicts.tables.*.types",
+  "conflicts.tables.*.allow_divergence",
+  ...CONFLICT_TYPES.map((type) => `conflicts.tables.*.types.${type}`),
 ];
 
 /** The environment variable of a flag. */

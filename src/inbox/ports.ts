@@ -31,6 +31,8 @@ export interface Admission {
   readonly dialsBack: boolean;
   /** How the sender is to compress, for the Welcome; null for not at all. */
   readonly compression: Compression | null;
+  /** Stands for this node's policies of conflicts, for the Welcome. */
+  readonly policies: string;
   /** Opens the apply session at that position; `onDurable` is called as transactions reach the disk. */
   readonly openSink: (onDurable: (endLsn: Lsn) => void, signal: AbortSignal) => Promise<TransactionSink>;
 }

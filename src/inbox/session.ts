@@ -142,6 +142,7 @@ async function receiveFrom(context: Receiving): Promise<void> {
       resumeLsn: admission.resumeLsn,
       dialsBack: admission.dialsBack,
       compression: admission.compression,
+      policies: admission.policies,
     }));
     await Promise.race([pushAll({ ...context, chunks }, sink), sink.failed]);
   } finally {

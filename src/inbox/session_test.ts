@@ -15,6 +15,8 @@ import { FRAGMENT_BYTES } from "../wire/layout.ts";
 import { HANDSHAKE_TIMEOUT_MS } from "../wire/frame_stream.ts";
 import { Inbox } from "./inbox.ts";
 
+const POLICIES = "digest";
+
 /** A database that a test drives: one per session. */
 interface TestSink {
   readonly pushed: string[];
@@ -37,6 +39,7 @@ function startInbox({ compression = null }: { compression?: Compression | null }
         resumeLsn: toLsn(100n),
         dialsBack: true,
         compression,
+        policies: POLICIES,
         openSink: (durable) => {
           const pushed: string[] = [];
           const { promise: failed, reject: fail } = Promise.withResolvers<never>();
@@ -100,7 +103,7 @@ Deno.test("what a sender pushes reaches the database verbatim, and what is durab
   await using run = startInbox();
   const { sender, over } = run.connect();
   await sender.say(hello());
-  assert.deepEqual(await sender.hear("welcome"), welcome());
+  assert.deepEqual(await sender.hear("welcome"), welcome({ policies: POLICIES }));
   const [sink] = run.sinks;
   await sender.say(dataFrame(Buffer.from("begin"), Buffer.from("commit")));
   await sender.say({ kind: "caught_up", committedBefore: 7n });
@@ -132,7 +135,7 @@ for (const compression of COMPRESSIONS) {
     await using run = startInbox({ compression });
     const { sender, over } = run.connect();
     await sender.say(hello());
-    assert.deepEqual(await sender.hear("welcome"), welcome({ compression }));
+    assert.deepEqual(await sender.hear("welcome"), welcome({ compression, policies: POLICIES }));
     const [sink] = run.sinks;
     const writer = openFrameWriter((bytes) => sender.channel.write(bytes), compression);
     for (const text of ["begin", "commit"]) {

@@ -38,6 +38,8 @@ interface AdmissionOptions {
   readonly policyOf: (schema: string, name: string) => TablePolicy;
   /** Is told of what applies. */
   readonly applied: Pick<Applied, "add">;
+  /** Stands for all of them. */
+  readonly policies: () => string;
 }
 
 /** Decides whether a sender may apply here, and makes a node that is new here a peer; throws why not. */
@@ -70,6 +72,7 @@ export async function admit(options: AdmissionOptions, hello: Hello): Promise<Ad
     resumeLsn: lsn,
     dialsBack: options.dials(sender),
     compression: chooseCompression(hello.compression, allowedCompressions(options.compression)),
+    policies: options.policies(),
     openSink: async (onDurable, signal) => {
       const applier = await openApplier({
         target: database.streamTarget,

@@ -31,6 +31,7 @@ Deno.test("a life of a database that is over does not take the place of the one 
     ackedLsn: parseLsn("0/200"),
     walLsn: parseLsn("0/300"),
     compression: [],
+    policies: null,
   };
   const options = {
     database,
@@ -42,6 +43,7 @@ Deno.test("a life of a database that is over does not take the place of the one 
     observer: () => assert.fail("nothing is applied"),
     trust: () => assert.fail("nothing is applied"),
     mayGroup: () => assert.fail("nothing is applied"),
+    policies: () => assert.fail("nothing is answered"),
     policyOf: () => assert.fail("nothing is applied"),
     applied: { add: () => {} },
   };

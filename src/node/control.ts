@@ -7,17 +7,30 @@ import { MmliteError, toMmliteError } from "../errors.ts";
 import { parsePeerUrl } from "../http/peer_url.ts";
 import { formatLsn } from "../lsn.ts";
 import type { Metrics } from "../metrics.ts";
+import { countConflicts } from "../pg/conflicts.ts";
 import { VERSION } from "../version.ts";
 import type { TlsKeys } from "../pki/tls_keys.ts";
 import type { NodeIdentity } from "../wire/frame.ts";
+import type { ConflictPolicies } from "./conflict_policies.ts";
+import { getConflict, listConflicts } from "./conflict_records.ts";
 import { type Database, serverWarnings } from "./database.ts";
+import { NodeEvents } from "./events.ts";
 import type { Guard } from "./guard.ts";
 import type { Invites } from "./invites.ts";
 import type { ConflictCounts } from "./observers.ts";
+import type { GroupKeeper } from "./group_keeper.ts";
 import { Peer } from "./peer.ts";
 import type { Peers } from "./peers.ts";
 import type { PublicationKeeper } from "./publication_keeper.ts";
-import { nodeStatus, peerStatus, type Positions, readPositions, tlsStatus } from "./status.ts";
+import {
+  differingPolicies,
+  nodeStatus,
+  peerStatus,
+  type PeerView,
+  readPositions,
+  tlsStatus,
+} from "./status.ts";
+import type { Tables } from "./tables.ts";
 import { tlsProblems } from "./tls.ts";
 
 interface ControlOptions {
@@ -30,18 +43,29 @@ interface ControlOptions {
   readonly database: Database;
   readonly guard: Guard;
   readonly peers: Peers;
-  readonly tables: PublicationKeeper;
+  readonly publications: PublicationKeeper;
+  readonly tables: Tables;
+  readonly policies: ConflictPolicies;
+  readonly groups: GroupKeeper;
   readonly invites: Invites;
   readonly conflicts: ConflictCounts;
   readonly metrics: Metrics;
   /** Null on a node that speaks cleartext. */
   readonly tls: TlsKeys | null;
+  /** Aborts when the node closes. */
+  readonly signal: AbortSignal;
 }
 
 /** The control of a running node. */
 export function createControl(options: ControlOptions): NodeControl {
-  const { peers, tables, invites, metrics } = options;
-  const show = async (peer: Peer) => peerStatus(peer, (await positionsOf(options)).positions);
+  const { peers, tables, invites, metrics, database, signal } = options;
+  const show = async (peer: Peer) => peerStatus(peer, await viewOf(options));
+  const query = (doing: string) => database.control.query(doing);
+  const events = new NodeEvents({
+    query: query("look for conflicts"),
+    status: () => status(options),
+    signal,
+  });
   const change = async (name: string, work: () => Promise<void>) => {
     await work();
     return await show(peers.get(name));
@@ -50,25 +74,39 @@ export function createControl(options: ControlOptions): NodeControl {
     status: () => status(options),
     health: () => Promise.resolve(health(options)),
     metrics: async () => {
-      updateGauges(options, (await positionsOf(options)).positions);
+      updateGauges(options, await viewOf(options));
       return await metrics.render();
     },
     listPeers: async () => {
-      const { positions } = await positionsOf(options);
-      return peers.list().map((peer) => peerStatus(peer, positions));
+      const view = await viewOf(options);
+      return peers.list().map((peer) => peerStatus(peer, view));
     },
     getPeer: (name) => show(peers.get(name)),
     putPeer: (name, input, putOptions) => putPeer(options, { ...putOptions, name, input }),
     removePeer: (name, { force, precondition }) =>
-      peers.remove(name, { force, precondition: (peer) => precondition?.(peerStatus(peer, null)) }),
+      peers.remove(name, {
+        force,
+        precondition: (peer) => precondition?.(peerStatus(peer, unseen(options))),
+      }),
     pausePeer: (name) => change(name, () => peers.pause(name)),
     resumePeer: (name) => change(name, () => peers.resume(name)),
     retryPeer: (name) => change(name, () => Promise.resolve(peers.get(name).link.retry())),
     createInvite: (input) => invites.create(input),
     listInvites: () => invites.list(),
     deleteInvite: (id) => invites.withdraw(id),
-    listTables: () => Promise.resolve(tables.list()),
-    getTable: (schema, name) => Promise.resolve(tables.get(schema, name)),
+    listTables: async () => {
+      await viewOf(options);
+      return tables.list();
+    },
+    getTable: async (table) => {
+      await viewOf(options);
+      return tables.get(table);
+    },
+    setTablePolicy: (table, input, setOptions) => tables.setPolicy(table, input, setOptions),
+    clearTable: (table, clearOptions) => tables.clear(table, clearOptions),
+    listConflicts: (filter) => listConflicts(query("list the conflicts"), filter),
+    getConflict: (id) => getConflict(query(`show conflict ${id}`), id),
+    events: (listenOptions) => events.listen(listenOptions),
   };
 }
 
@@ -78,25 +116,29 @@ async function putPeer(
 ): Promise<{ created: boolean; peer: PeerStatus }> {
   const url = input.url == null ? null : parsePeerUrl(input.url).origin;
   const require = (known: Peer | undefined) =>
-    precondition?.(known === undefined ? null : peerStatus(known, null));
-  const { positions } = await positionsOf({ peers, ...options });
+    precondition?.(known === undefined ? null : peerStatus(known, unseen(options)));
+  const view = await viewOf({ peers, ...options });
   if (dryRun) {
     const known = peers.find(name);
     require(known);
     peers.check(name, url);
-    return { created: known === undefined, peer: known ? peerStatus(known, positions) : imagined(name, url) };
+    const peer = known ?? imagined(name, url);
+    return {
+      created: known === undefined,
+      peer: peerStatus(peer, known === undefined ? unseen(options) : view),
+    };
   }
   const { peer, created } = await peers.put(name, url, require);
   await peers.firstAnswer(peer);
   if (created) await peers.refuseStranger(peer);
-  return { created, peer: peerStatus(peer, positions) };
+  return { created, peer: peerStatus(peer, view) };
 }
 
 /** What a dry run shows of a peer that is not there yet. */
-function imagined(name: string, url: string | null): PeerStatus {
+function imagined(name: string, url: string | null): Peer {
   const observer = { sent: unused, wrote: unused, reconnected: unused };
   const returnPorts = { dial: unused, receive: unused, failed: unused };
-  return peerStatus(new Peer(name, url, { ports: unused, returnPorts, observer }), null);
+  return new Peer(name, url, { ports: unused, returnPorts, observer });
 }
 
 /** A peer that is only shown never attempts anything. */
@@ -104,21 +146,40 @@ function unused(): never {
   throw new MmliteError("internal", "Cannot start a peer of a dry run");
 }
 
-/** The database's view, or why there is none. */
-async function positionsOf(
-  { database, guard }: ControlOptions,
-): Promise<{ positions: Positions | null; problem: MmliteError | null }> {
-  if (guard.problem !== null) return { positions: null, problem: guard.problem };
+/** What the database says, and why it says nothing. */
+interface View extends PeerView {
+  readonly problem: MmliteError | null;
+  /** Null while unknown. */
+  readonly keptConflicts: number | null;
+}
+
+/** What is known without the database. */
+function unseen({ policies }: Pick<ControlOptions, "policies">): PeerView {
+  return { positions: null, policies: policies.digest };
+}
+
+/** What the database says now; which tables have diverged is noted in passing. */
+async function viewOf(options: ControlOptions): Promise<View> {
+  const { database, guard, tables } = options;
+  const blind = (problem: MmliteError) => ({ ...unseen(options), keptConflicts: null, problem });
+  if (guard.problem !== null) return blind(guard.problem);
   try {
-    return { positions: await readPositions(database.control.query("read the positions")), problem: null };
+    const [positions, keptConflicts] = await Promise.all([
+      readPositions(database.control.query("read the positions")),
+      countConflicts(database.control.query("count the conflicts")),
+      tables.look(),
+    ]);
+    return { ...unseen(options), positions, keptConflicts, problem: null };
   } catch (thrown) {
-    return { positions: null, problem: toMmliteError(thrown) };
+    return blind(toMmliteError(thrown));
   }
 }
 
 async function status(options: ControlOptions): Promise<NodeStatus> {
-  const { self, database, peers, tables, conflicts } = options;
-  const { positions, problem } = await positionsOf(options);
+  const { self, database, tables, conflicts } = options;
+  const view = await viewOf(options);
+  const { positions, problem } = view;
+  const peers = options.peers.list().map((peer) => peerStatus(peer, view));
   const { facts } = database;
   return nodeStatus({
     node: {
@@ -145,32 +206,35 @@ async function status(options: ControlOptions): Promise<NodeStatus> {
       track_commit_timestamp: facts.trackCommitTimestamp,
       problem: problem === null ? null : { kind: problem.kind, message: problem.message, hint: problem.hint },
     },
-    peers: peers.list().map((peer) => peerStatus(peer, positions)),
+    peers,
     tables: tables.counts(),
-    conflicts: conflicts.byType(),
+    conflicts: { since_start: { ...conflicts.byType() }, kept: view.keptConflicts },
     ready: health(options).ready,
     problems: [
       ...serverWarnings(facts),
       ...(problem === null ? [] : [problem]),
       ...tables.problems(),
+      ...differingPolicies(peers),
+      ...options.groups.problems(),
       ...(options.tls === null ? [] : tlsProblems(options.tls)),
     ],
   });
 }
 
 /** A peer that is down does not make a node unready. */
-function health({ guard, tables }: ControlOptions): Health {
+function health({ guard, publications }: ControlOptions): Health {
   const checks = [
     { name: "postgres", ok: guard.problem === null, message: guard.problem?.message ?? "" },
-    { name: "publication", ok: tables.failure === null, message: tables.failure?.message ?? "" },
+    { name: "publication", ok: publications.failure === null, message: publications.failure?.message ?? "" },
   ];
   return { ready: checks.every(({ ok }) => ok), checks };
 }
 
-function updateGauges({ peers, metrics, tls }: ControlOptions, positions: Positions | null): void {
+function updateGauges({ peers, metrics, tls, groups, tables }: ControlOptions, view: PeerView): void {
   if (tls !== null) metrics.setCertificateExpiry(tls.current);
+  metrics.setDivergence({ tombstoneBytes: groups.tombstoneBytes, divergedTables: tables.counts().diverged });
   for (const peer of peers.list()) {
-    const shown = peerStatus(peer, positions);
+    const shown = peerStatus(peer, view);
     metrics.setPeer(peer.name, {
       state: shown.state,
       outboundLagSeconds: shown.lag_seconds,

@@ -72,8 +72,9 @@ export function serverWarnings(facts: ServerFacts): MmliteError[] {
   return [
     new MmliteError(
       "server_setting",
-      "Cannot tell versions of rows apart: track_commit_timestamp is off",
-      { hint: "Run ALTER SYSTEM SET track_commit_timestamp = on, then restart PostgreSQL" },
+      "Cannot settle conflicts by version, as track_commit_timestamp is off: what comes from other nodes is written " +
+        "(apply_remote instead of last_update_wins), and nodes can come to hold different rows",
+      { hint: "Run ALTER SYSTEM SET track_commit_timestamp = on, then restart PostgreSQL and mmlite" },
     ),
   ];
 }

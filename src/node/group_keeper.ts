@@ -1,14 +1,16 @@
 /**
- * Forgets what was noted of the rows of applied groups once no older version can come: a group's own time is as good
- * as the exact one for whatever is newer than the group.
+ * Forgets what was noted of the rows of applied groups, and of deleted rows, once no older version can come: a
+ * group's own time is as good as the exact one for whatever is newer than the group, and nothing that is newer than
+ * its delete asks for a row's tombstone.
  *
  * What other nodes still have on its way is known by their saying up to when they have sent everything. The times
  * are kept in memory only: they come again every few seconds.
  */
 import { delay } from "../backoff.ts";
-import { toMmliteError } from "../errors.ts";
+import { MmliteError, toMmliteError } from "../errors.ts";
 import { log } from "../log.ts";
 import { forgetGroups, readGroups } from "../pg/apply_groups.ts";
+import { forgetTombstones, readTombstones } from "../pg/tombstones.ts";
 import { unixMs } from "./clock.ts";
 import type { Database } from "./database.ts";
 
@@ -18,6 +20,8 @@ const LOOK_INTERVAL_MS = 10_000;
 export const SKEW_MARGIN_MS = 60_000;
 /** With more kept than this, bytes, no further groups are made: a node that is away for days keeps them all. */
 const MAX_KEPT_BYTES = 256 * 1024 * 1024;
+/** With more kept of deleted rows than this, bytes, an operator is told: they cannot be given up. */
+const MAX_TOMBSTONE_BYTES = 256 * 1024 * 1024;
 
 interface GroupKeeperOptions {
   readonly database: Pick<Database, "control">;
@@ -25,6 +29,8 @@ interface GroupKeeperOptions {
   readonly peers: () => readonly string[];
   /** {@link MAX_KEPT_BYTES} where left out. */
   readonly maxKeptBytes?: number;
+  /** {@link MAX_TOMBSTONE_BYTES} where left out. */
+  readonly maxTombstoneBytes?: number;
 }
 
 /** See the module's head. */
@@ -34,6 +40,7 @@ export class GroupKeeper {
   /** Of each sender, up to when everything is applied here, milliseconds since 1970-01-01 UTC. */
   readonly #caughtUp = new Map<string, number>();
   #hasRoom = true;
+  #tombstoneBytes = 0;
 
   constructor(options: GroupKeeperOptions) {
     this.#options = options;
@@ -42,6 +49,17 @@ export class GroupKeeper {
   /** Whether more may be kept. */
   get hasRoom(): boolean {
     return this.#hasRoom;
+  }
+
+  /** What was kept of deleted rows at the last look, bytes. */
+  get tombstoneBytes(): number {
+    return this.#tombstoneBytes;
+  }
+
+  /** What an operator should know. */
+  problems(): MmliteError[] {
+    const most = this.#options.maxTombstoneBytes ?? MAX_TOMBSTONE_BYTES;
+    return this.#tombstoneBytes > most ? [this.#tooManyTombstones()] : [];
   }
 
   /** Everything that a node committed before this time, microseconds since 2000-01-01 UTC, is applied here. */
@@ -77,6 +95,18 @@ export class GroupKeeper {
       if (before !== undefined) kept -= await forgetGroups(query, origin, new Date(before).toISOString());
     }
     this.#hasRoom = kept < (this.#options.maxKeptBytes ?? MAX_KEPT_BYTES);
+    await this.#forgetDeleted();
+  }
+
+  async #forgetDeleted(): Promise<void> {
+    const query = this.#options.database.control.query("forget deleted rows");
+    let kept = 0;
+    for (const { origin, bytes } of await readTombstones(query)) {
+      const before = this.#horizon(origin);
+      kept += bytes;
+      if (before !== undefined) kept -= await forgetTombstones(query, origin, new Date(before).toISOString());
+    }
+    this.#tombstoneBytes = kept;
   }
 
   /** Nothing older than this comes from any other node than the group's own; undefined while one has not said so. */
@@ -89,5 +119,25 @@ export class GroupKeeper {
       horizon = Math.min(horizon, caughtUp);
     }
     return horizon - SKEW_MARGIN_MS;
+  }
+
+  /** The nodes that have not said yet up to when they have sent everything, else the one that is furthest behind. */
+  #holdUp(): readonly string[] {
+    const peers = this.#options.peers();
+    const silent = peers.filter((peer) => !this.#caughtUp.has(peer));
+    if (silent.length > 0) return silent;
+    return [...peers].sort((a, b) => this.#caughtUp.get(a)! - this.#caughtUp.get(b)!).slice(0, 1);
+  }
+
+  #tooManyTombstones(): MmliteError {
+    const nodes = this.#holdUp();
+    const named = nodes.map((node) => `"${node}"`).join(", ");
+    return new MmliteError(
+      "unreachable",
+      `Cannot forget deleted rows, which take much room in mmlite.tombstone: older changes may come from ${named}`,
+      {
+        hint: `Let it catch up, or if it never comes back run \`mmlite peers remove ${nodes[0]} --force\``,
+      },
+    );
   }
 }

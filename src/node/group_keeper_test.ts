@@ -55,3 +55,51 @@ Deno.test("what is noted of a group goes once every other node has passed it, an
     await control.close();
   }
 });
+
+Deno.test("what is kept of deleted rows goes once every node has passed it, and who holds it up is named", async () => {
+  await using server = await startPostgres({ major: 18 });
+  await server.createDatabase("app");
+  const control = openControl(await parsePostgresUrl(server.url("app"), {}), "test");
+  try {
+    const query = control.query("test");
+    await ensureSchema(query);
+    const now = Date.now();
+    const bury = async (origin: string, agoMs: number, bytes = 16) => {
+      const at = new Date(now - agoMs).toISOString();
+      await query(
+        "INSERT INTO mmlite.tombstone VALUES ($1, $2::timestamptz, decode(repeat('00', $3::integer), 'hex'))",
+        [origin, at, String(bytes)],
+      );
+      await query("INSERT INTO mmlite.truncation VALUES ('public', $1, $1, $2::timestamptz)", [origin, at]);
+    };
+    const left = async (table: string) => {
+      await keeper.forget();
+      const rows = await query(`SELECT origin FROM mmlite.${table} ORDER BY origin`);
+      return rows.map(({ origin }) => origin).join(" ");
+    };
+    const options = { database: { control }, peers: () => ["fra", "nyc"], maxTombstoneBytes: 200 };
+    const keeper = new GroupKeeper(options);
+    for (const origin of ["ams", "fra", "nyc"]) await bury(origin, 3 * SKEW_MARGIN_MS);
+    assert.equal(await left("tombstone"), "ams fra nyc", "nobody has said anything");
+    keeper.caughtUp("nyc", timestamp(now));
+    assert.equal(await left("tombstone"), "ams nyc", "this node is ams: only of fra nothing older can come");
+    assert.equal(await left("truncation"), "ams nyc");
+    keeper.caughtUp("fra", timestamp(now - SKEW_MARGIN_MS));
+    assert.equal(await left("tombstone"), "");
+    assert.equal(await left("truncation"), "");
+
+    await bury("ams", 0, 100);
+    await keeper.forget();
+    assert.deepEqual([keeper.tombstoneBytes, keeper.problems()], [100, []]);
+    await bury("nyc", 0, 101);
+    await keeper.forget();
+    assert.match(keeper.problems()[0].message, /^Cannot forget deleted rows, .* from "fra"$/);
+    assert.match(keeper.problems()[0].hint, /peers remove fra --force/);
+    const restarted = new GroupKeeper(options);
+    restarted.caughtUp("fra", timestamp(now));
+    await restarted.forget();
+    assert.match(restarted.problems()[0].message, /from "nyc"$/, "who has not said anything");
+  } finally {
+    await control.close();
+  }
+});

@@ -3,13 +3,13 @@
  */
 import { Trust } from "../apply/trust.ts";
 import type { CompressionSetting } from "../config.ts";
-import { DEFAULT_POLICY } from "../conflict_policy.ts";
 import { Inbox } from "../inbox/inbox.ts";
 import type { Metrics } from "../metrics.ts";
 import type { ProvenPeer } from "../wire/channel.ts";
 import type { NodeIdentity } from "../wire/frame.ts";
 import { admit, recognise } from "./admission.ts";
 import type { Applied } from "./applied.ts";
+import type { ConflictPolicies } from "./conflict_policies.ts";
 import type { Database } from "./database.ts";
 import type { GroupKeeper } from "./group_keeper.ts";
 import { applyObserver, type ConflictCounts } from "./observers.ts";
@@ -24,13 +24,14 @@ interface InboundOptions {
   readonly compression: CompressionSetting;
   readonly metrics: Metrics;
   readonly conflicts: ConflictCounts;
+  readonly policies: ConflictPolicies;
   readonly groups: GroupKeeper;
   readonly applied: Applied;
 }
 
 /** An inbox whose senders are this node's peers, or become so. */
 export function openInbox(
-  { peers, metrics, conflicts, groups, applied, ...options }: InboundOptions,
+  { peers, metrics, conflicts, policies, groups, applied, ...options }: InboundOptions,
 ): Inbox {
   const trusts = new Map<string, Trust>();
   const trust = (sender: string) => {
@@ -46,13 +47,15 @@ export function openInbox(
       applyObserver({ peer: peers.find(sender), sender, metrics, conflicts, groups, applied }),
     trust,
     mayGroup: () => groups.hasRoom,
-    policyOf: () => DEFAULT_POLICY,
+    policyOf: (schema: string, name: string) => policies.policyOf(schema, name),
+    policies: () => policies.digest,
     applied,
   };
   return new Inbox({
     recognise: async (hello, proven) => {
       await recognise(admission, hello, proven);
       peers.heardFrom(hello.identity.node);
+      peers.heardPolicies(hello.identity.node, hello.policies);
     },
     admit: (hello) => admit(admission, hello),
     observe: (sender, state) => peers.find(sender)?.inbound.enter(state),

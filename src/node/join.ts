@@ -17,7 +17,7 @@ import type { Query } from "../pg/query.ts";
 import { readSchemaSteps } from "../pg/schema.ts";
 import { requireUsable } from "../pg/server.ts";
 import { dropSlot, slotName } from "../pg/slots.ts";
-import { formatTableName } from "../pg/table_pattern.ts";
+import { formatTableName } from "../table_name.ts";
 import { TlsKeys } from "../pki/tls_keys.ts";
 import { type Database, openDatabase, reachDatabase } from "./database.ts";
 import { readComparableTables } from "./digest_jobs.ts";

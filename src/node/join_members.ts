@@ -4,7 +4,7 @@
 import { backoffMs, delay } from "../backoff.ts";
 import { MmliteError, toMmliteError } from "../errors.ts";
 import { requestJoin } from "../http/join_client.ts";
-import type { TableName } from "../pg/table_pattern.ts";
+import type { TableName } from "../table_name.ts";
 import type { TlsKeys } from "../pki/tls_keys.ts";
 import { type JoinAnswer, type JoinRequest, parseJoinAnswer, TABLES_PER_MESSAGE } from "./join_messages.ts";
 import type { ComparedTable } from "./table_comparison.ts";

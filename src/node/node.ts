@@ -3,7 +3,6 @@
  */
 import type { NodeControl } from "../api/control.ts";
 import type { Config } from "../config.ts";
-import { DEFAULT_POLICY } from "../conflict_policy.ts";
 import { advertisedUrl, formatAddress, isLoopbackHost, peerScheme } from "../config/address.ts";
 import { toMmliteError } from "../errors.ts";
 import { PeerDialler } from "../http/peer_dialler.ts";
@@ -15,6 +14,8 @@ import { VERSION } from "../version.ts";
 import type { ProvenPeer } from "../wire/channel.ts";
 import type { NodeIdentity } from "../wire/frame.ts";
 import { Applied } from "./applied.ts";
+import { ConflictKeeper } from "./conflict_keeper.ts";
+import { ConflictPolicies } from "./conflict_policies.ts";
 import { createControl } from "./control.ts";
 import { type Database, openDatabase, serverWarnings } from "./database.ts";
 import { GroupKeeper } from "./group_keeper.ts";
@@ -29,6 +30,7 @@ import { openOwnDeletes } from "./own_deletes.ts";
 import { PeerSlots } from "./peer_slots.ts";
 import { Peers } from "./peers.ts";
 import { PublicationKeeper } from "./publication_keeper.ts";
+import { Tables } from "./tables.ts";
 import { ReturnStreams } from "./return_streams.ts";
 import { Reception } from "./reception.ts";
 import { authorityFiles, openTls } from "./tls.ts";
@@ -70,11 +72,18 @@ export async function startNode(config: Config, { signal, apiAddress }: StartOpt
   try {
     const self = await identify(config, database);
     const metrics = createMetrics(VERSION);
-    const tables = new PublicationKeeper({ database, patterns: config.tables });
+    const publications = new PublicationKeeper({ database, patterns: config.tables });
     for (const { message, hint } of serverWarnings(database.facts)) {
       logger.warn("{message}; {hint}", { message, hint });
     }
-    await tables.sync();
+    await publications.sync();
+    const policies = new ConflictPolicies({
+      database,
+      configured: config.conflicts,
+      // Statements are made for a policy: every session that applies makes them anew when it comes again.
+      changed: () => inbox.interrupt(),
+    });
+    await policies.load();
     // The lock is let go of after everything that it protects.
     let watching: Promise<unknown> = Promise.resolve();
     cleanup.push(() => watching.catch(() => {}));
@@ -87,7 +96,7 @@ export async function startNode(config: Config, { signal, apiAddress }: StartOpt
     const ownDeletes = openOwnDeletes({
       database,
       self: self.node,
-      policyOf: () => DEFAULT_POLICY,
+      policyOf: (schema, name) => policies.policyOf(schema, name),
       applied,
       signal: ended,
     });
@@ -117,6 +126,8 @@ export async function startNode(config: Config, { signal, apiAddress }: StartOpt
           dial,
           returns,
           dialsBack: (peer, dialsBack) => peers.heardDialsBack(peer, dialsBack),
+          policies: () => policies.digest,
+          heardPolicies: (peer, policies) => peers.heardPolicies(peer, policies),
           proven,
           sourceObserver: sourceObserver(metrics),
           ownDeletes,
@@ -143,6 +154,7 @@ export async function startNode(config: Config, { signal, apiAddress }: StartOpt
       compression: config.compression,
       metrics,
       conflicts,
+      policies,
       groups,
       applied,
     });
@@ -180,10 +192,12 @@ export async function startNode(config: Config, { signal, apiAddress }: StartOpt
         void ownDeletes.close();
       },
     });
+    const usable = () => guard.problem === null;
     watching = Promise.all([
       guard.run(ended),
-      tables.run(ended, () => guard.problem === null),
-      groups.run(ended, () => guard.problem === null),
+      publications.run(ended, usable),
+      groups.run(ended, usable),
+      new ConflictKeeper({ database, keepSeconds: config.conflicts.keepSeconds }).run(ended, usable),
       tls?.run(ended),
     ]);
     logger.info("Node {node} of cluster {cluster} listens for peers on {address}", {
@@ -206,11 +220,15 @@ export async function startNode(config: Config, { signal, apiAddress }: StartOpt
         database,
         guard,
         peers,
-        tables,
+        publications,
+        tables: new Tables({ database, publications, policies }),
+        policies,
+        groups,
         invites,
         conflicts,
         metrics,
         tls: tlsKeys,
+        signal: ended,
       }),
       peerAddress,
       reload: async () => {

@@ -31,6 +31,10 @@ interface OutboundOptions {
   readonly returns: ReturnStreams;
   /** A peer said whether it dials this node. */
   readonly dialsBack: (peer: string, dialsBack: boolean) => Promise<void>;
+  /** Stands for this node's policies of conflicts. */
+  readonly policies: () => string;
+  /** A peer said what stands for its policies. */
+  readonly heardPolicies: (peer: string, policies: string | null) => void;
   /** A peer was recognised, by this certificate or by none. */
   readonly proven: (peer: string, proven: ProvenPeer | null) => void;
   /** Is told what decoding yields. */
@@ -63,14 +67,16 @@ export function outboundPorts(options: OutboundOptions, peer: string): SessionPo
         ackedLsn,
         walLsn: await readWalLsn(query),
         compression: offeredCompressions(options.compression, remote),
+        policies: options.policies(),
       };
     },
-    recognise: async ({ identity, dialsBack }, proven) => {
+    recognise: async ({ identity, dialsBack, policies }, proven) => {
       requireProven(identity, proven);
       const row = await requirePeer(query, peer);
       requireKnown(identity, { self, row, name: peer });
       await setPeerIdentity(query, peer, identity);
       options.proven(peer, proven);
+      options.heardPolicies(peer, policies);
       await options.dialsBack(peer, dialsBack);
     },
     openSource: async (startLsn, signal) =>

@@ -196,6 +196,8 @@ export class Peer {
   readonly returning: ReturnLoop;
   /** Whether the peer dials this node, as it said last; null before. */
   dialsBack: boolean | null = null;
+  /** What stands for its policies of conflicts, as it said last; null before, and where it does not say. */
+  policies: string | null = null;
   /** When the certificate expires that it showed when it connected last; null on cleartext and before. */
   certificateExpiresAt: Date | null = null;
 

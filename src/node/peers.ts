@@ -163,6 +163,12 @@ export class Peers {
     if (link?.state.name === "backoff") link.retry();
   }
 
+  /** A peer said what stands for its policies of conflicts. */
+  heardPolicies(name: string, policies: string | null): void {
+    const peer = this.#peers.get(name);
+    if (peer !== undefined) peer.policies = policies;
+  }
+
   /** A peer said whether it dials this node. */
   async heardDialsBack(name: string, dialsBack: boolean): Promise<void> {
     const peer = this.#peers.get(name);

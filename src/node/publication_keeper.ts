@@ -13,7 +13,8 @@ import {
   publishedTables,
 } from "../pg/publication.ts";
 import type { Query } from "../pg/query.ts";
-import { formatTableName, tableMatcher } from "../pg/table_pattern.ts";
+import { tableMatcher } from "../pg/table_pattern.ts";
+import { formatTableName, type TableName } from "../table_name.ts";
 import { type LocalTable, readTables } from "../pg/tables.ts";
 import type { Database } from "./database.ts";
 
@@ -21,6 +22,12 @@ import type { Database } from "./database.ts";
 const SYNC_INTERVAL_MS = 5_000;
 /** How old the tables that are shown may get, milliseconds: their estimated rows, and the names of key columns. */
 const MAX_AGE_MS = 10 * 60_000;
+
+/** What is known of a table because it is published. */
+export type PublishedTable = Pick<
+  TableStatus,
+  "schema" | "name" | "state" | "hint" | "key_columns" | "estimated_rows"
+>;
 
 interface Patterns {
   readonly include: readonly string[];
@@ -88,14 +95,14 @@ export class PublicationKeeper {
   }
 
   /** Every published table, by schema and name. */
-  list(): TableStatus[] {
-    return this.#tables.map(toTableStatus);
+  list(): PublishedTable[] {
+    return this.#tables.map(toPublished);
   }
 
   /** Throws `not_found`. */
-  get(schema: string, name: string): TableStatus {
+  get({ schema, name }: TableName): PublishedTable {
     const table = this.#tables.find((table) => table.schema === schema && table.name === name);
-    if (table !== undefined) return toTableStatus(table);
+    if (table !== undefined) return toPublished(table);
     throw new MmliteError(
       "not_found",
       `Cannot find table ${formatTableName({ schema, name })}: it is not replicated`,
@@ -159,6 +166,6 @@ function noTables({ include }: Patterns): MmliteError {
   });
 }
 
-function toTableStatus({ schema, name, state, hint, keyColumns, estimatedRows }: LocalTable): TableStatus {
+function toPublished({ schema, name, state, hint, keyColumns, estimatedRows }: LocalTable): PublishedTable {
   return { schema, name, state, hint, key_columns: [...keyColumns], estimated_rows: estimatedRows };
 }

@@ -7,7 +7,7 @@ import { parsePeerUrl } from "../http/peer_url.ts";
 import { log } from "../log.ts";
 import { readPeer, readPeers } from "../pg/peers.ts";
 import { readInvites } from "../pg/invites.ts";
-import { formatTableName } from "../pg/table_pattern.ts";
+import { formatTableName } from "../table_name.ts";
 import type { TlsKeys } from "../pki/tls_keys.ts";
 import type { PeerName } from "../wire/channel.ts";
 import type { Database } from "./database.ts";

@@ -15,7 +15,7 @@ import { type Progress, readProgress } from "../pg/progress.ts";
 import { readWalLsn } from "../pg/server.ts";
 import { readSlots, SLOT_PREFIX, slotName, type SlotState } from "../pg/slots.ts";
 import type { Query } from "../pg/query.ts";
-import type { MmliteError } from "../errors.ts";
+import { MmliteError } from "../errors.ts";
 import { formatPeerUri } from "../pki/identity.ts";
 import type { TlsMaterial } from "../pki/tls_keys.ts";
 import type { Peer } from "./peer.ts";
@@ -44,8 +44,16 @@ export async function readPositions(query: Query): Promise<Positions> {
   };
 }
 
-/** One peer's status; `positions` is null while the database cannot be asked. */
-export function peerStatus(peer: Peer, positions: Positions | null): PeerStatus {
+/** What the status of a peer is made of, besides the peer itself. */
+export interface PeerView {
+  /** Null while the database cannot be asked. */
+  readonly positions: Positions | null;
+  /** What stands for this node's policies of conflicts. */
+  readonly policies: string;
+}
+
+/** One peer's status. */
+export function peerStatus(peer: Peer, { positions, policies }: PeerView): PeerStatus {
   const { link, outbound } = peer;
   const slot = positions?.slots.get(slotName(peer.name)) ?? null;
   const lagBytes = lagOf(positions, slot);
@@ -57,6 +65,7 @@ export function peerStatus(peer: Peer, positions: Positions | null): PeerStatus 
     awaits_dial: peer.awaitsDial,
     certificate_expires_at: peer.certificateExpiresAt?.toISOString() ?? null,
     removing: peer.removing,
+    policies_differ: peer.policies !== null && peer.policies !== policies,
     sent_lsn: lsnText(outbound.sentLsn),
     acked_lsn: lsnText(outbound.ackedLsn),
     lag_bytes: lagBytes === null ? null : String(lagBytes),
@@ -79,16 +88,30 @@ export function nodeStatus(parts: {
   readonly postgres: NodeStatus["postgres"];
   readonly peers: readonly PeerStatus[];
   readonly tables: NodeStatus["tables"];
-  readonly conflicts: Readonly<Record<string, number>>;
+  readonly conflicts: NodeStatus["conflicts"];
   readonly ready: boolean;
   readonly problems: readonly MmliteError[];
 }): NodeStatus {
   return {
     ...parts,
     peers: [...parts.peers],
-    conflicts: { since_start: { ...parts.conflicts } },
     problems: parts.problems.map(({ kind, message, hint }) => ({ kind, message, hint })),
   };
+}
+
+/** Peers that settle conflicts in another way: what an operator should know. */
+export function differingPolicies(peers: readonly PeerStatus[]): MmliteError[] {
+  return peers.filter(({ policies_differ }) => policies_differ).map(({ name }) =>
+    new MmliteError(
+      "config",
+      `Peer "${name}" settles conflicts by other policies than this node: rows can come to differ`,
+      {
+        hint:
+          `Compare \`mmlite tables list\` and the file's conflicts on both nodes, and make them the same; ` +
+          "without track_commit_timestamp a node cannot go by versions",
+      },
+    )
+  );
 }
 
 /** What this node's own certificate says. */

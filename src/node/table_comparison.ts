@@ -3,7 +3,7 @@
  */
 import { createHash } from "node:crypto";
 import type { TableDigest } from "../pg/digest.ts";
-import { formatTableName, type TableName } from "../pg/table_pattern.ts";
+import { formatTableName, type TableName } from "../table_name.ts";
 
 /** What is compared of one table on one node. */
 export interface ComparedTable extends TableName {

@@ -12,7 +12,7 @@ import { closeClient, destroyClient, openClient, passAnyBytes } from "./client.t
 import { mapPostgresError } from "./errors.ts";
 import { type Query, queryWith } from "./query.ts";
 import { VALUE_SETTINGS } from "./replication.ts";
-import { formatTableName, type TableName } from "./table_pattern.ts";
+import { formatTableName, type TableName } from "../table_name.ts";
 import type { LocalTable } from "./tables.ts";
 import { describeTarget, type PostgresTarget } from "./target.ts";
 

@@ -9,7 +9,8 @@
 import pg from "pg";
 import { mapPostgresError } from "./errors.ts";
 import type { Query } from "./query.ts";
-import { tableKey, type TableMatcher, type TableName } from "./table_pattern.ts";
+import type { TableMatcher } from "./table_pattern.ts";
+import { tableKey, type TableName } from "../table_name.ts";
 import { leavesOf, type LocalTable, partitionsByParent, type TableState } from "./tables.ts";
 
 /** The publications that every slot reads, whole tables first. */

@@ -4,17 +4,7 @@
  * Schema and name are matched as PostgreSQL stores them, upper and lower case told apart; nothing is folded.
  */
 import { MmliteError } from "../errors.ts";
-
-/** A table's name in its database. */
-export interface TableName {
-  readonly schema: string;
-  readonly name: string;
-}
-
-/** A name as a key of maps and sets. */
-export function tableKey({ schema, name }: TableName): string {
-  return `${schema}\0${name}`;
-}
+import type { TableName } from "../table_name.ts";
 
 /** Whether a table is wanted. */
 export type TableMatcher = (table: TableName) => boolean;
@@ -48,15 +38,6 @@ export function parseTablePattern(text: string): TableMatcher {
   const schemaExpression = partExpression(schema);
   const nameExpression = partExpression(name);
   return (table) => schemaExpression.test(table.schema) && nameExpression.test(table.name);
-}
-
-/** A name as text for people, quoted where a pattern would need it: `app.orders`, `app."odd.name"`. */
-export function formatTableName({ schema, name }: TableName): string {
-  return `${formatPart(schema)}.${formatPart(name)}`;
-}
-
-function formatPart(part: string): string {
-  return /^[^\s".*?]+$/.test(part) ? part : `"${part.replaceAll('"', '""')}"`;
 }
 
 function partAt(text: string, position: number): string {

@@ -1,5 +1,6 @@
 import assert from "node:assert/strict";
-import { formatTableName, parseTablePattern, tableMatcher } from "./table_pattern.ts";
+import { parseTablePattern, tableMatcher } from "./table_pattern.ts";
+import { formatTableName } from "../table_name.ts";
 
 const table = (schema: string, name: string) => ({ schema, name });
 

@@ -3,7 +3,7 @@
  */
 import type { ReplicaIdentity } from "../pgoutput/message.ts";
 import type { Query, Row } from "./query.ts";
-import { tableKey, type TableName } from "./table_pattern.ts";
+import { tableKey, type TableName } from "../table_name.ts";
 
 /** How a table is replicated: whole, or inserts only because nothing identifies its old rows. */
 export type TableState = "replicated" | "insert_only";

@@ -44,6 +44,7 @@ const frame: fc.Arbitrary<Frame> = fc.oneof(
     ackedLsn: fc.option(lsn),
     walLsn: lsn,
     compression: fc.array(fc.string({ maxLength: 32 }), { maxLength: 4 }),
+    policies: fc.option(fc.string({ maxLength: 64 })),
   }),
   record({
     kind: fc.constant("welcome" as const),
@@ -52,6 +53,7 @@ const frame: fc.Arbitrary<Frame> = fc.oneof(
     resumeLsn: lsn,
     dialsBack: fc.boolean(),
     compression: fc.option(fc.constantFrom(...COMPRESSIONS)),
+    policies: fc.option(fc.string({ maxLength: 64 })),
   }),
   record({
     kind: fc.constant("refusal" as const),
@@ -140,6 +142,7 @@ const HELLO: Hello = {
   ackedLsn: null,
   walLsn: toLsn(0x16B374D900n),
   compression: ["zstd", "gzip"],
+  policies: "0123456789abcdef",
 };
 
 Deno.test("frames survive encoding and decoding, coalesced and chopped anywhere (PROTOCOL 4)", () => {
@@ -280,6 +283,20 @@ Deno.test("nodes that say nothing of compression have none, and unknown algorith
   assert(welcome.kind === "welcome" && welcome.compression === null);
   const wanting = (compression: unknown) => read(2, { protocol, identity, resume_lsn: "0/1", compression });
   assert.match(protocolError(() => wanting("lz9")), /wrong or missing compression$/);
+});
+
+Deno.test("nodes that say nothing of policies are read (PROTOCOL 3)", () => {
+  const { policies, ...older } = JSON.parse(Buffer.from(encodeFrame(HELLO).subarray(5)).toString());
+  assert.equal(policies, HELLO.policies);
+  const read = (type: number, json: unknown) =>
+    decodeAll([rawFrame(type, Buffer.from(JSON.stringify(json)))])[0];
+  const [hello, welcome] = [read(1, older), read(2, { ...older, resume_lsn: "0/1", compression: null })];
+  assert(hello.kind === "hello" && welcome.kind === "welcome");
+  assert.deepEqual([hello.policies, welcome.policies], [null, null]);
+  assert.match(
+    protocolError(() => read(1, { ...older, policies: "x".repeat(65) })),
+    /wrong or missing policies$/,
+  );
 });
 
 Deno.test("a welcome that does not say who dials is from a node that dials (PROTOCOL 3)", () => {

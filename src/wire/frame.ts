@@ -40,6 +40,8 @@ export interface Hello {
   readonly walLsn: Lsn;
   /** Names of the algorithms that the pusher could compress what it sends with, best first. */
   readonly compression: readonly string[];
+  /** Stands for the pusher's policies of conflicts; null if it did not say. */
+  readonly policies: string | null;
 }
 
 /** The receiver's answer when it takes the stream. */
@@ -53,6 +55,8 @@ export interface Welcome {
   readonly dialsBack: boolean;
   /** How the pusher compresses everything that it sends after its Hello; null if not at all. */
   readonly compression: Compression | null;
+  /** Stands for the receiver's policies of conflicts; null if it did not say. */
+  readonly policies: string | null;
 }
 
 /** Either side's last frame when it cannot go on: the error that the other side's operator sees. */

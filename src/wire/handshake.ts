@@ -21,6 +21,9 @@ const name = z.string().min(1).max(256);
 const lsn = z.string().regex(/^[0-9A-Fa-f]{1,8}\/[0-9A-Fa-f]{1,8}$/).transform(parseLsn);
 const uint32 = z.number().int().min(0).max(0xffff_ffff);
 
+/** Whatever it is made of: it is only compared. */
+const digest = z.string().max(64).nullable().default(null);
+
 const identity = z.object({
   cluster: name,
   node: name,
@@ -48,6 +51,7 @@ const hello = z.object({
   acked_lsn: lsn.nullable(),
   wal_lsn: lsn,
   compression: z.array(z.string().max(32)).max(32).default([]),
+  policies: digest,
 }).transform((hello): Hello => ({
   kind: "hello",
   protocol: hello.protocol,
@@ -58,6 +62,7 @@ const hello = z.object({
   ackedLsn: hello.acked_lsn,
   walLsn: hello.wal_lsn,
   compression: hello.compression,
+  policies: hello.policies,
 }));
 
 const welcome = z.object({
@@ -66,6 +71,7 @@ const welcome = z.object({
   resume_lsn: lsn,
   dials_back: z.boolean().default(true),
   compression: z.enum(COMPRESSIONS).nullable().default(null),
+  policies: digest,
 }).transform((welcome): Welcome => ({
   kind: "welcome",
   protocol: welcome.protocol,
@@ -73,6 +79,7 @@ const welcome = z.object({
   resumeLsn: welcome.resume_lsn,
   dialsBack: welcome.dials_back,
   compression: welcome.compression,
+  policies: welcome.policies,
 }));
 
 const refusal = z.object({
@@ -110,6 +117,7 @@ function toJson(frame: HandshakeFrame): unknown {
         acked_lsn: formatNullable(frame.ackedLsn),
         wal_lsn: formatLsn(frame.walLsn),
         compression: frame.compression,
+        policies: frame.policies,
       };
     case "welcome":
       return {
@@ -118,6 +126,7 @@ function toJson(frame: HandshakeFrame): unknown {
         resume_lsn: formatLsn(frame.resumeLsn),
         dials_back: frame.dialsBack,
         compression: frame.compression,
+        policies: frame.policies,
       };
     case "refusal":
       return {

@@ -92,6 +92,7 @@ export function helloOf(changes: Partial<Hello["identity"]> = {}): Hello {
     ackedLsn: null,
     walLsn: toLsn(1000n),
     compression: [],
+    policies: null,
   };
 }
 

@@ -36,6 +36,7 @@ export function hello(parts: Partial<Hello> = {}): Hello {
     ackedLsn: toLsn(100n),
     walLsn: toLsn(500n),
     compression: [],
+    policies: null,
     ...parts,
   };
 }
@@ -49,6 +50,7 @@ export function welcome(parts: Partial<Welcome> = {}): Welcome {
     resumeLsn: toLsn(100n),
     dialsBack: true,
     compression: null,
+    policies: null,
     ...parts,
   };
 }

@@ -1,10 +1,12 @@
 /**
  * A node for tests of the control API alone: peers and tables in memory, no database and no links.
  */
-import type { Health, NodeControl, Precondition } from "../../src/api/control.ts";
+import type { WholeConflict } from "../../src/api/conflict_schemas.ts";
+import type { Health, NodeControl, NodeEvent, Precondition } from "../../src/api/control.ts";
 import type { Invite } from "../../src/api/invite_schemas.ts";
 import type { PeerStatus, TableStatus } from "../../src/api/schemas.ts";
 import { MmliteError } from "../../src/errors.ts";
+import type { TableName } from "../../src/table_name.ts";
 
 const STARTED = "2026-11-22T10:00:00.000Z";
 
@@ -13,6 +15,10 @@ export interface TestControl extends NodeControl {
   readonly peers: Map<string, PeerStatus>;
   readonly tables: TableStatus[];
   readonly invites: Invite[];
+  /** The newest first. */
+  readonly conflicts: WholeConflict[];
+  /** What {@link NodeControl.events} yields before it ends. */
+  readonly happened: NodeEvent[];
   /** Names given to `retryPeer`, in order. */
   readonly retried: string[];
   /** What `health()` answers. */
@@ -34,10 +40,17 @@ export function createTestControl(given: { peers?: PeerStatus[]; tables?: TableS
     peers.set(name, peer);
     return peer;
   };
+  const findTable = ({ schema, name }: TableName): TableStatus => {
+    const table = control.tables.find((one) => one.schema === schema && one.name === name);
+    if (table !== undefined) return table;
+    throw new MmliteError("not_found", `Cannot find table "${schema}.${name}": it is not replicated`);
+  };
   const control: TestControl = {
     peers,
     tables: given.tables ?? [],
     invites: [],
+    conflicts: [testConflict("2"), testConflict("1")],
+    happened: [],
     retried: [],
     state: { ready: true, checks: [{ name: "postgres", ok: true, message: "" }] },
     failure: undefined,
@@ -80,10 +93,38 @@ export function createTestControl(given: { peers?: PeerStatus[]; tables?: TableS
       await Promise.resolve(control.invites.splice(at, 1));
     },
     listTables: () => Promise.resolve(control.tables),
-    getTable: async (schema, name) => {
-      const table = control.tables.find((one) => one.schema === schema && one.name === name);
-      if (table !== undefined) return await Promise.resolve(table);
-      throw new MmliteError("not_found", `Cannot find table "${schema}.${name}": it is not replicated`);
+    getTable: async (table) => await Promise.resolve(findTable(table)),
+    setTablePolicy: async (table, input, { dryRun, precondition }) => {
+      const current = findTable(table);
+      precondition?.(current);
+      const { policy = "last_update_wins", types = {} } = input ?? {};
+      const from = input === null ? "default" : "api";
+      const changed: TableStatus = { ...current, policy, types: { ...types } as never, policy_from: from };
+      if (!dryRun) control.tables[control.tables.indexOf(current)] = changed;
+      return await Promise.resolve(changed);
+    },
+    clearTable: async (table, { dryRun }) => {
+      const current = findTable(table);
+      const cleared = { ...current, diverged: null };
+      if (!dryRun) control.tables[control.tables.indexOf(current)] = cleared;
+      return await Promise.resolve(cleared);
+    },
+    listConflicts: async ({ type, before, limit }) => {
+      const found = control.conflicts.filter((one) => type === undefined || one.type === type)
+        .filter(({ id }) => before === undefined || Number(id) < Number(before));
+      const items = found.slice(0, limit).map(({ local, remote, ...conflict }) => {
+        const [{ row: _here, ...here }, { row: _came, ...came }] = [local, remote];
+        return { ...conflict, local: here, remote: came };
+      });
+      return await Promise.resolve({ items, next_cursor: found.length > limit ? items.at(-1)!.id : null });
+    },
+    getConflict: async (id) => {
+      const conflict = control.conflicts.find((one) => one.id === id);
+      if (conflict !== undefined) return await Promise.resolve(conflict);
+      throw new MmliteError("not_found", `Cannot find conflict ${id}: there is none`);
+    },
+    events: async function* () {
+      yield* await Promise.resolve(control.happened);
     },
   };
   return control;
@@ -91,7 +132,7 @@ export function createTestControl(given: { peers?: PeerStatus[]; tables?: TableS
 
 async function check(
   current: PeerStatus | undefined,
-  precondition?: Precondition,
+  precondition?: Precondition<PeerStatus>,
 ): Promise<PeerStatus | null> {
   precondition?.(current ?? null);
   return await Promise.resolve(current ?? null);
@@ -108,6 +149,7 @@ export function testPeer(name: string, url: string | null): PeerStatus {
     awaits_dial: false,
     certificate_expires_at: null,
     removing: false,
+    policies_differ: false,
     sent_lsn: "0/1B",
     acked_lsn: "0/1A",
     lag_bytes: "1",
@@ -133,7 +175,30 @@ export function testPeer(name: string, url: string | null): PeerStatus {
 
 /** A replicated table with a key. */
 export function testTable(schema: string, name: string): TableStatus {
-  return { schema, name, state: "replicated", hint: null, key_columns: ["id"], estimated_rows: 12 };
+  return {
+    ...{ schema, name, state: "replicated", hint: null, key_columns: ["id"], estimated_rows: 12 },
+    ...{ policy: "last_update_wins", types: {}, policy_from: "default", diverged: null },
+  };
+}
+
+/** A conflict of table `public.users` with every field filled. */
+export function testConflict(id: string): WholeConflict {
+  const version = {
+    row: { id: 1, name: "here" },
+    origin: "ams",
+    commit_timestamp: "2026-11-22T10:00:00.000001Z",
+  };
+  return {
+    id,
+    noted_at: "2026-11-22T10:00:01.000001Z",
+    table: "public.users",
+    type: "update_origin_differs",
+    resolution: "applied",
+    change: "update",
+    key: { id: 1 },
+    local: version,
+    remote: { ...version, row: { id: 1, name: "there" }, origin: "fra", lsn: "16/B374D848" },
+  };
 }
 
 const NODE_PAGE = {
@@ -161,7 +226,7 @@ const NODE_PAGE = {
     track_commit_timestamp: true,
     problem: null,
   },
-  tables: { replicated: 1, insert_only: 0 },
-  conflicts: { since_start: { update_missing: 1 } },
+  tables: { replicated: 1, insert_only: 0, diverged: 0 },
+  conflicts: { since_start: { update_missing: 1 }, kept: 1 },
   problems: [],
 };

@@ -1,0 +1,15 @@
+/**
+ * Durations as people write them: `90s`, `30m`, `1h`, `7d`.
+ */
+
+const UNIT_SECONDS: Readonly<Record<string, number>> = { s: 1, m: 60, h: 3600, d: 86_400 };
+
+/** What is expected of a duration, to stand behind "expected". */
+export const DURATION_RULE = "a number and its unit, such as 90s, 30m, 1h or 7d";
+
+/** Whole seconds, at least one, or null for what is no duration. */
+export function parseDuration(text: string): number | null {
+  const match = /^(\d{1,9})(s|m|h|d)$/.exec(text);
+  const seconds = match === null ? 0 : Number(match[1]) * UNIT_SECONDS[match[2]];
+  return seconds > 0 ? seconds : null;
+}

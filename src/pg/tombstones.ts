@@ -1,0 +1,36 @@
+/**
+ * The tables `mmlite.tombstone` and `mmlite.truncation`: what is kept of deleted rows until no older change can come.
+ */
+import type { Query } from "./query.ts";
+
+/** A node that deleted rows, and the bytes of what is kept of them. */
+export interface TombstonesOfOrigin {
+  readonly origin: string;
+  readonly bytes: number;
+}
+
+/** What is kept, by origin; truncated tables count no bytes. */
+export async function readTombstones(query: Query): Promise<TombstonesOfOrigin[]> {
+  const rows = await query(
+    `SELECT origin, sum(bytes)::text AS bytes FROM (
+       SELECT origin, octet_length(entries) AS bytes FROM mmlite.tombstone
+       UNION ALL SELECT origin, 0 FROM mmlite.truncation) kept GROUP BY origin ORDER BY origin`,
+  );
+  return rows.map(({ origin, bytes }) => ({ origin: origin!, bytes: Number(bytes) }));
+}
+
+/** Forgets what a node deleted before a time, RFC 3339; returns how many bytes went. */
+export async function forgetTombstones(query: Query, origin: string, before: string): Promise<number> {
+  const [row] = await query(
+    `WITH gone AS (
+       DELETE FROM mmlite.tombstone WHERE origin = $1 AND last_timestamp < $2::timestamptz
+       RETURNING octet_length(entries) AS bytes)
+     SELECT coalesce(sum(bytes), 0)::text AS bytes FROM gone`,
+    [origin, before],
+  );
+  await query("DELETE FROM mmlite.truncation WHERE origin = $1 AND commit_timestamp < $2::timestamptz", [
+    origin,
+    before,
+  ]);
+  return Number(row?.bytes);
+}
