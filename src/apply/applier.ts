@@ -368,18 +368,20 @@ export class Applier {
   /** Something that was written has failed, and nothing behind it is committed. */
   #lose(error: MmliteError, canRecover: boolean): void {
     const { trust } = this.#options;
+    const canMend = canRecover && error.kind !== "unreachable";
     if (this.#streamed !== undefined) {
       const { begin, mode } = this.#streamed;
-      if (mode === "rows" || !canRecover || error.kind === "unreachable") return this.#fail(error);
-      trust.loseUntil(begin.commitLsn);
+      const isRace = isDisturbed(error) && trust.mayRaceAgain(begin.commitLsn);
+      if (!canMend || (mode === "rows" && !isRace)) return this.#fail(error);
+      if (mode === "sets") trust.loseUntil(begin.commitLsn);
       return this.#fail(againByRows(error));
     }
     const bySets = this.#units.mode === "sets";
-    const mayMend = canRecover && (bySets || isDisturbed(error)) && error.kind !== "unreachable";
-    if (!mayMend || this.#failure !== undefined) return this.#fail(error);
+    const isRace = isDisturbed(error) && (bySets || trust.mayRaceAgain(this.#writer.committedLsn));
+    if (!canMend || !(bySets || isRace) || this.#failure !== undefined) return this.#fail(error);
     if (bySets) trust.lose();
     // A lock that is not to be had is waited for in a new session; there one by one, which holds fewer.
-    if (error.kind === "transient" && !isDisturbed(error)) return this.#fail(error);
+    if (error.kind === "transient" && !isRace) return this.#fail(error);
     this.#recovery = this.#recover().catch((thrown) => this.#fail(toMmliteError(thrown)))
       .finally(() => void (this.#recovery = undefined));
   }

@@ -137,6 +137,18 @@ for (const major of [10, 18] satisfies PostgresMajor[]) {
       assert.deepEqual(await pair.rows("SELECT * FROM t WHERE id = 7"), ["(7,newer)"]);
     });
 
+    await t.step("a row does not move to a key that was deleted later", async () => {
+      await using pair = await ApplyPair.open({ ...options, name: "moved" });
+      await pair.replicate("INSERT INTO t VALUES (5, 'moves')");
+      const late = await pair.record("UPDATE t SET id = 2 WHERE id = 5", "UPDATE t SET v = 'x' WHERE id = 2");
+      await pair.target.query(`INSERT INTO mmlite.tombstone VALUES ('par', clock_timestamp(),
+        int8send(mmlite.key_hash('public.t', ARRAY['2'])) ||
+        int8send((extract(epoch FROM clock_timestamp() - timestamptz '2000-01-01 00:00:00Z') * 1000000)::bigint))`);
+      const seen = await pair.apply(late);
+      assert.deepEqual(seen.conflicts, ["update_deleted", "update_deleted"]);
+      assert.deepEqual(await pair.rows("SELECT * FROM t"), []);
+    });
+
     await t.step("deletes leave tombstones, by sets and one by one", async () => {
       await using pair = await ApplyPair.open({ ...options, name: "stones" });
       const count =

@@ -89,9 +89,12 @@ export function applyError(thrown: unknown, context: FailureContext): MmliteErro
   });
 }
 
-/** Whether the transaction has to be settled row by row, or again if it was. */
+/** What another session that comes to the same rows makes a statement fail of: a guard, or a key that is taken now. */
+const DISTURBANCES = [SETTLE_ROWS_SQLSTATE, "23505", "23P01"];
+
+/** Whether another session may have come in the way, so that the transaction has to be settled again. */
 export function isDisturbed(error: MmliteError): boolean {
-  return sqlState(error.cause) === SETTLE_ROWS_SQLSTATE;
+  return DISTURBANCES.includes(sqlState(error.cause) ?? "");
 }
 
 function describe({ origin, commitLsn, doing }: FailureContext): string {

@@ -118,7 +118,7 @@ export function updateStatement(relation: MappedRelation, shape: UpdateShape): S
     where(relation, sql, side, shape),
     notSkipped(relation),
     givesWay(relation, sql, { type: "update_origin_differs", ...change }),
-    movesOntoAnother(relation, sql, shape),
+    maySettleThere(relation, sql, shape),
   ].filter((one) => one !== "").join(" AND ");
   const found = updateOrLock(relation, sql, { columns: settable(relation, shape), where: condition });
   // A row whose key changes may have been left where it was: what follows sees to it.
@@ -448,13 +448,7 @@ function admits(
     sql.version(hashOf(change.side))
   }, ${remote}, ${node}, ${at})`;
   if (type !== null) return settled;
-  // Mostly there is nothing of the kind, and this alone is looked at.
-  return `CASE WHEN EXISTS (SELECT 1 FROM mmlite.tombstone d WHERE d.last_timestamp >= ${at} AND d.origin <> ${node})` +
-    ` OR EXISTS (SELECT 1 FROM mmlite.truncation c WHERE c.table_schema = ${
-      literal(relation.schema)
-    } AND c.table_name = ${
-      literal(relation.name)
-    } AND c.commit_timestamp >= ${at} AND c.origin <> ${node}) THEN ${settled} ELSE true END`;
+  return `CASE WHEN ${mayBeDeleted(relation, sql)} THEN ${settled} ELSE true END`;
 }
 
 /** Notes a conflict of which no version can be told: with a row that is here (`here`), or with none. */
@@ -547,12 +541,30 @@ function insertMissing(
   return `${insert} ${onConflict(relation, sql, { type: "insert_exists", ...change, side: "new" })}`;
 }
 
-/** Without versions a row moves wherever it is sent, as what stood in the way was removed before. */
-function movesOntoAnother(relation: MappedRelation, sql: Parameters, shape: UpdateShape): string {
-  if (!shape.keyChanged || !isVersioned(relation) || relation.key!.deferrable) return "";
+/**
+ * Whether a row may move to its new key: nobody is there, and nobody has deleted the row with that key later. Without
+ * versions it moves wherever it is sent, as what stood in the way was removed before.
+ */
+function maySettleThere(relation: MappedRelation, sql: Parameters, shape: UpdateShape): string {
+  if (!shape.keyChanged || !isVersioned(relation)) return "";
+  const deleted = `CASE WHEN ${mayBeDeleted(relation, sql)} THEN (SELECT g.deleted_at IS NULL FROM` +
+    ` mmlite.newest_tombstone(${sql.version("newHash")}, ${literal(relation.schema)}, ${
+      literal(relation.name)
+    }, ${sql.version("at")}, ${sql.version("node")}) g) ELSE true END`;
+  // Under a deferrable key the row there may be one that this transaction moves away in a moment.
+  if (relation.key!.deferrable) return deleted;
   return `NOT EXISTS (SELECT 1 FROM ${rows(relation)} WHERE ${where(relation, sql, "new")} AND NOT (${
     where(relation, sql, "old")
-  }))`;
+  })) AND ${deleted}`;
+}
+
+/** Whether anything of the table may have been deleted later by another node: mostly not, and this is fast. */
+function mayBeDeleted({ schema, name }: MappedRelation, sql: Parameters): string {
+  const [at, node] = [sql.version("at"), sql.version("node")];
+  return `EXISTS (SELECT 1 FROM mmlite.tombstone d WHERE d.last_timestamp >= ${at} AND d.origin <> ${node})` +
+    ` OR EXISTS (SELECT 1 FROM mmlite.truncation c WHERE c.table_schema = ${
+      literal(schema)
+    } AND c.table_name = ${literal(name)} AND c.commit_timestamp >= ${at} AND c.origin <> ${node})`;
 }
 
 /** The relation's local table. */
