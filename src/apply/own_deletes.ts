@@ -16,6 +16,7 @@ import { decodeMessage } from "../pgoutput/decode.ts";
 import type { Begin, Delete, Tuple, Update } from "../pgoutput/message.ts";
 import type { MessageBatch } from "../pgoutput/message_batch.ts";
 import { decodeBegin, decodeCommit, MESSAGE_TYPE, messageType } from "../pgoutput/peek.ts";
+import { TupleScan } from "../pgoutput/tuple_scan.ts";
 import { keyValues, type TargetRelation } from "./change_writer.ts";
 import { KeyHash } from "./key_hash.ts";
 import { removeDeletedStatement, removeTruncatedStatement } from "./own_statements.ts";
@@ -42,30 +43,55 @@ export interface OwnDeletesOptions {
   readonly appliedSince: (time: number) => Promise<boolean>;
 }
 
-/** A row that is gone from where it was. */
-interface GoneRow {
-  readonly target: TargetRelation;
-  readonly key: readonly string[];
-  readonly high: number;
-  readonly low: number;
-  readonly at: bigint;
-}
-
-/** A table that was truncated. */
-interface TruncatedTable {
-  readonly target: TargetRelation;
-  readonly at: bigint;
-}
-
-/** What was deleted in some messages. */
+/** Rows and tables that some messages delete; a row is a place in its message until its key is asked for. */
 class Deleted {
-  readonly rows: GoneRow[] = [];
-  readonly tables: TruncatedTable[] = [];
+  readonly times = new RowTimes();
+  /** Of each transaction, when it was committed. */
+  readonly timestamps: bigint[] = [];
+  readonly targets: TargetRelation[] = [];
+  readonly messages: Uint8Array[] = [];
+  readonly starts: number[] = [];
+  readonly ends: number[] = [];
+  readonly highs: number[] = [];
+  readonly lows: number[] = [];
+  /** Of each row, the number of its transaction. */
+  readonly transactions: number[] = [];
+  readonly tables: { readonly target: TargetRelation; readonly at: bigint }[] = [];
   endLsn: Lsn = ZERO_LSN;
 
   get isEmpty(): boolean {
-    return this.rows.length === 0 && this.tables.length === 0;
+    return this.targets.length === 0 && this.tables.length === 0;
   }
+
+  /** The earliest and the latest time. */
+  get span(): { first: bigint; last: bigint } {
+    const all = [...this.timestamps, ...this.tables.map(({ at }) => at)];
+    return { first: all.reduce((a, b) => a < b ? a : b), last: all.reduce((a, b) => a > b ? a : b) };
+  }
+
+  add(target: TargetRelation, { high, low }: KeyHash, at: bigint): number {
+    if (this.timestamps.at(-1) !== at) this.timestamps.push(at);
+    const transaction = this.timestamps.length - 1;
+    this.times.add(high, low, transaction);
+    this.highs.push(high);
+    this.lows.push(low);
+    this.transactions.push(transaction);
+    return this.targets.push(target) - 1;
+  }
+
+  /** The text of a row's key. */
+  key(row: number): string[] {
+    const change = decodeMessage(this.messages[row].subarray(this.starts[row], this.ends[row])) as Delete;
+    const columns = this.targets[row].map.key!.columns.map(({ index }) => index);
+    return keyValues((change.oldTuple ?? change.oldKey)!, columns).map((one) =>
+      Buffer.from(one).toString("utf8")
+    );
+  }
+}
+
+interface Place {
+  readonly start: number;
+  readonly end: number;
 }
 
 /** Of one node, for all its slots; each has a {@link DeletesReader}. */
@@ -105,13 +131,11 @@ export class OwnDeletes {
     if (session !== undefined) await closeClient(session.client);
   }
 
-  async #note({ rows, tables, endLsn }: Deleted): Promise<void> {
+  async #note(deleted: Deleted): Promise<void> {
     const { query, self, appliedSince } = this.options;
-    if (rows.length > 0) {
-      const [times, timestamps] = [new RowTimes(), [...new Set(rows.map(({ at }) => at))]];
-      const numbers = new Map(timestamps.map((at, i) => [at, i]));
-      for (const { high, low, at } of rows) times.add(high, low, numbers.get(at)!);
-      const last = timestamps.reduce((a, b) => a > b ? a : b);
+    const { times, timestamps, tables } = deleted;
+    const { first, last } = deleted.span;
+    if (times.count > 0) {
       await query(
         "INSERT INTO mmlite.tombstone (origin, last_timestamp, entries) VALUES ($1, $2::timestamptz, decode($3, 'hex'))",
         [self, formatTimestamp(last), Buffer.from(times.bytes(timestamps)).toString("hex")],
@@ -125,36 +149,32 @@ export class OwnDeletes {
         [map.schema, map.name, self, formatTimestamp(at)],
       );
     }
-    const earliest = [...rows, ...tables].reduce((a, { at }) => at < a ? at : a, rows[0]?.at ?? tables[0].at);
-    if (await appliedSince(unixMs(earliest))) await this.#remove(rows, tables, endLsn);
+    if (await appliedSince(unixMs(first))) await this.#remove(deleted);
   }
 
   /** Removes what was written on top of the deletes though it is older. */
-  async #remove(
-    rows: readonly GoneRow[],
-    tables: readonly TruncatedTable[],
-    endLsn: Lsn,
-  ): Promise<void> {
+  async #remove(deleted: Deleted): Promise<void> {
     const { self, openSession } = this.options;
     this.#session ??= await openSession();
     const query = queryWith(this.#session.client);
+    const { highs, lows, timestamps, transactions } = deleted;
     try {
       await query("BEGIN");
-      for (const [target, gone] of byTarget(rows)) {
+      for (const [target, rows] of byTarget(deleted)) {
+        const keys = rows.map((row) => deleted.key(row));
         await query(removeDeletedStatement(target.map), [
           self,
-          gone.map(({ high, low }) => String((BigInt(high) << 32n) | BigInt(low >>> 0))),
-          gone.map(({ at }) => formatTimestamp(at)),
-          ...target.map.key!.columns.map((_, i) => gone.map(({ key }) => key[i])),
+          rows.map((row) => String((BigInt(highs[row]) << 32n) | BigInt(lows[row] >>> 0))),
+          rows.map((row) => formatTimestamp(timestamps[transactions[row]])),
+          ...target.map.key!.columns.map((_, i) => keys.map((key) => key[i])),
         ]);
       }
-      for (const { target, at } of tables) {
+      for (const { target, at } of deleted.tables) {
         await query(removeTruncatedStatement(target.map), [self, formatTimestamp(at)]);
       }
-      const at = [...rows, ...tables].reduce((a, { at }) => at > a ? at : a, 0n);
       await query("SELECT pg_replication_origin_xact_setup($1::pg_lsn, $2::timestamptz)", [
-        formatLsn(endLsn),
-        formatTimestamp(at),
+        formatLsn(deleted.endLsn),
+        formatTimestamp(deleted.span.last),
       ]);
       await query("COMMIT");
     } catch (thrown) {
@@ -169,6 +189,7 @@ export class DeletesReader {
   readonly #deletes: OwnDeletes;
   readonly #relations: Relations;
   readonly #hash = new KeyHash();
+  readonly #scan = new TupleScan();
   readonly #logger = log("conflict");
   #begin: Begin | undefined;
 
@@ -204,11 +225,13 @@ export class DeletesReader {
         }
         case MESSAGE_TYPE.update:
           // Without an old key or row the key is as it was.
-          if (bytes[start + 5] !== NEW_TUPLE) await this.#row(bytes.subarray(start, end), deleted);
+          if (bytes[start + 5] !== NEW_TUPLE) await this.#update(deleted, bytes, { start, end });
           break;
-        case MESSAGE_TYPE.delete:
-          await this.#row(bytes.subarray(start, end), deleted);
+        case MESSAGE_TYPE.delete: {
+          const reading = this.#delete(deleted, bytes, { start, end });
+          if (reading !== undefined) await reading;
           break;
+        }
         case MESSAGE_TYPE.truncate:
           await this.#truncate(bytes.subarray(start, end), deleted);
       }
@@ -220,19 +243,42 @@ export class DeletesReader {
     this.#deletes.passed(passedLsn);
   }
 
-  async #row(bytes: Uint8Array, deleted: Deleted): Promise<void> {
+  /** Returns a promise only where the table has to be read. */
+  #delete(deleted: Deleted, bytes: Uint8Array, place: Place): Promise<void> | undefined {
     if (this.#begin === undefined) return;
-    const change = decodeMessage(bytes) as Update | Delete;
-    const target = await this.#target(change.relationId);
-    const old = change.oldTuple ?? change.oldKey;
-    if (target?.map.key == null || old === undefined) return;
+    const known = this.#relations.target(relationIdOf(bytes, place.start));
+    if (known !== undefined) return this.#add(deleted, known, { bytes, ...place });
+    return this.#target(relationIdOf(bytes, place.start)).then((target) => {
+      if (target !== undefined) this.#add(deleted, target, { bytes, ...place });
+    });
+  }
+
+  /** An update that may have moved a row to another key. */
+  async #update(deleted: Deleted, bytes: Uint8Array, place: Place): Promise<void> {
+    if (this.#begin === undefined) return;
+    const target = await this.#target(relationIdOf(bytes, place.start));
+    if (target?.map.key == null) return;
+    const { oldTuple, oldKey, newTuple } = decodeMessage(bytes.subarray(place.start, place.end)) as Update;
     const columns = target.map.key.columns.map(({ index }) => index);
-    if (change.kind === "update" && sameKey(old, change.newTuple, columns)) return;
-    const key = keyValues(old, columns);
-    this.#hash.ofValues(target.hash, key);
-    const { high, low } = this.#hash;
-    const at = this.#begin.commitTimestamp;
-    deleted.rows.push({ target, key: key.map((one) => Buffer.from(one).toString("utf8")), high, low, at });
+    if (!sameKey((oldTuple ?? oldKey)!, newTuple, columns)) this.#add(deleted, target, { bytes, ...place });
+  }
+
+  /** Takes the old row of a message, which comes first in it. */
+  #add(
+    deleted: Deleted,
+    target: TargetRelation,
+    { bytes, start, end }: Place & { bytes: Uint8Array },
+  ): undefined {
+    if (target.map.key === null) return;
+    const scan = this.#scan;
+    scan.scan(bytes, start + TUPLE_OFFSET, { start, end });
+    const key = target.map.key.columns.map(({ index }) => index);
+    if (key.some((index) => !(scan.lengths[index] >= 0))) return;
+    this.#hash.ofRow(target.hash, { bytes, scan, key });
+    const row = deleted.add(target, this.#hash, this.#begin!.commitTimestamp);
+    deleted.messages[row] = bytes;
+    deleted.starts[row] = start;
+    deleted.ends[row] = end;
   }
 
   async #truncate(bytes: Uint8Array, deleted: Deleted): Promise<void> {
@@ -259,6 +305,8 @@ export class DeletesReader {
 }
 
 const NEW_TUPLE = 0x4e; // N
+/** Type, relation and marker of a row change. */
+const TUPLE_OFFSET = 6;
 const POSTGRES_EPOCH_MS = 946_684_800_000;
 
 function unixMs(timestamp: bigint): number {
@@ -270,11 +318,17 @@ function sameKey(old: Tuple, tuple: Tuple, columns: readonly number[]): boolean 
   return before.every((value, i) => Buffer.compare(value, after[i]) === 0);
 }
 
-function byTarget(rows: readonly GoneRow[]): Map<TargetRelation, GoneRow[]> {
-  const groups = new Map<TargetRelation, GoneRow[]>();
-  for (const row of rows) {
-    const group = groups.get(row.target);
-    if (group === undefined) groups.set(row.target, [row]);
+function relationIdOf(bytes: Uint8Array, start: number): number {
+  return ((bytes[start + 1] << 24) | (bytes[start + 2] << 16) | (bytes[start + 3] << 8) |
+    bytes[start + 4]) >>> 0;
+}
+
+/** Rows (their number) by their table. */
+function byTarget({ targets }: Deleted): Map<TargetRelation, number[]> {
+  const groups = new Map<TargetRelation, number[]>();
+  for (const [row, target] of targets.entries()) {
+    const group = groups.get(target);
+    if (group === undefined) groups.set(target, [row]);
     else group.push(row);
   }
   return groups;

@@ -9,9 +9,7 @@ import { literal, names, quote, rows, type StatementShape, target } from "./stat
 
 const TEXT_ARRAY_OID = 1009;
 const INT8_OID = 20;
-const INT8_ARRAY_OID = 1016;
 const TIMESTAMPTZ_OID = 1184;
-const TEXT_OID = 25;
 
 /** The first `server_version_num` that tells the origin of a row's version. */
 const ORIGINS_SINCE = 140000;
@@ -54,16 +52,6 @@ export function requireKeyStatement(relation: MappedRelation): StatementShape {
     parameterTypes: [],
     parameters: [],
     doing: `insert into "${relation.label}"`,
-  };
-}
-
-/** Fails where one of the rows to come, by the hashes of their keys, was deleted at a given time or later. */
-export function requireNoneDeletedStatement({ schema, name, label }: MappedRelation): StatementShape {
-  return {
-    sql: `SELECT mmlite.require_none_deleted($1, ${literal(schema)}, ${literal(name)}, $2, $3)`,
-    parameterTypes: [INT8_ARRAY_OID, TIMESTAMPTZ_OID, TEXT_OID],
-    parameters: [],
-    doing: `insert into "${label}"`,
   };
 }
 

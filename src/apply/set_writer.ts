@@ -8,7 +8,6 @@ import type { Pipeline } from "../pg/pipeline.ts";
 import { decodeMessage } from "../pgoutput/decode.ts";
 import { MESSAGE_TYPE } from "../pgoutput/peek.ts";
 import { decodeError } from "../pgoutput/reader.ts";
-import { int64 } from "./int64.ts";
 import { TupleScan, UNCHANGED_LENGTH } from "../pgoutput/tuple_scan.ts";
 import { ArrayParameters, maxRows } from "./array_parameters.ts";
 import { type ChangeWriter, keyValues, type RowChange, type TargetRelation } from "./change_writer.ts";
@@ -19,11 +18,9 @@ import {
   copyStatement,
   deleteSetStatement,
   requireKeyStatement,
-  requireNoneDeletedStatement,
   setsColumns,
   updateSetStatement,
 } from "./set_statements.ts";
-import { RowTimes } from "./row_times.ts";
 import type { PreparedStatement, StatementCache } from "./statement_cache.ts";
 import type { Versions } from "./versions.ts";
 
@@ -64,7 +61,6 @@ export class SetWriter {
   readonly #hash = new KeyHash();
   readonly #arrays = new ArrayParameters(this.#other);
   readonly #copy = new CopyText();
-  readonly #copied = new RowTimes();
   readonly #placed: PlacedChange;
   #rows = 0;
   #bytes = 0;
@@ -319,7 +315,7 @@ export class SetWriter {
     if (map.key !== null) {
       const guard = this.#cache.get(statements, "sk", () => requireKeyStatement(map));
       this.#pipeline.execute(guard.name, guard.sink);
-      if (map.settlement.versioned) this.#requireNoneDeleted(target, changes, rows);
+      if (map.settlement.versioned) this.#notePut(changes, rows);
     }
     const { name, sink, shape } = this.#cache.get(statements, "sc", () => copyStatement(map));
     const columns = shape.parameters.map(({ index }) => index);
@@ -334,17 +330,10 @@ export class SetWriter {
     });
   }
 
-  #requireNoneDeleted(target: TargetRelation, { highs, lows }: NetChanges, rows: readonly number[]): void {
-    const build = () => requireNoneDeletedStatement(target.map);
-    const { name, sink } = this.#cache.get(target.statements, "st", build);
-    const { first, node, put } = this.#versions;
-    const copied = this.#copied;
-    copied.clear();
-    for (const row of rows) {
-      copied.add(highs[row], lows[row], 0);
-      put.add(highs[row], lows[row], 0);
-    }
-    this.#pipeline.execute(name, sink, [copied.hashes(), int64(first), node]);
+  /** That none of them was deleted later is looked at in the end. */
+  #notePut({ highs, lows }: NetChanges, rows: readonly number[]): void {
+    const { put } = this.#versions;
+    for (const row of rows) put.add(highs[row], lows[row], 0);
   }
 
   #writeOneByOne(

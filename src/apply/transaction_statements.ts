@@ -4,6 +4,7 @@
  */
 import type { StatementText } from "../pg/query_bytes.ts";
 
+const BOOL_OID = 16;
 const TEXT_OID = 25;
 const INT8_OID = 20;
 const INT8_ARRAY_OID = 1016;
@@ -46,11 +47,12 @@ export const TOMBSTONES: StatementText = {
   parameterTypes: [TEXT_OID, TIMESTAMPTZ_OID, BYTEA_OID],
 };
 
-/** Looks whether another session has noted written rows as deleted meanwhile: hashes, first commit timestamp, origin. */
+/** Looks whether written rows were deleted later: hashes, first commit timestamp, origin, and whether only what was
+ * noted since the transaction began counts. */
 export const UNDISTURBED: StatementText = {
   name: "undisturbed",
-  sql: "SELECT mmlite.require_undisturbed($1, $2, $3)",
-  parameterTypes: [INT8_ARRAY_OID, TIMESTAMPTZ_OID, TEXT_OID],
+  sql: "SELECT mmlite.require_undisturbed($1, $2, $3, $4)",
+  parameterTypes: [INT8_ARRAY_OID, TIMESTAMPTZ_OID, TEXT_OID, BOOL_OID],
 };
 
 /** Keeps hashes of rows that a long transaction has written for {@link UNDISTURBED}. */

@@ -45,6 +45,9 @@ const MAX_PUT = 0x1_0000;
 const MAX_GONE = 0x1000;
 /** The first `server_version_num` that tells the origin of a row's version. */
 const ORIGINS_SINCE = 140000;
+/** Binary booleans. */
+const TRUE = new Uint8Array([1]);
+const FALSE = new Uint8Array([0]);
 /** How often the flush position is read while something applied is not on disk, milliseconds. */
 const DURABILITY_POLL_MS = 100;
 
@@ -359,7 +362,11 @@ export class TransactionWriter {
     const { put, first, node } = this.#versions;
     const isPlain = put.count === 0 && this.#changes.goneCount === 0 && !this.#hasWritten;
     if (!this.#keepsVersions || isPlain) return;
-    this.pipeline.execute(UNDISTURBED.name, this.#undisturbedSink, [put.hashes(), int64(first), node]);
+    const sinceBegin = this.#open!.mode === "rows" ? TRUE : FALSE;
+    this.pipeline.execute(UNDISTURBED.name, this.#undisturbedSink, [
+      ...[put.hashes(), int64(first)],
+      ...[node, sinceBegin],
+    ]);
     this.#changes.requireGone();
   }
 

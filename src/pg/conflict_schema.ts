@@ -273,23 +273,6 @@ CREATE FUNCTION mmlite.meets(entries bytea, of_origin text, hashes bigint[], at 
 $$;
 COMMENT ON FUNCTION mmlite.meets IS 'whether one of the rows with these hashes is among deleted ones, later than a time';
 
-CREATE FUNCTION mmlite.require_none_deleted(
-  hashes bigint[], of_schema text, of_table text, at timestamptz, of_node text
-) RETURNS void LANGUAGE plpgsql AS $$
-BEGIN
-  IF EXISTS (
-    SELECT FROM mmlite.tombstone d WHERE d.last_timestamp >= at AND d.origin <> of_node
-       AND mmlite.meets(d.entries, d.origin, hashes, at, of_node)
-  ) OR EXISTS (
-    SELECT FROM mmlite.truncation c WHERE c.table_schema = of_schema AND c.table_name = of_table
-       AND c.commit_timestamp >= at AND c.origin <> of_node
-  ) THEN
-    RAISE EXCEPTION 'rows were deleted on another node' USING ERRCODE = '${SETTLE_ROWS_SQLSTATE}';
-  END IF;
-END $$;
-COMMENT ON FUNCTION mmlite.require_none_deleted IS
-  'raises if one of many new rows was deleted by another node at the given time or later';
-
 CREATE UNLOGGED TABLE mmlite.written (xid bigint NOT NULL, hashes bigint[] NOT NULL);
 COMMENT ON TABLE mmlite.written IS 'hashes of the rows that a long transaction has written, until it ends';
 
@@ -318,9 +301,12 @@ BEGIN
   PERFORM set_config('mmlite.place', place::text, false);
 END $$;
 
-CREATE FUNCTION mmlite.require_undisturbed(hashes bigint[], at timestamptz, of_node text) RETURNS void LANGUAGE plpgsql AS $$
+CREATE FUNCTION mmlite.require_undisturbed(
+  hashes bigint[], at timestamptz, of_node text, since_begin boolean
+) RETURNS void LANGUAGE plpgsql AS $$
 DECLARE
-  seen txid_snapshot := current_setting('mmlite.snapshot');
+  -- Statements for one row have looked for what was noted before.
+  seen txid_snapshot := CASE WHEN since_begin THEN current_setting('mmlite.snapshot') ELSE '1:1:' END;
 BEGIN
   -- Until the commit: of two that meet in a row that is not here, the second one sees what the first did.
   PERFORM pg_advisory_xact_lock(${COMMIT_LOCK}, 0);
@@ -341,7 +327,7 @@ BEGIN
   IF EXISTS (SELECT FROM mmlite.written) THEN DELETE FROM mmlite.written WHERE xid = txid_current(); END IF;
 END $$;
 COMMENT ON FUNCTION mmlite.require_undisturbed IS
-  'the last thing before a commit: raises if a row that was written is of those that another session has noted as deleted since the transaction began';
+  'the last thing before a commit: raises if a row that was written is of those that another node has deleted at that time or later; with since_begin, of those alone that another session has noted since the transaction began';
 
 CREATE FUNCTION mmlite.apply_truncate(
   of_schemas text[], of_tables text[], prefixes text[], keys text[], restart boolean, at timestamptz, of_node text
