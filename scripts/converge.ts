@@ -1,0 +1,148 @@
+/**
+ * `deno task converge [--seeds N] [--first SEED] [--apart] [--unsent-toast] [--builtin] [--json FILE] [--logs DIR]
+ * [--faketime FILE]`: random transactions on three to five nodes of mixed releases, on few keys, while links are
+ * delayed and cut, nodes killed, servers crashed and clocks skewed; then everything is made whole, and all nodes must
+ * hold the rows and versions that last-update-wins says, and every transaction once.
+ *
+ * What is done follows from the seed, the time that it takes does not. `--apart` gives every node keys of its own.
+ * `--builtin` runs the same on PostgreSQL's own subscriptions, for comparison. Clocks are skewed where libfaketime is
+ * found. A bad seed prints how to run it again and the history of keys that differ; with `--logs` what its nodes
+ * printed is kept. The last line is one sentence; the exit code is 1 if anything differs.
+ */
+import { existsSync } from "node:fs";
+import { join } from "node:path";
+import process from "node:process";
+import { parseArgs } from "node:util";
+import { startBuiltinMesh } from "./converge/builtin_mesh.ts";
+import type { Mesh } from "./converge/member.ts";
+import { startMmliteMesh } from "./converge/mmlite_mesh.ts";
+import { type Plan, type PlanOptions, planSeed } from "./converge/plan.ts";
+import { figuresOf, historyLines, isBad, type SeedFigures, seedLine, sumTable } from "./converge/report.ts";
+import { runSeed, type SeedOutcome } from "./converge/seed_run.ts";
+import { openServerPool, type ServerPool } from "./converge/server_pool.ts";
+
+const DEFAULT_SEEDS = 20;
+const EXIT_USAGE = 64;
+/** Where Debian's package libfaketime puts it. */
+const FAKETIME_PLACES = ["x86_64", "aarch64"].map((machine) =>
+  `/usr/lib/${machine}-linux-gnu/faketime/libfaketime.so.1`
+);
+
+interface Options extends PlanOptions {
+  readonly seeds: number;
+  readonly first: number;
+  readonly json: string | undefined;
+  readonly logs: string | undefined;
+  readonly faketime: string | undefined;
+}
+
+function parseOptions(): Options {
+  const { values } = parseArgs({
+    args: Deno.args,
+    options: {
+      seeds: { type: "string", default: String(DEFAULT_SEEDS) },
+      first: { type: "string", default: "1" },
+      apart: { type: "boolean", default: false },
+      "unsent-toast": { type: "boolean", default: false },
+      builtin: { type: "boolean", default: false },
+      json: { type: "string" },
+      logs: { type: "string" },
+      faketime: { type: "string" },
+    },
+  });
+  const { apart, builtin, json, logs } = values;
+  const [seeds, first] = [Number(values.seeds), Number(values.first)];
+  if (![seeds, first].every((number) => Number.isSafeInteger(number) && number > 0)) {
+    throw new Error("--seeds and --first take whole numbers above 0");
+  }
+  const faketime = values.faketime ?? FAKETIME_PLACES.find((place) => existsSync(place));
+  const unsentToast = values["unsent-toast"];
+  return { seeds, first, apart, builtin, json, logs, faketime, unsentToast, skew: faketime !== undefined };
+}
+
+/** The command that runs one seed again. */
+function replayCommand(seed: number, options: Options): string {
+  const flags = [
+    ...(options.apart ? ["--apart"] : []),
+    ...(options.unsentToast ? ["--unsent-toast"] : []),
+    ...(options.builtin ? ["--builtin"] : []),
+  ];
+  return ["deno task converge --first", seed, "--seeds 1", ...flags].join(" ");
+}
+
+async function runPlan(pool: ServerPool, plan: Plan, options: Options): Promise<SeedOutcome> {
+  await using mesh = options.builtin
+    ? await startBuiltinMesh(pool, plan)
+    : await startMmliteMesh(pool, plan, options.faketime);
+  try {
+    const outcome = await runSeed(mesh, plan, { mmlite: !options.builtin });
+    if (isBad(figuresOf(outcome))) await keepLogs(mesh, plan, options);
+    return outcome;
+  } catch (thrown) {
+    await keepLogs(mesh, plan, options);
+    throw thrown;
+  }
+}
+
+async function keepLogs(mesh: Mesh, { seed }: Plan, { logs }: Options): Promise<void> {
+  if (logs === undefined) return;
+  await Deno.mkdir(join(logs, String(seed)), { recursive: true });
+  for (const [name, text] of await mesh.logs()) {
+    await Deno.writeTextFile(join(logs, String(seed), `${name}.log`), text);
+  }
+}
+
+/** Runs one seed and prints what came of it; undefined if it could not be run to its end. */
+async function reportSeed(
+  pool: ServerPool,
+  seed: number,
+  options: Options,
+): Promise<SeedFigures | undefined> {
+  try {
+    const outcome = await runPlan(pool, planSeed(seed, options), options);
+    const figures = figuresOf(outcome);
+    console.log(seedLine(figures));
+    if (isBad(figures) && !options.builtin) {
+      for (const line of historyLines(outcome)) console.log(line);
+      console.log(`  again: ${replayCommand(seed, options)}`);
+    }
+    return figures;
+  } catch (thrown) {
+    console.log(`seed ${seed}: ${(thrown as Error).message}`);
+    console.log(`  again: ${replayCommand(seed, options)}`);
+    return undefined;
+  }
+}
+
+function conclusion(all: readonly SeedFigures[], { seeds, builtin, apart }: Options): string {
+  const bad = all.filter(isBad).length;
+  const broken = seeds - all.length;
+  const what = builtin ? "built-in subscriptions" : "mmlite";
+  const how = apart ? "each node writing keys of its own" : "all nodes writing the same keys";
+  const rest = broken > 0 ? `; ${broken} could not be run to their end` : "";
+  if (bad + broken === 0) return `In all ${seeds} seeds all nodes ended equal (${what}, ${how}).`;
+  return `In ${bad} of ${seeds} seeds nodes did not end as last-update-wins says (${what}, ${how})${rest}.`;
+}
+
+async function main(): Promise<number> {
+  let options: Options;
+  try {
+    options = parseOptions();
+  } catch (thrown) {
+    console.error(`Cannot run: ${(thrown as Error).message}`);
+    return EXIT_USAGE;
+  }
+  if (!options.skew && !options.builtin) console.log("Clocks are not skewed: there is no libfaketime here.");
+  await using pool = openServerPool(options.faketime);
+  const all: SeedFigures[] = [];
+  for (let seed = options.first; seed < options.first + options.seeds; seed++) {
+    const figures = await reportSeed(pool, seed, options);
+    if (figures !== undefined) all.push(figures);
+  }
+  console.log("\n" + sumTable(all, options).join("\n") + "\n");
+  if (options.json) await Deno.writeTextFile(options.json, JSON.stringify({ options, seeds: all }, null, 2));
+  console.log(conclusion(all, options));
+  return all.length === options.seeds && !all.some(isBad) ? 0 : 1;
+}
+
+process.exit(await main());

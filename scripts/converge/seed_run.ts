@@ -1,0 +1,141 @@
+/**
+ * One seed from its plan to its verdict.
+ */
+import { eventually } from "../../tests/support/poll.ts";
+import {
+  checkLogs,
+  compareRows,
+  countUnequal,
+  type HeldRow,
+  type NodeState,
+  type Verdict,
+} from "./compare.ts";
+import { heal, injectFaults } from "./faults.ts";
+import type { Conflicts, Mark, Member, Mesh } from "./member.ts";
+import { type Committed, expectedState, rowKey } from "./model.ts";
+import type { Plan } from "./plan.ts";
+import { keyText, LOG_TABLE, readTableSql, TABLES, timeText, type VersionSource } from "./tables.ts";
+import { type Attempt, runClient } from "./writer.ts";
+
+/** Ids of the last transactions of nodes, above those of clients. */
+const FIRST_MARK_ID = 1_000_000;
+
+/** What a seed came to. */
+export interface SeedOutcome {
+  readonly plan: Plan;
+  readonly attempts: readonly Attempt[];
+  readonly committed: readonly Committed[];
+  readonly conflicts: Conflicts;
+  /** What had not been applied when the time was over, one sentence each. */
+  readonly standing: readonly string[];
+  readonly verdict: Verdict;
+  /** Keys of which not all nodes hold the same row. */
+  readonly unequal: number;
+  /** Rows of `mmlite.tombstone` and `mmlite.truncation`, all nodes together. */
+  readonly tombstones: number;
+  /** Time from the first transaction until everything was applied everywhere, milliseconds. */
+  readonly tookMs: number;
+}
+
+/** Runs the workload of a plan on its mesh, and compares. */
+export async function runSeed(mesh: Mesh, plan: Plan, { mmlite }: { mmlite: boolean }): Promise<SeedOutcome> {
+  const started = performance.now();
+  const [attempts] = await Promise.all([runClients(mesh, plan), injectFaults(mesh, plan.faults)]);
+  heal(mesh);
+  const marks = await writeMarks(mesh.members);
+  const standing = await mesh.settle(marks);
+  const tookMs = performance.now() - started;
+  const committed = (await Promise.all(mesh.members.map((member) => readCommitted(member, attempts)))).flat();
+  const states = await Promise.all(mesh.members.map((member) => readState(member, mmlite)));
+  const violations = [...standing, ...lostCommits(attempts, committed), ...checkLogs(committed, states)];
+  const verdict = { differences: compareRows(expectedState(committed), states), violations };
+  return {
+    ...{ plan, attempts, committed, standing, tookMs },
+    conflicts: await mesh.conflicts(),
+    verdict: mmlite ? verdict : { differences: verdict.differences, violations: standing },
+    unequal: countUnequal(states),
+    tombstones: mmlite ? await countTombstones(mesh.members) : 0,
+  };
+}
+
+async function runClients(mesh: Mesh, { nodes }: Plan): Promise<Attempt[]> {
+  const running = nodes.flatMap(({ clients }, place) =>
+    clients.map((transactions, client) => runClient(mesh.members[place], client, transactions))
+  );
+  return (await Promise.all(running)).flat();
+}
+
+/** Commits one more transaction on every node. It arrives last, because transactions arrive in order. */
+async function writeMarks(members: readonly Member[]): Promise<Mark[]> {
+  return await Promise.all(members.map(async ({ name, server, database }, place) => {
+    const id = FIRST_MARK_ID + place;
+    const insert = `INSERT INTO public.${LOG_TABLE} VALUES ($1, $2, NULL)
+                      RETURNING pg_current_wal_insert_lsn()::text AS lsn`;
+    return await eventually("the last transaction to be committed", async () => {
+      const [{ lsn }] = await server.sql(database, insert, [id, name]);
+      return { id, lsn };
+    });
+  }));
+}
+
+/** What a node has committed itself, with its commit times. */
+async function readCommitted(
+  { name, server, database }: Member,
+  attempts: readonly Attempt[],
+): Promise<Committed[]> {
+  const rows = await server.sql(
+    database,
+    `SELECT id::int, ${timeText("pg_xact_commit_timestamp(xmin)")} AS timestamp
+       FROM public.${LOG_TABLE} WHERE node = $1`,
+    [name],
+  );
+  const byId = new Map(attempts.map((attempt) => [attempt.id, attempt]));
+  const ended = (id: number) => byId.get(id)?.endedAt ?? Infinity;
+  return rows.toSorted((one, other) => ended(one.id) - ended(other.id)).map(({ id, timestamp }, order) => ({
+    ...{ id, timestamp, order },
+    node: name,
+    changes: byId.get(id)?.changes ?? [],
+  }));
+}
+
+/** Transactions that their client was told are committed, and that are not. */
+function lostCommits(attempts: readonly Attempt[], committed: readonly Committed[]): string[] {
+  const ids = new Set(committed.map(({ id }) => id));
+  const lost = attempts.filter(({ id, told }) => told && !ids.has(id));
+  return lost.map(({ id, node }) => `${node} has lost its own transaction ${id}`);
+}
+
+async function readState({ name, server, database }: Member, mmlite: boolean): Promise<NodeState> {
+  const has = async (name: string) => {
+    const [{ found }] = await server.sql(database, "SELECT to_reg" + name + " IS NOT NULL AS found");
+    return found as boolean;
+  };
+  const rowVersion = mmlite && await has("proc('mmlite.row_version')");
+  const source: VersionSource = { major: server.major, mmlite, rowVersion };
+  const rows = new Map<string, HeldRow>();
+  for (const table of TABLES) {
+    for (const { key, ...row } of await server.sql(database, readTableSql(table, source), [name])) {
+      rows.set(rowKey(table.name, keyText(key)), row);
+    }
+  }
+  const log = await server.sql(database, `SELECT id::int FROM public.${LOG_TABLE}`);
+  const quarantine = mmlite && await has("class('mmlite.quarantine')");
+  const quarantined = quarantine ? await count(server, database, "mmlite.quarantine") : 0;
+  return { node: name, rows, log: log.map(({ id }) => id), quarantined };
+}
+
+async function countTombstones(members: readonly Member[]): Promise<number> {
+  let sum = 0;
+  for (const { server, database } of members) {
+    for (const table of ["mmlite.tombstone", "mmlite.truncation"]) {
+      const [{ found }] = await server.sql(database, "SELECT to_regclass($1) IS NOT NULL AS found", [table]);
+      if (found) sum += await count(server, database, table);
+    }
+  }
+  return sum;
+}
+
+async function count(server: Member["server"], database: string, table: string): Promise<number> {
+  const [{ rows }] = await server.sql(database, `SELECT count(*)::int AS rows FROM ${table}`);
+  return rows;
+}
