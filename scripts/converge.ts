@@ -9,7 +9,6 @@
  * found. A bad seed prints how to run it again and the history of keys that differ; with `--logs` what its nodes
  * printed is kept. The last line is one sentence; the exit code is 1 if anything differs.
  */
-import { existsSync } from "node:fs";
 import { join } from "node:path";
 import process from "node:process";
 import { parseArgs } from "node:util";
@@ -20,13 +19,10 @@ import { type Plan, type PlanOptions, planSeed } from "./converge/plan.ts";
 import { figuresOf, historyLines, isBad, type SeedFigures, seedLine, sumTable } from "./converge/report.ts";
 import { runSeed, type SeedOutcome } from "./converge/seed_run.ts";
 import { openServerPool, type ServerPool } from "./converge/server_pool.ts";
+import { findFaketime, removeFaketimeTraces } from "./converge/skew.ts";
 
 const DEFAULT_SEEDS = 20;
 const EXIT_USAGE = 64;
-/** Where Debian's package libfaketime puts it. */
-const FAKETIME_PLACES = ["x86_64", "aarch64"].map((machine) =>
-  `/usr/lib/${machine}-linux-gnu/faketime/libfaketime.so.1`
-);
 
 interface Options extends PlanOptions {
   readonly seeds: number;
@@ -55,7 +51,7 @@ function parseOptions(): Options {
   if (![seeds, first].every((number) => Number.isSafeInteger(number) && number > 0)) {
     throw new Error("--seeds and --first take whole numbers above 0");
   }
-  const faketime = values.faketime ?? FAKETIME_PLACES.find((place) => existsSync(place));
+  const faketime = values.faketime ?? findFaketime();
   const unsentToast = values["unsent-toast"];
   return { seeds, first, apart, builtin, json, logs, faketime, unsentToast, skew: faketime !== undefined };
 }
@@ -133,7 +129,9 @@ async function main(): Promise<number> {
     return EXIT_USAGE;
   }
   if (!options.skew && !options.builtin) console.log("Clocks are not skewed: there is no libfaketime here.");
-  await using pool = openServerPool(options.faketime);
+  await using stack = new AsyncDisposableStack();
+  if (options.faketime !== undefined) stack.defer(removeFaketimeTraces);
+  const pool = stack.use(openServerPool(options.faketime));
   const all: SeedFigures[] = [];
   for (let seed = options.first; seed < options.first + options.seeds; seed++) {
     const figures = await reportSeed(pool, seed, options);

@@ -21,10 +21,10 @@ export interface LinkProxy extends AsyncDisposable {
 export async function startLinkProxy(target: () => number): Promise<LinkProxy> {
   const pipes = new Set<Pipe>();
   const state = { delayMs: 0, isOpen: true, isStalled: false };
-  const server = net.createServer({ noDelay: true }, (incoming) => {
+  const server = net.createServer({ noDelay: true, allowHalfOpen: true }, (incoming) => {
     incoming.on("error", () => {});
     if (!state.isOpen) return incoming.resetAndDestroy();
-    const outgoing = net.connect({ host: "127.0.0.1", port: target(), noDelay: true });
+    const outgoing = net.connect({ host: "127.0.0.1", port: target(), noDelay: true, allowHalfOpen: true });
     for (const [from, to] of [[incoming, outgoing], [outgoing, incoming]]) {
       const pipe = new Pipe(from, to, state);
       pipes.add(pipe);
@@ -73,8 +73,9 @@ class Pipe {
     from.on("end", () => this.#hold(null));
     from.on("error", () => to.destroyed || to.resetAndDestroy());
     from.on("close", () => {
+      if (from.readableEnded) return; // What is held still arrives, and the end after it.
       clearTimeout(this.#timer);
-      if (this.from.errored || !this.from.readableEnded) to.destroy();
+      to.destroy();
     });
   }
 

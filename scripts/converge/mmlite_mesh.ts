@@ -7,7 +7,8 @@ import { parseLsn } from "../../src/lsn.ts";
 import { type LinkProxy, startLinkProxy } from "./link_proxy.ts";
 import { type Conflicts, createMembers, type Mark, type Member, type Mesh } from "./member.ts";
 import type { Plan } from "./plan.ts";
-import { type ServerPool, skewEnvironment } from "./server_pool.ts";
+import type { ServerPool } from "./server_pool.ts";
+import { skewEnvironment } from "./skew.ts";
 import { LOG_TABLE } from "./tables.ts";
 
 /** Time allowed for all nodes to have applied everything once all is whole again, milliseconds. */
@@ -22,7 +23,7 @@ export async function startMmliteMesh(
   await using stack = new AsyncDisposableStack();
   const members = await createMembers(stack, pool, plan);
   const nodes = await Promise.all(members.map(async ({ planned, server, database }) => {
-    const env = planned.mmliteSkewMs === 0 ? {} : skewEnvironment(faketime!, planned.mmliteSkewMs);
+    const env = faketime === undefined ? {} : skewEnvironment(faketime, planned.mmliteSkewMs);
     const node = await startMmlite({ name: planned.name, postgres: server.url(database), env });
     stack.defer(async () => {
       if (node.pid) await node.kill();

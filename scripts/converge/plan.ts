@@ -93,7 +93,7 @@ export interface PlanOptions {
   readonly apart: boolean;
   /** The table whose updates do not send unchanged large values takes part. */
   readonly unsentToast: boolean;
-  /** Servers are 18, and there is no mmlite to kill: for the built-in subscription. */
+  /** Servers are 18 with true clocks, and there is no mmlite to kill: for the built-in subscription. */
   readonly builtin: boolean;
   /** Whether clocks can be skewed. */
   readonly skew: boolean;
@@ -121,22 +121,24 @@ function planNodes(
   random: RandomInteger,
   { seed, count, options }: { seed: number; count: number; options: PlanOptions },
 ): PlannedNode[] {
-  const isSkewed = random(1, SKEW_EVERY) === 1 && options.skew && !options.builtin;
-  const majors = options.builtin
-    ? Array<PostgresMajor>(count).fill(18)
-    : draw(random, POSTGRES_MAJORS, count);
+  // What the options leave out is drawn all the same, so that a seed is the same workload under all of them.
+  const isSkewed = random(1, SKEW_EVERY) === 1;
+  const skewMs = () => {
+    const drawn = pick(random, [0, ...SKEWS_MS]);
+    return isSkewed && options.skew && !options.builtin ? drawn : 0;
+  };
+  const majors = draw(random, POSTGRES_MAJORS, count);
   const keys = planKeys(random, { count, options });
   const ids = counter();
   return majors.map((major, place) => {
-    const canSkew = isSkewed && SKEWED_MAJORS.includes(major);
-    const skew = () => pick(random, [0, ...SKEWS_MS]);
+    const serverSkewMs = skewMs();
     const write = { place, major, keys, ids, options };
     return {
       // Unlike those of other seeds, because slots and origins belong to the whole server.
       name: `${String.fromCharCode(97 + place)}${seed}`,
-      major,
-      serverSkewMs: canSkew ? skew() : 0,
-      mmliteSkewMs: isSkewed ? skew() : 0,
+      major: options.builtin ? 18 : major,
+      serverSkewMs: SKEWED_MAJORS.includes(major) ? serverSkewMs : 0,
+      mmliteSkewMs: skewMs(),
       clients: Array.from({ length: random(1, 3) }, () => planClient(random, write)),
     };
   });
@@ -147,8 +149,7 @@ type Keys = ReadonlyMap<string, readonly (readonly Key[])[]>;
 
 /** By table and place of the node; all nodes have the same unless they write apart. */
 function planKeys(random: RandomInteger, { count, options }: { count: number; options: PlanOptions }): Keys {
-  const tables = TABLES.filter(({ name }) => options.unsentToast || name !== UNSENT_TOAST_TABLE);
-  return new Map(tables.map((table) => {
+  return new Map(TABLES.map((table) => {
     const size = random(3, 8);
     const keysFrom = (first: number) =>
       Array.from({ length: size }, (_, index) => makeKey(table, first + index));
@@ -195,7 +196,8 @@ function planOperations(random: RandomInteger, write: WriteOptions): Operation[]
 }
 
 function planOperation(random: RandomInteger, write: WriteOptions): Operation {
-  const table = pick(random, TABLES.filter(({ name }) => write.keys.has(name)));
+  const tables = TABLES.filter(({ name }) => write.options.unsentToast || name !== UNSENT_TOAST_TABLE);
+  const table = pick(random, tables);
   const keys = write.keys.get(table.name)![write.place];
   const key = pick(random, keys);
   let kind = pickWeighted(random, OPERATION_WEIGHTS);
@@ -246,13 +248,15 @@ function planFaults(random: RandomInteger, nodes: readonly PlannedNode[], option
     const kind = pick(random, ["cut", "close", "stall", "delay", "kill_mmlite"] as const);
     if (kind === "delay") faults.push({ ...at, ...pick(random, links), kind, delayMs: random(50, 500) });
     else if (kind !== "kill_mmlite") faults.push({ ...at, ...pick(random, links), kind });
-    else if (!options.builtin) faults.push({ ...at, kind, node: random(0, nodes.length - 1) });
+    else faults.push({ ...at, kind, node: random(0, nodes.length - 1) });
   }
   if (random(1, CRASH_EVERY) === 1) {
     const node = random(0, nodes.length - 1);
     faults.push({ atMs: random(0, lastMs), forMs: random(0, 300), kind: "crash_server", node });
   }
-  return faults.sort((one, other) => one.atMs - other.atMs);
+  return faults.filter(({ kind }) => !options.builtin || kind !== "kill_mmlite").sort((one, other) =>
+    one.atMs - other.atMs
+  );
 }
 
 /** How long a node's slowest client pauses in all, milliseconds. */

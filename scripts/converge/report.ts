@@ -78,8 +78,8 @@ function tally(names: readonly string[], all: readonly string[] = []): Record<st
 }
 
 /** Whether a seed shows that something is wrong. */
-export function isBad({ rowsWrong, versionsWrong, violations }: SeedFigures): boolean {
-  return rowsWrong > 0 || versionsWrong > 0 || violations.length > 0;
+export function isBad({ rowsWrong, versionsWrong, standing, violations }: SeedFigures): boolean {
+  return rowsWrong + versionsWrong + standing.length + violations.length > 0;
 }
 
 /** One line for a seed. */
@@ -97,18 +97,19 @@ export function seedLine(figures: SeedFigures): string {
   return `seed ${seed}: ${parts.join("; ")}: ${verdictText(figures)}`;
 }
 
-function verdictText({ rowsWrong, versionsWrong, unequal, violations }: SeedFigures): string {
+function verdictText({ rowsWrong, versionsWrong, unequal, standing, violations }: SeedFigures): string {
   const wrong = [
     ...(rowsWrong > 0 ? [`${rowsWrong} rows wrong (${unequal} not the same everywhere)`] : []),
     ...(versionsWrong > 0 ? [`${versionsWrong} versions wrong`] : []),
-    ...violations,
+    ...(standing.length > 0 ? [`${standing.length} that do not go on`] : []),
+    ...(violations.length > 0 ? [`${violations.length} other violations`] : []),
   ];
   return wrong.length === 0 ? "equal" : wrong.join("; ");
 }
 
-/** What happened to the first keys that differ, and what each node holds. */
-export function historyLines({ committed, verdict }: SeedOutcome): string[] {
-  const lines: string[] = [];
+/** What is wrong, what happened to the first keys that differ, and what each node holds. */
+export function historyLines({ committed, standing, verdict }: SeedOutcome): string[] {
+  const lines = [...standing, ...verdict.violations].map((sentence) => `  ${sentence}`);
   for (const difference of verdict.differences.slice(0, HISTORIES)) {
     const { table, key } = splitRowKey(difference.key);
     lines.push(`  ${table} ${showKey(key)}: the ${difference.kind} differs`);
@@ -168,6 +169,7 @@ export function sumTable(all: readonly SeedFigures[], wanted: { readonly builtin
       ]
       : [
         ["versions wrong", total(({ versionsWrong }) => versionsWrong)],
+        ["what did not go on", total(({ standing }) => standing.length)],
         ["other violations", total(({ violations }) => violations.length)],
         ["tombstones left", total(({ tombstones }) => tombstones)],
       ]),

@@ -3,6 +3,7 @@
  */
 import type { PostgresMajor } from "../../tests/support/postgres_packages.ts";
 import { type PostgresServer, startPostgres } from "../../tests/support/postgres.ts";
+import { skewEnvironment } from "./skew.ts";
 
 /** Which server. */
 export interface ServerWish {
@@ -40,14 +41,10 @@ async function startServer(
   { major, skewMs }: ServerWish,
   faketime: string | undefined,
 ): Promise<PostgresServer> {
-  const skewed = skewMs !== 0;
   return await startPostgres({
     major,
-    enter: skewed
-      ? ["env", ...Object.entries(skewEnvironment(faketime!, skewMs)).map((e) => e.join("="))]
-      : [],
+    env: faketime === undefined ? {} : skewEnvironment(faketime, skewMs),
     settings: {
-      listen_addresses: "127.0.0.1",
       // A killed process takes nothing with it that was written; only a machine that loses power would.
       fsync: "off",
       deadlock_timeout: "200ms",
@@ -58,15 +55,4 @@ async function startServer(
       wal_retrieve_retry_interval: "300ms",
     },
   });
-}
-
-/** The environment under which a program sees another time. */
-export function skewEnvironment(faketime: string, skewMs: number): Record<string, string> {
-  return {
-    LD_PRELOAD: faketime,
-    FAKETIME: `${skewMs < 0 ? "-" : "+"}${(Math.abs(skewMs) / 1000).toFixed(3)}`,
-    FAKETIME_DONT_FAKE_MONOTONIC: "1",
-    DONT_FAKE_MONOTONIC: "1",
-    FAKETIME_DISABLE_SHM: "1",
-  };
 }
