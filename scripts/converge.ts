@@ -1,10 +1,11 @@
 /**
- * `deno task converge [--seeds N] [--first SEED] [--apart] [--unsent-toast] [--builtin] [--json FILE] [--logs DIR]
- * [--faketime FILE]`: random transactions on three to five nodes of mixed releases, on few keys, while links are
+ * `deno task converge [--seeds N] [--first SEED] [--apart] [--updates-only] [--unsent-toast] [--builtin]
+ * [--json FILE] [--logs DIR] [--faketime FILE]`: random transactions on three to five nodes of mixed releases, on few keys, while links are
  * delayed and cut, nodes killed, servers crashed and clocks skewed; then everything is made whole, and all nodes must
  * hold the rows and versions that last-update-wins says, and every transaction once.
  *
- * What is done follows from the seed, the time that it takes does not. `--apart` gives every node keys of its own.
+ * What is done follows from the seed, the time that it takes does not. `--apart` gives every node keys of its own,
+ * `--updates-only` all rows from the start and nothing but updates.
  * `--builtin` runs the same on PostgreSQL's own subscriptions, for comparison. Clocks are skewed where libfaketime is
  * found. A bad seed prints how to run it again and the history of keys that differ; with `--logs` what its nodes
  * printed is kept. The last line is one sentence; the exit code is 1 if anything differs.
@@ -39,6 +40,7 @@ function parseOptions(): Options {
       seeds: { type: "string", default: String(DEFAULT_SEEDS) },
       first: { type: "string", default: "1" },
       apart: { type: "boolean", default: false },
+      "updates-only": { type: "boolean", default: false },
       "unsent-toast": { type: "boolean", default: false },
       builtin: { type: "boolean", default: false },
       json: { type: "string" },
@@ -52,14 +54,16 @@ function parseOptions(): Options {
     throw new Error("--seeds and --first take whole numbers above 0");
   }
   const faketime = values.faketime ?? findFaketime();
-  const unsentToast = values["unsent-toast"];
-  return { seeds, first, apart, builtin, json, logs, faketime, unsentToast, skew: faketime !== undefined };
+  const { "unsent-toast": unsentToast, "updates-only": updatesOnly } = values;
+  const skew = faketime !== undefined;
+  return { seeds, first, apart, updatesOnly, unsentToast, builtin, skew, json, logs, faketime };
 }
 
 /** The command that runs one seed again. */
 function replayCommand(seed: number, options: Options): string {
   const flags = [
     ...(options.apart ? ["--apart"] : []),
+    ...(options.updatesOnly ? ["--updates-only"] : []),
     ...(options.unsentToast ? ["--unsent-toast"] : []),
     ...(options.builtin ? ["--builtin"] : []),
   ];

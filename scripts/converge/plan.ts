@@ -47,6 +47,9 @@ export const OPERATION_WEIGHTS = {
   truncate: 5,
 } as const satisfies Record<Operation["kind"], number>;
 
+const { update_row, update_number, increment, update_body } = OPERATION_WEIGHTS;
+const UPDATE_WEIGHTS = { update_row, update_number, increment, update_body };
+
 /** A transaction of a client. */
 export interface PlannedTransaction {
   /** Unique among all of the seed. */
@@ -84,6 +87,8 @@ export const FAULT_KINDS = ["cut", "close", "stall", "delay", "kill_mmlite", "cr
 export interface Plan {
   readonly seed: number;
   readonly nodes: readonly PlannedNode[];
+  /** Rows that the first node writes, and that are everywhere before anything else happens. */
+  readonly prelude: PlannedTransaction | null;
   readonly faults: readonly Fault[];
 }
 
@@ -91,6 +96,8 @@ export interface Plan {
 export interface PlanOptions {
   /** Every node writes keys of its own, and nobody truncates. */
   readonly apart: boolean;
+  /** All rows are there from the start, and nothing but updates comes. */
+  readonly updatesOnly: boolean;
   /** The table whose updates do not send unchanged large values takes part. */
   readonly unsentToast: boolean;
   /** Servers are 18 with true clocks, and there is no mmlite to kill: for the built-in subscription. */
@@ -107,19 +114,34 @@ const SKEW_EVERY = 3;
 /** One seed in this many has no faults at all, and one in {@link CRASH_EVERY} of the others a crash of a server. */
 const CALM_EVERY = 6;
 const CRASH_EVERY = 4;
+/** One seed in this many begins with rows. */
+const PRELUDE_EVERY = 2;
+/** Of the prelude; clients count from 1. */
+const PRELUDE_ID = 0;
 const LARGEST_BURST = 15;
 
 /** The plan of a seed. */
 export function planSeed(seed: number, options: PlanOptions): Plan {
   const random = seededIntegers(Math.imul(seed, 0x9e3779b1));
   const count = random(3, 5);
-  const nodes = planNodes(random, { seed, count, options });
-  return { seed, nodes, faults: planFaults(random, nodes, options) };
+  const keys = planKeys(random, { count, options });
+  const begins = random(1, PRELUDE_EVERY) === 1;
+  const prelude = planPrelude(random, keys, options);
+  const nodes = planNodes(random, { seed, count, keys, options });
+  const faults = planFaults(random, nodes, options);
+  return { seed, nodes, prelude: begins || options.updatesOnly ? prelude : null, faults };
+}
+
+function planPrelude(random: RandomInteger, keys: Keys, options: PlanOptions): PlannedTransaction {
+  const operations = usedTables(options).flatMap((table) =>
+    keys.get(table.name)![0].map((key) => makeWrite(random, table, { kind: "insert", key }))
+  );
+  return { id: PRELUDE_ID, pauseMs: 0, operations };
 }
 
 function planNodes(
   random: RandomInteger,
-  { seed, count, options }: { seed: number; count: number; options: PlanOptions },
+  { seed, count, keys, options }: { seed: number; count: number; keys: Keys; options: PlanOptions },
 ): PlannedNode[] {
   // What the options leave out is drawn all the same, so that a seed is the same workload under all of them.
   const isSkewed = random(1, SKEW_EVERY) === 1;
@@ -128,7 +150,6 @@ function planNodes(
     return isSkewed && options.skew && !options.builtin ? drawn : 0;
   };
   const majors = draw(random, POSTGRES_MAJORS, count);
-  const keys = planKeys(random, { count, options });
   const ids = counter();
   return majors.map((major, place) => {
     const serverSkewMs = skewMs();
@@ -196,11 +217,10 @@ function planOperations(random: RandomInteger, write: WriteOptions): Operation[]
 }
 
 function planOperation(random: RandomInteger, write: WriteOptions): Operation {
-  const tables = TABLES.filter(({ name }) => write.options.unsentToast || name !== UNSENT_TOAST_TABLE);
-  const table = pick(random, tables);
+  const table = pick(random, usedTables(write.options));
   const keys = write.keys.get(table.name)![write.place];
   const key = pick(random, keys);
-  let kind = pickWeighted(random, OPERATION_WEIGHTS);
+  let kind = pickWeighted(random, write.options.updatesOnly ? UPDATE_WEIGHTS : OPERATION_WEIGHTS);
   // PostgreSQL 10 does not decode TRUNCATE.
   if (kind === "truncate" && (write.options.apart || write.major === 10)) kind = "delete";
   switch (kind) {
@@ -213,15 +233,24 @@ function planOperation(random: RandomInteger, write: WriteOptions): Operation {
       return { kind, table: table.name, key, to: pick(random, others) };
     }
     default:
-      return {
-        kind,
-        table: table.name,
-        key,
-        number: random(0, 999),
-        body: randomText(random),
-        repeat: table.large ? random(300, 900) : random(1, 2),
-      };
+      return makeWrite(random, table, { kind, key });
   }
+}
+
+type Write = Extract<Operation, { number: number }>;
+
+function makeWrite(random: RandomInteger, table: Table, what: { kind: Write["kind"]; key: Key }): Write {
+  return {
+    ...what,
+    table: table.name,
+    number: random(0, 999),
+    body: randomText(random),
+    repeat: table.large ? random(300, 900) : random(1, 2),
+  };
+}
+
+function usedTables({ unsentToast }: PlanOptions): Table[] {
+  return TABLES.filter(({ name }) => unsentToast || name !== UNSENT_TOAST_TABLE);
 }
 
 /** 32 characters; 300 times that is over 8 kB. */
@@ -280,15 +309,14 @@ function draw<T>(random: RandomInteger, choices: readonly T[], count: number): T
   return Array.from({ length: count }, () => left.splice(random(0, left.length - 1), 1)[0]);
 }
 
-function pickWeighted<Name extends string>(
-  random: RandomInteger,
-  weights: Readonly<Record<Name, number>>,
-): Name {
-  const entries = Object.entries(weights) as [Name, number][];
+type Weights = Readonly<Partial<Record<Operation["kind"], number>>>;
+
+function pickWeighted(random: RandomInteger, weights: Weights): Operation["kind"] {
+  const entries = Object.entries(weights) as [Operation["kind"], number][];
   let left = random(1, entries.reduce((sum, [, weight]) => sum + weight, 0));
-  for (const [name, weight] of entries) {
+  for (const [kind, weight] of entries) {
     left -= weight;
-    if (left <= 0) return name;
+    if (left <= 0) return kind;
   }
   throw new Error("There are no weights");
 }

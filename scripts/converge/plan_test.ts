@@ -9,7 +9,13 @@ import {
 } from "./plan.ts";
 import { keyText, UNSENT_TOAST_TABLE } from "./tables.ts";
 
-const OPTIONS: PlanOptions = { apart: false, unsentToast: false, builtin: false, skew: true };
+const OPTIONS: PlanOptions = {
+  apart: false,
+  updatesOnly: false,
+  unsentToast: false,
+  builtin: false,
+  skew: true,
+};
 const SEEDS = Array.from({ length: 60 }, (_, index) => index + 1);
 
 function operationsOf(plan: Plan, place?: number): Operation[] {
@@ -85,4 +91,12 @@ Deno.test("For the built-in subscription no mmlite is killed, and all servers ar
     assert(plan.faults.every(({ kind }) => kind !== "kill_mmlite"));
     assert(plan.nodes.every(({ major, serverSkewMs }) => major === 18 && serverSkewMs === 0));
   }
+});
+
+Deno.test("With updates only, the rows are there first", () => {
+  const plan = planSeed(3, { ...OPTIONS, updatesOnly: true });
+  const inserted = new Set(plan.prelude!.operations.map(({ table, ...rest }) => `${table} ${rest.kind}`));
+  assert.deepEqual([...inserted].sort(), ["heavy insert", "pair insert", "plain insert"]);
+  const kinds = new Set(operationsOf(plan).map(({ kind }) => kind));
+  assert.deepEqual([...kinds].sort(), ["increment", "update_body", "update_number", "update_row"]);
 });

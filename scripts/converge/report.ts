@@ -28,6 +28,7 @@ export interface SeedFigures {
   readonly standing: readonly string[];
   readonly violations: readonly string[];
   readonly tombstones: number;
+  readonly groups: number;
   readonly tookMs: number;
 }
 
@@ -51,6 +52,7 @@ export function figuresOf(outcome: SeedOutcome): SeedFigures {
     standing: outcome.standing,
     violations: verdict.violations,
     tombstones: outcome.tombstones,
+    groups: outcome.groups,
     tookMs: Math.round(outcome.tookMs),
   };
 }
@@ -171,6 +173,7 @@ export function sumTable(all: readonly SeedFigures[], wanted: { readonly builtin
         ["versions wrong", total(({ versionsWrong }) => versionsWrong)],
         ["what did not go on", total(({ standing }) => standing.length)],
         ["other violations", total(({ violations }) => violations.length)],
+        ["groups applied", total(({ groups }) => groups)],
         ["tombstones left", total(({ tombstones }) => tombstones)],
       ]),
   ]);

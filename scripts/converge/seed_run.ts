@@ -19,6 +19,7 @@ import { type Attempt, runClient } from "./writer.ts";
 
 /** Ids of the last transactions of nodes, above those of clients. */
 const FIRST_MARK_ID = 1_000_000;
+const FIRST_PRELUDE_MARK_ID = 2_000_000;
 
 /** What a seed came to. */
 export interface SeedOutcome {
@@ -33,6 +34,8 @@ export interface SeedOutcome {
   readonly unequal: number;
   /** Rows of `mmlite.tombstone` and `mmlite.truncation`, all nodes together. */
   readonly tombstones: number;
+  /** Groups of transactions that were committed together, all nodes together, as far as they are still kept. */
+  readonly groups: number;
   /** Time from the first transaction until everything was applied everywhere, milliseconds. */
   readonly tookMs: number;
 }
@@ -40,21 +43,33 @@ export interface SeedOutcome {
 /** Runs the workload of a plan on its mesh, and compares. */
 export async function runSeed(mesh: Mesh, plan: Plan, { mmlite }: { mmlite: boolean }): Promise<SeedOutcome> {
   const started = performance.now();
-  const [attempts] = await Promise.all([runClients(mesh, plan), injectFaults(mesh, plan.faults)]);
+  const prelude = await runPrelude(mesh, plan);
+  const [written] = await Promise.all([runClients(mesh, plan), injectFaults(mesh, plan.faults)]);
+  const attempts = [...prelude, ...written];
   heal(mesh);
-  const marks = await writeMarks(mesh.members);
-  const standing = await mesh.settle(marks);
+  const standing = await mesh.settle(await writeMarks(mesh.members, FIRST_MARK_ID));
   const tookMs = performance.now() - started;
   const committed = (await Promise.all(mesh.members.map((member) => readCommitted(member, attempts)))).flat();
-  const states = await Promise.all(mesh.members.map((member) => readState(member, mmlite)));
+  const states: NodeState[] = await Promise.all(mesh.members.map((member) => readState(member, mmlite)));
   const violations = mmlite ? [...lostCommits(attempts, committed), ...checkLogs(committed, states)] : [];
+  const differences = compareRows(expectedState(committed), states);
   return {
     ...{ plan, attempts, committed, standing, tookMs },
     conflicts: await mesh.conflicts(),
-    verdict: { differences: compareRows(expectedState(committed), states), violations },
+    // Only mmlite keeps versions.
+    verdict: { differences: differences.filter(({ kind }) => mmlite || kind === "row"), violations },
     unequal: countUnequal(states),
-    tombstones: mmlite ? await countTombstones(mesh.members) : 0,
+    tombstones: await countRows(mesh.members, ["mmlite.tombstone", "mmlite.truncation"]),
+    groups: await countRows(mesh.members, ["mmlite.apply_group"]),
   };
+}
+
+async function runPrelude(mesh: Mesh, { prelude }: Plan): Promise<Attempt[]> {
+  if (prelude === null) return [];
+  const attempts = await runClient(mesh.members[0], 0, [prelude]);
+  const standing = await mesh.settle(await writeMarks(mesh.members, FIRST_PRELUDE_MARK_ID));
+  if (standing.length > 0) throw new Error(`Even the first rows did not arrive: ${standing.join("; ")}`);
+  return attempts;
 }
 
 async function runClients(mesh: Mesh, { nodes }: Plan): Promise<Attempt[]> {
@@ -65,9 +80,9 @@ async function runClients(mesh: Mesh, { nodes }: Plan): Promise<Attempt[]> {
 }
 
 /** Commits one more transaction on every node. It arrives last, because transactions arrive in order. */
-async function writeMarks(members: readonly Member[]): Promise<Mark[]> {
+async function writeMarks(members: readonly Member[], firstId: number): Promise<Mark[]> {
   return await Promise.all(members.map(async ({ name, server, database }, place) => {
-    const id = FIRST_MARK_ID + place;
+    const id = firstId + place;
     const insert = `INSERT INTO public.${LOG_TABLE} VALUES ($1, $2, NULL)
                       RETURNING pg_current_wal_insert_lsn()::text AS lsn`;
     return await eventually("the last transaction to be committed", async () => {
@@ -123,10 +138,11 @@ async function readState({ name, server, database }: Member, mmlite: boolean): P
   return { node: name, rows, log: log.map(({ id }) => id), quarantined };
 }
 
-async function countTombstones(members: readonly Member[]): Promise<number> {
+/** Of the tables that are there. */
+async function countRows(members: readonly Member[], tables: readonly string[]): Promise<number> {
   let sum = 0;
   for (const { server, database } of members) {
-    for (const table of ["mmlite.tombstone", "mmlite.truncation"]) {
+    for (const table of tables) {
       const [{ found }] = await server.sql(database, "SELECT to_regclass($1) IS NOT NULL AS found", [table]);
       if (found) sum += await count(server, database, table);
     }
