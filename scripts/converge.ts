@@ -1,6 +1,6 @@
 /**
  * `deno task converge [--seeds N] [--first SEED] [--apart] [--updates-only] [--unsent-toast] [--builtin]
- * [--json FILE] [--logs DIR] [--faketime FILE]`: random transactions on three to five nodes of mixed releases, on few keys, while links are
+ * [--shrink] [--json FILE] [--logs DIR] [--faketime FILE]`: random transactions on three to five nodes of mixed releases, on few keys, while links are
  * delayed and cut, nodes killed, servers crashed and clocks skewed; then everything is made whole, and all nodes must
  * hold the rows and versions that last-update-wins says, and every transaction once.
  *
@@ -8,7 +8,7 @@
  * `--updates-only` all rows from the start and nothing but updates.
  * `--builtin` runs the same on PostgreSQL's own subscriptions, for comparison. Clocks are skewed where libfaketime is
  * found. A bad seed prints how to run it again and the history of keys that differ; with `--logs` what its nodes
- * printed is kept. The last line is one sentence; the exit code is 1 if anything differs.
+ * printed is kept, and `--shrink` looks for a smaller workload that ends badly too. The last line is one sentence; the exit code is 1 if anything differs.
  */
 import { join } from "node:path";
 import process from "node:process";
@@ -20,6 +20,7 @@ import { type Plan, type PlanOptions, planSeed } from "./converge/plan.ts";
 import { figuresOf, historyLines, isBad, type SeedFigures, seedLine, sumTable } from "./converge/report.ts";
 import { runSeed, type SeedOutcome } from "./converge/seed_run.ts";
 import { openServerPool, type ServerPool } from "./converge/server_pool.ts";
+import { shrink, sizeOf } from "./converge/shrink.ts";
 import { findFaketime, removeFaketimeTraces } from "./converge/skew.ts";
 
 const DEFAULT_SEEDS = 20;
@@ -28,6 +29,7 @@ const EXIT_USAGE = 64;
 interface Options extends PlanOptions {
   readonly seeds: number;
   readonly first: number;
+  readonly shrink: boolean;
   readonly json: string | undefined;
   readonly logs: string | undefined;
   readonly faketime: string | undefined;
@@ -43,12 +45,13 @@ function parseOptions(): Options {
       "updates-only": { type: "boolean", default: false },
       "unsent-toast": { type: "boolean", default: false },
       builtin: { type: "boolean", default: false },
+      shrink: { type: "boolean", default: false },
       json: { type: "string" },
       logs: { type: "string" },
       faketime: { type: "string" },
     },
   });
-  const { apart, builtin, json, logs } = values;
+  const { apart, builtin, shrink, json, logs } = values;
   const [seeds, first] = [Number(values.seeds), Number(values.first)];
   if (![seeds, first].every((number) => Number.isSafeInteger(number) && number > 0)) {
     throw new Error("--seeds and --first take whole numbers above 0");
@@ -56,7 +59,7 @@ function parseOptions(): Options {
   const faketime = values.faketime ?? findFaketime();
   const { "unsent-toast": unsentToast, "updates-only": updatesOnly } = values;
   const skew = faketime !== undefined;
-  return { seeds, first, apart, updatesOnly, unsentToast, builtin, skew, json, logs, faketime };
+  return { seeds, first, apart, updatesOnly, unsentToast, builtin, skew, shrink, json, logs, faketime };
 }
 
 /** The command that runs one seed again. */
@@ -105,6 +108,9 @@ async function reportSeed(
     if (isBad(figures) && !options.builtin) {
       for (const line of historyLines(outcome)) console.log(line);
       console.log(`  again: ${replayCommand(seed, options)}`);
+      if (options.shrink && figures.rowsWrong + figures.versionsWrong > 0) {
+        await reportShrunk(pool, outcome, options);
+      }
     }
     return figures;
   } catch (thrown) {
@@ -112,6 +118,15 @@ async function reportSeed(
     console.log(`  again: ${replayCommand(seed, options)}`);
     return undefined;
   }
+}
+
+async function reportShrunk(pool: ServerPool, first: SeedOutcome, options: Options): Promise<void> {
+  const { plan, outcome } = await shrink({ plan: first.plan, outcome: first }, {
+    run: (plan) => runPlan(pool, plan, options),
+    keysOf: ({ verdict }) => verdict.differences.map(({ key }) => key),
+  });
+  console.log(`  shrunk from ${sizeOf(first.plan)} operations and faults to ${sizeOf(plan)}:`);
+  for (const line of historyLines(outcome)) console.log(line);
 }
 
 function conclusion(all: readonly SeedFigures[], { seeds, builtin, apart }: Options): string {
