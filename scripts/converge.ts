@@ -1,14 +1,17 @@
 /**
- * `deno task converge [--seeds N] [--first SEED] [--apart] [--updates-only] [--unsent-toast] [--builtin]
- * [--shrink] [--json FILE] [--logs DIR] [--faketime FILE]`: random transactions on three to five nodes of mixed releases, on few keys, while links are
- * delayed and cut, nodes killed, servers crashed and clocks skewed; then everything is made whole, and all nodes must
- * hold the rows and versions that last-update-wins says, and every transaction once.
+ * `deno task converge [--seeds N] [--first SEED] [--apart | --updates-only] [--unsent-toast] [--builtin] [--shrink]
+ * [--json FILE] [--logs DIR] [--faketime FILE]`: a seeded, randomised test of convergence.
  *
- * What is done follows from the seed, the time that it takes does not. `--apart` gives every node keys of its own,
- * `--updates-only` all rows from the start and nothing but updates.
- * `--builtin` runs the same on PostgreSQL's own subscriptions, for comparison. Clocks are skewed where libfaketime is
- * found. A bad seed prints how to run it again and the history of keys that differ; with `--logs` what its nodes
- * printed is kept, and `--shrink` looks for a smaller workload that ends badly too. The last line is one sentence; the exit code is 1 if anything differs.
+ * Random transactions on few keys of three to five nodes of mixed releases, while links are delayed and cut, nodes
+ * killed, servers crashed and clocks skewed (where libfaketime is found). Then everything is made whole, and all nodes
+ * must hold the rows and versions that last-update-wins says, and every transaction once. What is done follows from
+ * the seed, the time that it takes does not.
+ *
+ * `--apart` gives every node keys of its own; `--updates-only` begins with all rows, and nothing but updates comes.
+ * `--unsent-toast` takes in a table whose updates do not send unchanged large values. `--builtin` runs the same on
+ * PostgreSQL's own subscriptions, for comparison. A bad seed prints how to run it again and the history of keys that
+ * differ; `--shrink` looks for a smaller workload that ends badly too, and `--logs` keeps what its nodes printed. The
+ * last line is one sentence; the exit code is 1 if anything differs.
  */
 import { join } from "node:path";
 import process from "node:process";
