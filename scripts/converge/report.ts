@@ -21,6 +21,8 @@ export interface SeedFigures {
   readonly operations: Readonly<Record<string, number>>;
   readonly conflicts: Readonly<Record<string, number>>;
   readonly faults: Readonly<Record<string, number>>;
+  /** Keys that were written. */
+  readonly keys: number;
   /** Rows and versions that are not as the model says, and keys of which nodes hold different rows. */
   readonly rowsWrong: number;
   readonly versionsWrong: number;
@@ -48,6 +50,7 @@ export function figuresOf(outcome: SeedOutcome): SeedFigures {
     faults: { ...tally(plan.faults.map(({ kind }) => kind), FAULT_KINDS), ...skewsOf(plan) },
     rowsWrong: verdict.differences.filter(({ kind }) => kind === "row").length,
     versionsWrong: verdict.differences.filter(({ kind }) => kind === "version").length,
+    keys: outcome.keys,
     unequal: outcome.unequal,
     standing: outcome.standing,
     violations: verdict.violations,
@@ -158,6 +161,7 @@ export function sumTable(all: readonly SeedFigures[], wanted: { readonly builtin
     ...named("conflicts", ({ conflicts }) => conflicts),
     ...named("faults", ({ faults }) => faults),
     ["seeds with a difference", total((figures) => isBad(figures) ? 1 : 0)],
+    ["keys written", total(({ keys }) => keys)],
     ["rows not the same everywhere", total(({ unequal }) => unequal)],
     [
       wanted.builtin ? "rows other than by last-update-wins" : "rows wrong",

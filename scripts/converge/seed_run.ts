@@ -30,6 +30,8 @@ export interface SeedOutcome {
   /** What had not been applied when the time was over, one sentence each. */
   readonly standing: readonly string[];
   readonly verdict: Verdict;
+  /** Keys that a committed transaction has written. */
+  readonly keys: number;
   /** Keys of which not all nodes hold the same row. */
   readonly unequal: number;
   /** Rows of `mmlite.tombstone` and `mmlite.truncation`, all nodes together. */
@@ -58,6 +60,7 @@ export async function runSeed(mesh: Mesh, plan: Plan, { mmlite }: { mmlite: bool
     conflicts: await mesh.conflicts(),
     // Only mmlite keeps versions.
     verdict: { differences: differences.filter(({ kind }) => mmlite || kind === "row"), violations },
+    keys: countKeys(committed),
     unequal: countUnequal(states),
     tombstones: await countRows(mesh.members, ["mmlite.tombstone", "mmlite.truncation"]),
     groups: await countRows(mesh.members, ["mmlite.apply_group"]),
@@ -136,6 +139,12 @@ async function readState({ name, server, database }: Member, mmlite: boolean): P
   const quarantine = mmlite && await has("class('mmlite.quarantine')");
   const quarantined = quarantine ? await count(server, database, "mmlite.quarantine") : 0;
   return { node: name, rows, log: log.map(({ id }) => id), quarantined };
+}
+
+function countKeys(committed: readonly Committed[]): number {
+  const changes = committed.flatMap(({ changes }) => changes);
+  return new Set(changes.flatMap((change) => change.kind === "put" ? [rowKey(change.table, change.key)] : []))
+    .size;
 }
 
 /** Of the tables that are there. */
