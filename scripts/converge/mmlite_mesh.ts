@@ -110,7 +110,7 @@ async function settle(
     return true;
   };
   const standing = await Promise.all(members.map(async (_, place) => {
-    const timeoutMs = deadline - performance.now();
+    const timeoutMs = Math.ceil(deadline - performance.now());
     try {
       await eventually("everything to be applied", () => look(place), { timeoutMs, intervalMs: 25 });
       return [];
