@@ -111,9 +111,9 @@ async function reportSeed(
     if (isBad(figures) && !options.builtin) {
       for (const line of historyLines(outcome)) console.log(line);
       console.log(`  again: ${replayCommand(seed, options)}`);
-      if (options.shrink && figures.rowsWrong + figures.versionsWrong > 0) {
-        await reportShrunk(pool, outcome, options);
-      }
+      // One that does not go on is bad for that alone, and takes a minute each time.
+      const canShrink = figures.rowsWrong + figures.versionsWrong > 0 && figures.standing.length === 0;
+      if (options.shrink && canShrink) await reportShrunk(pool, outcome, options);
     }
     return figures;
   } catch (thrown) {
