@@ -57,6 +57,8 @@ export interface StartOptions {
   readonly locale?: string;
   /** Words to put before the command line, to be run by root, such as `ip netns exec NAME`. */
   readonly enter?: readonly string[];
+  /** Further environment variables. */
+  readonly env?: Readonly<Record<string, string>>;
   /** Where programs and templates are kept; the shared cache in the temporary directory unless given. */
   readonly cache?: string;
 }
@@ -119,7 +121,8 @@ export async function startPostgres(options: StartOptions): Promise<PostgresServ
   const template = options.cloneOf ?? await ensureTemplate(major, { cache, encoding, locale });
   const directory = await makeScratch(`pg${major}`);
   await Deno.chmod(directory, 0o755);
-  const server = new EmbeddedServer(major, { binaries, directory, enter: options.enter ?? [] });
+  const { enter = [], env = {} } = options;
+  const server = new EmbeddedServer(major, { binaries, directory, enter, env });
   try {
     await copyCluster(template, server.dataDir);
     // A network namespace holds nobody but whom the test puts there.
@@ -151,6 +154,7 @@ class EmbeddedServer implements PostgresServer {
   readonly dataDir: string;
   readonly #binaries: string;
   readonly #enter: readonly string[];
+  readonly #env: Readonly<Record<string, string>>;
   readonly #logFile: string;
   readonly #leash: Leash;
   #port = 0;
@@ -159,10 +163,16 @@ class EmbeddedServer implements PostgresServer {
 
   constructor(
     major: PostgresMajor,
-    places: { binaries: string; directory: string; enter: readonly string[] },
+    places: {
+      binaries: string;
+      directory: string;
+      enter: readonly string[];
+      env: Readonly<Record<string, string>>;
+    },
   ) {
     this.major = major;
     this.#enter = places.enter;
+    this.#env = places.env;
     this.host = places.directory;
     this.dataDir = join(places.directory, "data");
     this.#binaries = places.binaries;
@@ -247,7 +257,7 @@ class EmbeddedServer implements PostgresServer {
       args: [...words, "-c", 'exec "$1" -D "$2" >>"$3" 2>&1', "sh", program, this.dataDir, this.#logFile],
       cwd: this.host,
       clearEnv: true,
-      env: SERVER_ENVIRONMENT,
+      env: { ...SERVER_ENVIRONMENT, ...this.#env },
       stdin: "null",
       stdout: "null",
       stderr: "null",
