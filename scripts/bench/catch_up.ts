@@ -54,7 +54,7 @@ export async function catchUp(
     await writeBacklog(sourceOf(bed), backlog, MARK_IDS);
     const digest = await digestSource(bed);
     for (const one of runs) {
-      results.push(await runOnce(one, { changes: backlog.changes, digest }));
+      results.push(await runOnce(one, { backlog, digest }));
       onRun(results.at(-1)!);
     }
   }
@@ -94,12 +94,13 @@ export async function writeBacklog(
 
 async function runOnce(
   { rival, pair, run }: PairedRun,
-  { changes, digest }: { changes: number; digest: string },
+  { backlog: { changes, atReceiver }, digest }: { backlog: Backlog; digest: string },
 ): Promise<CatchUp> {
   await createTarget(run);
   const target = targetOf(run);
   const link = await rival.attach(run);
   try {
+    if (atReceiver !== undefined) await target.server.sql(target.database, atReceiver);
     const before = await link.processorTime();
     await link.start();
     await marked(target, MARK_IDS[1]);

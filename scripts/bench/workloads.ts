@@ -13,6 +13,8 @@ export interface Backlog {
   readonly statements: readonly string[];
   /** Rows inserted, updated and deleted by them. */
   readonly changes: number;
+  /** Run at each receiver before it begins, as by a client of its own. */
+  readonly atReceiver?: string;
 }
 
 /** A backlog by size: 1 is the whole, smaller takes a part of the rows and transactions. */
@@ -112,6 +114,24 @@ function overAll(statement: string): BacklogWorkload {
   };
 }
 
+/**
+ * Updates in transactions of a hundred rows, of which the receiver has changed some later: each of those is a conflict.
+ * Nothing really changes, so that all hold the same in the end, whoever wins.
+ */
+function conflicting(percent: number): BacklogWorkload {
+  return (size) => {
+    const count = part(3_000, size);
+    return {
+      schema: `${ITEM}; INSERT INTO item SELECT ${ITEM_VALUES} FROM generate_series(1, ${100 * count}) g`,
+      statements: [
+        transactions(count, "UPDATE item SET number = number WHERE id BETWEEN 100 * i - 99 AND 100 * i;"),
+      ],
+      changes: 100 * count,
+      atReceiver: `UPDATE item SET number = number WHERE id % 100 < ${percent}`,
+    };
+  };
+}
+
 /** A hundred columns of five types, inserted and then updated in transactions of a hundred rows. */
 const wide: BacklogWorkload = (size) => {
   const count = part(1_000, size);
@@ -169,6 +189,9 @@ export const BACKLOGS: Readonly<Record<string, BacklogWorkload>> = {
   delete: overAll("DELETE FROM item"),
   wide,
   toast,
+  "conflict-0": conflicting(0),
+  "conflict-1": conflicting(1),
+  "conflict-50": conflicting(50),
 };
 
 function part(whole: number, size: number): number {

@@ -245,7 +245,7 @@ for (const major of [10, 18] satisfies PostgresMajor[]) {
       const messages = await pair.record("INSERT INTO t VALUES (1, 'secret')");
       await assert.rejects(pushAll(applier, messages), {
         kind: "apply_failed",
-        message: /conflict insert_exists, and the policy is to stop at "public\.t"$/,
+        message: /conflict insert_exists at "public\.t", whose policy is to stop$/,
       });
       await applier.close();
     });

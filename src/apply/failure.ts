@@ -75,10 +75,14 @@ export function applyError(thrown: unknown, context: FailureContext): MmliteErro
   }
   if (state === CONFLICT_STOPS_SQLSTATE) {
     const { message, schema, table } = thrown as { message: string; schema?: string; table?: string };
-    return new MmliteError("apply_failed", `Cannot ${doing}: ${message} at "${schema}.${table}"`, {
-      hint: "Make the row fit, or choose another policy for the table; then run `mmlite peers retry`",
-      cause: thrown,
-    });
+    return new MmliteError(
+      "apply_failed",
+      `Cannot ${doing}: ${message} at "${schema}.${table}", whose policy is to stop`,
+      {
+        hint: "Make the row fit, or choose another policy for the table; then run `mmlite peers retry`",
+        cause: thrown,
+      },
+    );
   }
   const meaning = ROUTINE_MEANINGS[(thrown as { routine?: string }).routine ?? ""] ?? MEANINGS[state];
   const mapped = mapPostgresError(thrown, doing);

@@ -6,7 +6,13 @@
  * noted in the same transaction by functions of schema `mmlite`, which tell of it in a notice. Conditions that note
  * something stand in a CASE, which alone keeps the order in which PostgreSQL looks at them.
  */
-import { type ConflictType, type Resolution, resolve, type Standing } from "../conflict_policy.ts";
+import {
+  type ConflictType,
+  type Resolution,
+  resolve,
+  type Standing,
+  type TablePolicy,
+} from "../conflict_policy.ts";
 import type { LocalExclusion } from "../pg/relation.ts";
 import type { MappedColumn, MappedRelation } from "./relation_map.ts";
 
@@ -462,17 +468,20 @@ function noted(
     isWhole?: boolean;
   },
 ): string {
-  // Without versions the newer one cannot be known: what came is taken.
   const { policy, versioned } = relation.settlement;
-  const resolution = versioned || policy.policy !== "last_update_wins"
-    ? resolve(policy, type, standing)
-    : resolve({ policy: "apply_remote", types: {} }, type, standing);
+  const resolution = resolve(versioned ? policy : withoutVersions(policy, type), type, standing);
   const { key, remote } = described(relation, sql, change);
   return `mmlite.note_conflict(${literal(type)}, ${literal(writable(resolution, isWhole))}, ${
     literal(change.change)
   }, ${literal(relation.schema)}, ${literal(relation.name)}, ${key}, ${
     here ? "to_jsonb(t.*)" : "NULL"
   }, NULL, NULL, ${remote}, ${sql.version("node")}, ${sql.version("at")})`;
+}
+
+/** Without versions the newer one cannot be known: what came is taken. */
+function withoutVersions({ policy, types }: TablePolicy, type: ConflictType): TablePolicy {
+  const wanted = types[type] ?? policy;
+  return { policy: wanted === "last_update_wins" ? "apply_remote" : wanted, types: {} };
 }
 
 /** A row of which a part did not come cannot be written where it is missing. */

@@ -202,7 +202,7 @@ CREATE FUNCTION mmlite.note_conflict(
 ) RETURNS boolean LANGUAGE plpgsql AS $$
 BEGIN
   IF resolution = 'error' THEN
-    RAISE EXCEPTION 'conflict %, and the policy is to stop', type
+    RAISE EXCEPTION 'conflict %', type
       USING ERRCODE = '${CONFLICT_STOPS_SQLSTATE}', SCHEMA = of_schema, TABLE = of_table;
   END IF;
   INSERT INTO mmlite.conflict (table_schema, table_name, type, resolution, change, key, local_row, local_origin,
