@@ -49,8 +49,14 @@ const ROUTINE_MEANINGS: Readonly<Record<string, Meaning>> = {
   },
 };
 
-/** Maps an error that a statement or the connection met. */
+/** Maps an error that a statement or the connection met; it names the transaction that it stops. */
 export function applyError(thrown: unknown, context: FailureContext): MmliteError {
+  const error = meaningOf(thrown, context);
+  const { commitLsn } = context;
+  return commitLsn === undefined || error.transaction !== undefined ? error : error.in({ commitLsn });
+}
+
+function meaningOf(thrown: unknown, context: FailureContext): MmliteError {
   if (thrown instanceof MmliteError) return thrown;
   const doing = describe(context);
   const state = sqlState(thrown);
