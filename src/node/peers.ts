@@ -40,7 +40,7 @@ interface PeersOptions {
   /** What this node has to protect connections with. */
   readonly security: PeerSecurity;
   readonly slots: PeerSlots;
-  readonly ports: (peer: string) => SessionPorts;
+  readonly ports: (peer: string) => Omit<SessionPorts, "asksAgain">;
   readonly returnPorts: (peer: string) => ReturnPorts;
   readonly observer: (peer: string) => PeerObserver;
   /** Ends what a peer is sending here. */
@@ -161,6 +161,11 @@ export class Peers {
   heardFrom(name: string): void {
     const link = this.#peers.get(name)?.link;
     if (link?.state.name === "backoff") link.retry();
+  }
+
+  /** A peer asks this node to try its link to it again. */
+  askedAgain(name: string): void {
+    this.#peers.get(name)?.link.retry();
   }
 
   /** A peer said whether it dials this node. */
