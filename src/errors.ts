@@ -136,7 +136,8 @@ export const ERROR_POLICY = {
     exitCode: 1,
     httpStatus: 409,
     title: "Transaction cannot be applied",
-    hint: "Remove the cause: it is tried again within a minute, or at once after `mmlite peers retry`. Or run " +
+    hint:
+      "Remove the cause: it is tried again within a minute, or at once after `mmlite peers retry`. Or run " +
       "`mmlite peers skip` on the node that receives, which keeps the transaction in quarantine",
   },
   slot_lost: {

@@ -16,6 +16,7 @@ import type { Begin, Message, Truncate } from "../pgoutput/message.ts";
 import { decodeBegin, decodeCommit, MESSAGE_TYPE } from "../pgoutput/peek.ts";
 import type { TargetRelation } from "./change_writer.ts";
 import { HeldTransactions, isTruncate, type Targets } from "./held.ts";
+import { QuarantineWriter } from "./quarantine_writer.ts";
 import { Relations } from "./relations.ts";
 import { type ApplySession, type ApplySessionOptions, openApplySession } from "./session.ts";
 import { TransactionWriter, type TransactionWriterOptions, type WriteMode } from "./transaction_writer.ts";
@@ -39,6 +40,8 @@ export interface ApplierOptions
   extends ApplySessionOptions, Omit<TransactionWriterOptions, "onCommitted" | "onFailure"> {
   /** Whether sets are tried; outlives the applier, because what failed by sets comes again. */
   readonly trust: Trust;
+  /** The transaction that is kept in quarantine instead of being applied, by its commit LSN. */
+  readonly skipLsn?: Lsn;
   /** Whether the versions of more groups may be kept; if not, transactions are applied one by one. */
   readonly mayGroup: () => boolean;
 }
@@ -48,6 +51,8 @@ type Incoming =
   | { readonly state: "between" }
   /** It was applied before. */
   | { readonly state: "skipping"; readonly begin: Begin }
+  /** It is kept in quarantine instead of being applied. */
+  | { readonly state: "keeping"; readonly begin: Begin }
   /** Its changes are the last ones held. */
   | { readonly state: "holding"; readonly begin: Begin; readonly fromBytes: number }
   /** It is too large to hold: its beginning has been written. */
@@ -69,6 +74,8 @@ export class Applier {
   readonly #writer: TransactionWriter;
   readonly #units: Units;
   readonly #relations: Relations;
+  /** Where a transaction is to be kept in quarantine. */
+  readonly #keeper: QuarantineWriter | undefined;
   readonly #reject: (error: MmliteError) => void;
   readonly #stop: () => void;
   #failure: MmliteError | undefined;
@@ -106,6 +113,9 @@ export class Applier {
     });
     this.#units = new Units(this.#writer, (held) => this.#recycle(held));
     this.#relations = new Relations(session.serverVersion, (target) => this.#writer.forget(target));
+    this.#keeper = options.skipLsn === undefined
+      ? undefined
+      : new QuarantineWriter(this.#writer.pipeline, options.origin);
     this.#stop = () => this.#fail(new MmliteError("aborted", `Cannot apply "${options.origin}": stopped`));
     options.signal.addEventListener("abort", this.#stop, { once: true });
     if (options.signal.aborted) this.#stop();
@@ -130,7 +140,8 @@ export class Applier {
   /** Nothing more is at hand for the moment: everything complete is committed as soon as nothing is under way. */
   flush(): void {
     if (this.#failure !== undefined || this.#recovery !== undefined) return;
-    if (this.#incoming.state === "streaming") this.#writer.pipeline.flush();
+    const { state } = this.#incoming;
+    if (state === "streaming" || state === "keeping") this.#writer.pipeline.flush();
     else if (this.#units.isEmpty) this.#offerWhole();
   }
 
@@ -186,6 +197,7 @@ export class Applier {
     switch (message.kind) {
       case "relation":
         this.#relationId = -1;
+        this.#keeper?.announce(message, bytes.subarray(place.start, place.end));
         return void this.#relations.announce(message);
       case "truncate":
         return this.#truncate(message, bytes, place);
@@ -197,16 +209,34 @@ export class Applier {
     }
   }
 
-  #begin(begin: Begin): undefined {
+  #begin(begin: Begin): Promise<void> | undefined {
     if (this.#incoming.state !== "between") throw this.#violation("a transaction inside another");
+    if (begin.commitLsn === this.#options.skipLsn && begin.commitLsn >= this.#position) {
+      return this.#keep(begin);
+    }
     this.#incoming = begin.commitLsn < this.#position
       ? { state: "skipping", begin }
       : { state: "holding", begin, fromBytes: this.#held.byteLength };
     this.#bySets = true;
   }
 
+  /** Puts a transaction into quarantine; what came before it is applied first. */
+  async #keep(begin: Begin): Promise<void> {
+    this.#incoming = { state: "keeping", begin };
+    await this.#commitWhole();
+    this.#streamed = { begin, mode: "rows", endLsn: undefined };
+    this.#writer.beginLong(begin, "rows");
+    this.#keeper!.begin(begin);
+  }
+
+  #keepChange(message: Uint8Array): Promise<void> | undefined {
+    this.#keeper!.keep(message);
+    return this.#writer.pipeline.room();
+  }
+
   #change(bytes: Uint8Array, start: number, end: number): Promise<void> | undefined {
     if (this.#incoming.state === "skipping") return;
+    if (this.#incoming.state === "keeping") return this.#keepChange(bytes.subarray(start, end));
     if (end - start < 5) decodeMessage(bytes.subarray(start, end));
     const relationId =
       ((bytes[start + 1] << 24) | (bytes[start + 2] << 16) | (bytes[start + 3] << 8) | bytes[start + 4]) >>>
@@ -226,6 +256,7 @@ export class Applier {
     place: { start: number; end: number },
   ): Promise<void> {
     if (this.#incoming.state === "skipping") return;
+    if (this.#incoming.state === "keeping") return this.#keepChange(bytes.subarray(place.start, place.end));
     const targets: TargetRelation[] = [];
     for (const id of relationIds) targets.push(this.#relations.target(id) ?? await this.#resolve(id));
     await this.#enter(targets, bytes, place);
@@ -246,10 +277,18 @@ export class Applier {
         return target;
       } catch (thrown) {
         // What was written before it has failed by sets, and takes the reply along.
-        if (this.#recovery === undefined) throw thrown;
+        if (this.#recovery === undefined) return await this.#refuse(toMmliteError(thrown));
         await this.#recovery;
       }
     }
+  }
+
+  /** The transaction that comes cannot be applied; what came before it is, so that it alone stands in the way. */
+  async #refuse(error: MmliteError): Promise<never> {
+    const incoming = this.#incoming;
+    if (error.disposition !== "block" || incoming.state === "between") throw error;
+    await this.#commitWhole();
+    throw error.in({ commitLsn: incoming.begin.commitLsn });
   }
 
   #enter(
@@ -262,9 +301,10 @@ export class Applier {
       case "between":
         throw this.#violation("a change outside of a transaction");
       case "skipping":
+      case "keeping":
         return;
       case "streaming":
-        this.#writer.write(targets, bytes, place);
+        this.#writeLong(incoming.begin, targets, { bytes, ...place });
         return this.#writer.pipeline.room();
       case "holding": {
         const held = this.#held;
@@ -281,8 +321,7 @@ export class Applier {
 
   /** Writes a transaction before its end has come. It cannot be written again, so nothing before it may fail. */
   async #stream(begin: Begin): Promise<void> {
-    this.#offerWhole();
-    while (!this.#units.isEmpty) await this.#progress();
+    await this.#commitWhole();
     const held = this.#held;
     this.#held = this.#spare.pop() ?? new HeldTransactions();
     this.#incoming = { state: "streaming", begin };
@@ -290,9 +329,31 @@ export class Applier {
     this.#streamed = { begin, mode, endLsn: undefined };
     this.#writer.beginLong(begin, mode);
     for (let i = 0; i < held.count; i++) {
-      this.#writer.write(held.targets[i], held.bytes[i], { start: held.starts[i], end: held.ends[i] });
+      this.#writeLong(begin, held.targets[i], {
+        bytes: held.bytes[i],
+        start: held.starts[i],
+        end: held.ends[i],
+      });
     }
     await this.#writer.pipeline.room();
+  }
+
+  #writeLong(
+    { commitLsn }: Begin,
+    targets: Targets,
+    { bytes, ...place }: { bytes: Uint8Array; start: number; end: number },
+  ): void {
+    try {
+      this.#writer.write(targets, bytes, place);
+    } catch (thrown) {
+      throw toMmliteError(thrown).in({ commitLsn });
+    }
+  }
+
+  /** Resolves once everything whole that has come is committed. */
+  async #commitWhole(): Promise<void> {
+    this.#offerWhole();
+    while (!this.#units.isEmpty) await this.#progress();
   }
 
   #commit(bytes: Uint8Array): Promise<void> | undefined {
@@ -304,8 +365,9 @@ export class Applier {
     this.#incoming = BETWEEN;
     if (incoming.state === "skipping") return void this.#options.observer.deduplicated(1);
     this.#position = endLsn;
-    if (incoming.state === "streaming") {
+    if (incoming.state === "streaming" || incoming.state === "keeping") {
       this.#streamed!.endLsn = endLsn;
+      if (incoming.state === "keeping") this.#keeper!.end(endLsn);
       this.#writer.commit(endLsn);
       this.#writer.endBatch();
       return this.#writer.pipeline.room();
@@ -383,8 +445,12 @@ export class Applier {
   #lose(error: MmliteError, canRecover: boolean): void {
     const { trust } = this.#options;
     if (this.#streamed !== undefined) {
-      const { begin, mode } = this.#streamed;
-      if (mode === "rows" || !canRecover || error.kind === "unreachable") return this.#fail(error);
+      const { begin, mode, endLsn } = this.#streamed;
+      if (mode === "rows" || !canRecover || error.kind === "unreachable") {
+        return this.#fail(
+          error.transaction === undefined ? error : error.in({ ...error.transaction, endLsn }),
+        );
+      }
       trust.loseUntil(begin.commitLsn);
       return this.#fail(againByRows(error));
     }

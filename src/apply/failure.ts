@@ -13,6 +13,8 @@ export interface FailureContext {
   readonly origin: string;
   /** The sender's position of the transaction; undefined between transactions. */
   readonly commitLsn: Lsn | undefined;
+  /** Where it ends, if that is known: later than its commit LSN. */
+  readonly endLsn?: Lsn;
   /** What the statement was doing; undefined when the connection failed. */
   readonly doing: string | undefined;
 }
@@ -52,8 +54,9 @@ const ROUTINE_MEANINGS: Readonly<Record<string, Meaning>> = {
 /** Maps an error that a statement or the connection met; it names the transaction that it stops. */
 export function applyError(thrown: unknown, context: FailureContext): MmliteError {
   const error = meaningOf(thrown, context);
-  const { commitLsn } = context;
-  return commitLsn === undefined || error.transaction !== undefined ? error : error.in({ commitLsn });
+  const { commitLsn, endLsn } = context;
+  if (commitLsn === undefined || error.transaction !== undefined) return error;
+  return error.in(endLsn === undefined || endLsn <= commitLsn ? { commitLsn } : { commitLsn, endLsn });
 }
 
 function meaningOf(thrown: unknown, context: FailureContext): MmliteError {

@@ -6,7 +6,7 @@
  * failed one fail by their compare-and-set, so nothing waits for replies.
  */
 import { Buffer } from "node:buffer";
-import { MmliteError } from "../errors.ts";
+import { MmliteError, toMmliteError } from "../errors.ts";
 import { type Lsn, parseLsn } from "../lsn.ts";
 import { Pipeline, type ReplySink } from "../pg/pipeline.ts";
 import type { StatementText } from "../pg/query_bytes.ts";
@@ -109,6 +109,8 @@ export type WriteMode = "rows" | "sets";
 /** A transaction that is being written, and what is told of it once it is committed. */
 interface OpenTransaction extends Beginning {
   readonly mode: WriteMode;
+  /** Its end; of a long one that of its commit record's beginning, of one that is applied again undefined. */
+  readonly endLsn: Lsn | undefined;
   readonly timestampBytes: Uint8Array;
   readonly startedAt: number;
   readonly counts: Record<ChangeKind, number>;
@@ -211,7 +213,11 @@ export class TransactionWriter {
     held.transactions.forEach(({ begin, endLsn }, i) => {
       if (endLsn <= this.#committedLsn) return;
       this.#begin({ ...begin, transactions: 1 }, { endLsn, mode: "rows" });
-      this.#writeTransaction(held, i);
+      try {
+        this.#writeTransaction(held, i);
+      } catch (thrown) {
+        throw toMmliteError(thrown).in({ commitLsn: begin.commitLsn, endLsn });
+      }
       this.commit(endLsn);
     });
   }
@@ -220,6 +226,11 @@ export class TransactionWriter {
   beginLong(begin: Begin, mode: WriteMode): void {
     this.#begin({ ...begin, transactions: 1 }, { endLsn: begin.commitLsn, mode });
     this.#sets.begin(undefined);
+  }
+
+  /** Writes the beginning of a transaction that the position, which is this writer's, has passed long ago. */
+  beginAgain(begin: Begin): void {
+    this.#begin({ ...begin, transactions: 1 }, { endLsn: undefined, mode: "rows" });
   }
 
   /** Writes a change, which lies from `start` to `end` in `bytes`, of the transaction with that number. */
@@ -286,10 +297,10 @@ export class TransactionWriter {
     this.#pollTimer = undefined;
   }
 
-  #begin(beginning: Beginning, { endLsn, mode }: { endLsn: Lsn; mode: WriteMode }): void {
+  #begin(beginning: Beginning, { endLsn, mode }: { endLsn: Lsn | undefined; mode: WriteMode }): void {
     const { commitLsn, commitTimestamp, transactions } = beginning;
     const open: OpenTransaction = {
-      ...{ commitLsn, commitTimestamp, transactions, mode },
+      ...{ commitLsn, commitTimestamp, transactions, mode, endLsn },
       timestampBytes: int64(commitTimestamp),
       startedAt: performance.now(),
       counts: { insert: 0, update: 0, delete: 0, truncate: 0 },
@@ -300,7 +311,7 @@ export class TransactionWriter {
       doing: "begin",
       completed: () => void (this.#answering = open),
     });
-    this.#move(endLsn, open.timestampBytes);
+    if (endLsn !== undefined) this.#move(endLsn, open.timestampBytes);
   }
 
   #writeTransaction(
@@ -383,9 +394,9 @@ export class TransactionWriter {
   #fail(error: unknown, sink?: ReplySink): void {
     this.close();
     const { origin } = this.#options;
-    const commitLsn = this.#answering?.commitLsn;
+    const { commitLsn, endLsn } = this.#answering ?? {};
     this.#options.onFailure(
-      applyError(error, { origin, commitLsn, doing: sink?.doing }),
+      applyError(error, { origin, commitLsn, endLsn, doing: sink?.doing }),
       !this.pipeline.isLost,
     );
   }

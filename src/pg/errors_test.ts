@@ -85,7 +85,7 @@ Deno.test("what users raise is not repeated, whatever SQLSTATE they give it", ()
 });
 
 Deno.test("a function that refuses a change is named, and nothing else of the context", () => {
-  const where = 'PL/pgSQL function public.refuse() line 3 at RAISE\nSQL statement "INSERT … \'secret\'"';
+  const where = "PL/pgSQL function public.refuse() line 3 at RAISE\nSQL statement \"INSERT … 'secret'\"";
   assert.equal(
     describeServerError(server("P0001", "secret", { where })),
     "a change was refused by function public.refuse() (SQLSTATE P0001)",

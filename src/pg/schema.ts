@@ -6,6 +6,7 @@
  */
 import type { Query } from "./query.ts";
 import { MmliteError } from "../errors.ts";
+import { QUARANTINE_SCHEMA } from "./quarantine_schema.ts";
 
 /** SQLSTATE of `mmlite.begin_apply` when the compare-and-set of the position finds another position or epoch. */
 export const POSITION_MOVED_SQLSTATE = "MM001";
@@ -166,6 +167,12 @@ END $$;
 COMMENT ON FUNCTION mmlite.version_timestamp IS
   'when the version of a row was committed at its origin: by its xmin and the hash of its key';
 INSERT INTO mmlite.schema_step (step) VALUES (4);`,
+
+  // Of conflicts.
+  `INSERT INTO mmlite.schema_step (step) VALUES (5);`,
+
+  `${QUARANTINE_SCHEMA}
+INSERT INTO mmlite.schema_step (step) VALUES (6);`,
 ];
 
 /** The SQL that brings a database with `done` steps up to this version, one transaction per element. */
