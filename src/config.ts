@@ -34,6 +34,9 @@ import type { LogFormat, LogLevel } from "./log.ts";
 /** How what goes to other nodes is compressed: `auto` as well as both can, and not at all on one machine. */
 export type CompressionSetting = "auto" | "off" | "zstd" | "gzip";
 
+/** What is done about a transaction that an operator would have to see to: block its link, or set it aside. */
+export type OnError = "block" | "quarantine";
+
 /** A peer that the configuration names; the control API may add others. */
 export interface ConfiguredPeer {
   readonly name: string;
@@ -68,6 +71,7 @@ export interface Config {
   readonly state: string;
   /** Cleartext is allowed on a peer port that other machines can reach. */
   readonly insecure: boolean;
+  readonly conflicts: { readonly onError: OnError };
   readonly compression: CompressionSetting;
   readonly log: { readonly level: LogLevel; readonly format: LogFormat };
 }
@@ -102,7 +106,7 @@ export async function loadSettings({ flags, env, file }: ConfigSources): Promise
 
 /** Makes a node's configuration of settings; throws `config` for what is missing or must not be together. */
 export async function completeConfig({ settings, origins }: MergedSettings): Promise<Config> {
-  const { node, postgres, listen, tables, ...rest } = settings;
+  const { node, postgres, listen, tables, conflicts, ...rest } = settings;
   const url = postgres?.url_file === undefined ? postgres?.url : await readSecretFile(postgres.url_file);
   const { include = [] } = tables;
   if (node.name === undefined || url === undefined || include.length === 0) throw missing(settings);
@@ -127,6 +131,7 @@ export async function completeConfig({ settings, origins }: MergedSettings): Pro
     },
     peers: rest.peers.map(({ name, url }) => ({ name, url: url ?? null })),
     tables: { include, exclude: tables.exclude },
+    conflicts: { onError: conflicts.on_error },
   };
 }
 

@@ -83,6 +83,8 @@ export interface Metrics {
   countConflict(type: string, resolution: string, conflicts?: number): void;
   /** Sets when this node's certificate expires, and the CA's that issued it. */
   setCertificateExpiry(times: CertificateTimes): void;
+  /** Sets how many transactions are in quarantine; null for unknown. */
+  setQuarantined(transactions: number | null): void;
   /** The exposition format, version 0.0.4. */
   render(): Promise<string>;
 }
@@ -115,6 +117,7 @@ export function createMetrics(version: string): Metrics {
       series.certificateExpiry.set({ certificate: "node" }, expiresAt.getTime() / 1000);
       series.certificateExpiry.set({ certificate: "ca" }, authorityExpiresAt.getTime() / 1000);
     },
+    setQuarantined: (transactions) => setOrReset(series.quarantined, transactions),
     render: () => registry.metrics(),
   };
 }
@@ -143,6 +146,11 @@ function createSeries(registry: Registry) {
       "peer",
     ]),
     clockSkew: gauge("mmlite_clock_skew_seconds", "Clock of the peer minus clock of this node", ["peer"]),
+    quarantined: gauge(
+      "mmlite_quarantined_transactions",
+      "Transactions that were set aside, not applied",
+      [],
+    ),
     certificateExpiry: gauge(
       "mmlite_certificate_expiry_timestamp_seconds",
       "When the certificate expires, seconds since 1970",
@@ -206,6 +214,11 @@ function setOrRemove<Label extends string>(
 ): void {
   if (value === null) gauge.remove(labels);
   else gauge.set(labels, value);
+}
+
+/** A gauge without labels; not a number stands for unknown. */
+function setOrReset(gauge: Gauge, value: number | null): void {
+  gauge.set(value ?? NaN);
 }
 
 function removePeer(series: Series, peer: string): void {

@@ -16,6 +16,7 @@ import { addDashboard } from "./dashboard.ts";
 import { addInviteRoutes } from "./invite_routes.ts";
 import { addNodeRoutes, type NodeRouteOptions } from "./node_routes.ts";
 import { addPeerRoutes } from "./peer_routes.ts";
+import { addQuarantineRoutes } from "./quarantine_routes.ts";
 import { json, REFUSALS } from "./route.ts";
 import { refuse, refuseThrown, requestLine } from "./problem.ts";
 
@@ -39,6 +40,7 @@ function createApp(options: ApiOptions): OpenAPIHono<ApiEnv> {
   addNodeRoutes(app, options);
   addPeerRoutes(app, options.control);
   addInviteRoutes(app, options.control);
+  addQuarantineRoutes(app, options.control);
   addDocument(app, options);
   addDashboard(app);
   app.notFound((c) => refuseUnknown(app, c));

@@ -4,6 +4,7 @@
  * Every method may throw an `MmliteError`; its kind decides the HTTP status.
  */
 import type { CreatedInvite, Invite, InviteInput } from "./invite_schemas.ts";
+import type { QuarantineDetail, QuarantineEntry, QuarantineList } from "./quarantine_schemas.ts";
 import type { NodeStatus, PeerInput, PeerStatus, TableStatus } from "./schemas.ts";
 
 /** One thing that `/readyz` looks at. */
@@ -41,6 +42,13 @@ export interface RemovePeerOptions {
   readonly precondition?: Precondition;
 }
 
+/** Which part of a list is asked for. */
+export interface Page {
+  readonly limit: number;
+  /** What the page before ended with. */
+  readonly cursor?: string;
+}
+
 /** A node, as far as the control API can see and steer it. */
 export interface NodeControl {
   status(): Promise<NodeStatus>;
@@ -63,8 +71,19 @@ export interface NodeControl {
   pausePeer(name: string): Promise<PeerStatus>;
   /** Throws `not_found`. */
   resumePeer(name: string): Promise<PeerStatus>;
-  /** Tries a blocked or waiting link again at once; throws `not_found`. */
+  /** Tries a blocked or waiting link again at once, and asks the peer to do the same; throws `not_found`. */
   retryPeer(name: string): Promise<PeerStatus>;
+  /** Has the blocked transaction of a peer at `lsn` set aside, also across restarts; throws `not_found`, or
+   * `conflict` if none is blocked there. */
+  skipPeer(name: string, lsn: string, options: { readonly dryRun: boolean }): Promise<PeerStatus>;
+
+  listQuarantine(page: Page): Promise<QuarantineList>;
+  /** A transaction with a page of its rows; throws `not_found`. */
+  showQuarantined(id: string, page: Page): Promise<QuarantineDetail>;
+  /** Applies a transaction and takes it out of quarantine; throws `not_found`, or what it fails of. */
+  retryQuarantined(id: string, options: { readonly dryRun: boolean }): Promise<QuarantineEntry>;
+  /** Throws `not_found`. */
+  discardQuarantined(id: string): Promise<void>;
 
   /** Makes a one-time token; throws `config` where this node lacks what it takes. */
   createInvite(input: InviteInput): Promise<CreatedInvite>;

@@ -73,6 +73,10 @@ export const InboundStatus = z.object({
   transactions: Count,
   changes: Count,
   last_error: LastError.nullable(),
+  blocked_lsn: LsnText.nullable().openapi({
+    description:
+      "of the transaction that cannot be applied, by its commit in the peer's WAL: what `skip` takes",
+  }),
 }).openapi("InboundStatus");
 export type InboundStatus = z.infer<typeof InboundStatus>;
 
@@ -153,6 +157,9 @@ export const NodeStatus = z.object({
   peers: z.array(PeerStatus),
   tables: z.object({ replicated: Count, insert_only: Count }),
   conflicts: z.object({ since_start: z.record(z.string(), Count) }),
+  quarantine: z.object({ transactions: Count.nullable() }).openapi({
+    description: "null while PostgreSQL is away",
+  }),
   ready: z.boolean(),
   problems: z.array(Trouble),
 }).openapi("NodeStatus");

@@ -95,6 +95,7 @@ export function defaultLayer(env: Environment): Layer<DefaultedSettings> {
     tables: { exclude: [] },
     state: defaultStateDirectory(env),
     insecure: false,
+    conflicts: { on_error: "block" },
     compression: "auto",
     log: { level: "info", format: "text" },
   };

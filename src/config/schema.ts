@@ -80,6 +80,12 @@ export const FileSchema = z.strictObject({
   }).optional(),
   state: Text.optional().meta({ description: "directory of what identifies this node on this machine" }),
   insecure: z.boolean().optional().meta({ description: "allow cleartext on a peer port others can reach" }),
+  conflicts: z.strictObject({
+    on_error: z.enum(["block", "quarantine"]).optional().meta({
+      description:
+        "of a transaction that cannot be applied: block its link, or put it into quarantine and go on",
+    }),
+  }).optional(),
   compression: z.enum(["auto", "off", "zstd", "gzip"]).optional()
     .meta({ description: "of what goes to other nodes; auto is zstd or gzip, and none on one machine" }),
   log: z.strictObject({
@@ -105,6 +111,7 @@ export interface DefaultedSettings extends Settings {
   tables: Needs<Group<"tables">, "exclude">;
   state: string;
   insecure: boolean;
+  conflicts: Needs<Group<"conflicts">, "on_error">;
   compression: NonNullable<Settings["compression"]>;
   log: Required<Group<"log">>;
 }

@@ -10,6 +10,7 @@ import type { Admission } from "../inbox/ports.ts";
 import { formatLsn } from "../lsn.ts";
 import { type PeerRow, readPeer, setPeerIdentity } from "../pg/peers.ts";
 import { ensureOrigin, nextEpoch, originName, readProgressOf, startProgress } from "../pg/progress.ts";
+import { readSkip } from "../pg/quarantine.ts";
 import type { Query } from "../pg/query.ts";
 import { chooseCompression } from "../wire/compression.ts";
 import type { ProvenPeer } from "../wire/channel.ts";
@@ -59,6 +60,7 @@ export async function admit(options: AdmissionOptions, hello: Hello): Promise<Ad
   await requireProgress(query, hello);
   await setPeerIdentity(query, sender, hello.identity);
   const { lsn, epoch } = await beginSession(query, hello);
+  const skipLsn = await readSkip(query, sender);
   return {
     identity: self,
     resumeLsn: lsn,
@@ -71,6 +73,7 @@ export async function admit(options: AdmissionOptions, hello: Hello): Promise<Ad
         originName: originName(sender),
         epoch: BigInt(epoch),
         position: lsn,
+        skipLsn,
         onDurable,
         observer: options.observer(sender),
         trust: options.trust(sender),

@@ -5,7 +5,7 @@ import type { Health, NodeControl, PutPeerOptions } from "../api/control.ts";
 import type { NodeStatus, PeerInput, PeerStatus } from "../api/schemas.ts";
 import { MmliteError, toMmliteError } from "../errors.ts";
 import { parsePeerUrl } from "../http/peer_url.ts";
-import { formatLsn } from "../lsn.ts";
+import { formatLsn, parseLsn } from "../lsn.ts";
 import type { Metrics } from "../metrics.ts";
 import { VERSION } from "../version.ts";
 import type { TlsKeys } from "../pki/tls_keys.ts";
@@ -17,7 +17,15 @@ import type { ConflictCounts } from "./observers.ts";
 import { Peer } from "./peer.ts";
 import type { Peers } from "./peers.ts";
 import type { PublicationKeeper } from "./publication_keeper.ts";
-import { nodeStatus, peerStatus, type Positions, readPositions, tlsStatus } from "./status.ts";
+import type { Quarantine } from "./quarantine.ts";
+import {
+  nodeStatus,
+  peerStatus,
+  type Positions,
+  quarantineProblems,
+  readPositions,
+  tlsStatus,
+} from "./status.ts";
 import { tlsProblems } from "./tls.ts";
 
 interface ControlOptions {
@@ -33,6 +41,7 @@ interface ControlOptions {
   readonly tables: PublicationKeeper;
   readonly invites: Invites;
   readonly conflicts: ConflictCounts;
+  readonly quarantine: Quarantine;
   readonly metrics: Metrics;
   /** Null on a node that speaks cleartext. */
   readonly tls: TlsKeys | null;
@@ -40,7 +49,7 @@ interface ControlOptions {
 
 /** The control of a running node. */
 export function createControl(options: ControlOptions): NodeControl {
-  const { peers, tables, invites, metrics } = options;
+  const { peers, tables, invites, quarantine, metrics } = options;
   const show = async (peer: Peer) => peerStatus(peer, (await positionsOf(options)).positions);
   const change = async (name: string, work: () => Promise<void>) => {
     await work();
@@ -63,7 +72,17 @@ export function createControl(options: ControlOptions): NodeControl {
       peers.remove(name, { force, precondition: (peer) => precondition?.(peerStatus(peer, null)) }),
     pausePeer: (name) => change(name, () => peers.pause(name)),
     resumePeer: (name) => change(name, () => peers.resume(name)),
-    retryPeer: (name) => change(name, () => Promise.resolve(peers.get(name).link.retry())),
+    retryPeer: (name) => change(name, () => Promise.resolve(peers.get(name).retry())),
+    skipPeer: (name, lsn, skipOptions) =>
+      change(name, async () => {
+        const peer = peers.get(name);
+        await quarantine.skip(name, parseLsn(lsn), skipOptions);
+        if (!skipOptions.dryRun) peer.askAgain();
+      }),
+    listQuarantine: (page) => quarantine.list(page),
+    showQuarantined: (id, page) => quarantine.show(id, page),
+    retryQuarantined: (id, retryOptions) => quarantine.retry(id, retryOptions),
+    discardQuarantined: (id) => quarantine.discard(id),
     createInvite: (input) => invites.create(input),
     listInvites: () => invites.list(),
     deleteInvite: (id) => invites.withdraw(id),
@@ -148,11 +167,13 @@ async function status(options: ControlOptions): Promise<NodeStatus> {
     peers: peers.list().map((peer) => peerStatus(peer, positions)),
     tables: tables.counts(),
     conflicts: conflicts.byType(),
+    quarantined: positions?.quarantined ?? null,
     ready: health(options).ready,
     problems: [
       ...serverWarnings(facts),
       ...(problem === null ? [] : [problem]),
       ...tables.problems(),
+      ...quarantineProblems(positions?.quarantined ?? null),
       ...(options.tls === null ? [] : tlsProblems(options.tls)),
     ],
   });
@@ -169,6 +190,7 @@ function health({ guard, tables }: ControlOptions): Health {
 
 function updateGauges({ peers, metrics, tls }: ControlOptions, positions: Positions | null): void {
   if (tls !== null) metrics.setCertificateExpiry(tls.current);
+  metrics.setQuarantined(positions?.quarantined ?? null);
   for (const peer of peers.list()) {
     const shown = peerStatus(peer, positions);
     metrics.setPeer(peer.name, {

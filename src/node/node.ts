@@ -21,11 +21,12 @@ import { openDial } from "./dial.ts";
 import { openInbox } from "./inbound.ts";
 import { ensureIncarnation } from "./incarnation.ts";
 import { Invites } from "./invites.ts";
-import { ConflictCounts, sourceObserver } from "./observers.ts";
+import { applyObserver, ConflictCounts, sourceObserver } from "./observers.ts";
 import { outboundPorts } from "./outbound.ts";
 import { PeerSlots } from "./peer_slots.ts";
 import { Peers } from "./peers.ts";
 import { PublicationKeeper } from "./publication_keeper.ts";
+import { Quarantine } from "./quarantine.ts";
 import { ReturnStreams } from "./return_streams.ts";
 import { Reception } from "./reception.ts";
 import { authorityFiles, openTls } from "./tls.ts";
@@ -80,6 +81,13 @@ export async function startNode(config: Config, { signal, apiAddress }: StartOpt
     const ownUrls: string[] = [];
     const conflicts = new ConflictCounts();
     const groups = new GroupKeeper({ database, peers: () => peers.list().map(({ name }) => name) });
+    const quarantine = new Quarantine({
+      database,
+      onError: config.conflicts.onError,
+      withoutInbound: (sender, work) => inbox.without(sender, work),
+      observer: (sender) => applyObserver({ peer: peers.find(sender), sender, metrics, conflicts, groups }),
+      signal: ended,
+    });
     const slots = new PeerSlots(database);
     const dialler = new PeerDialler({ tls: tlsKeys, self: self.node });
     cleanup.push(() => dialler.close());
@@ -131,6 +139,7 @@ export async function startNode(config: Config, { signal, apiAddress }: StartOpt
       metrics,
       conflicts,
       groups,
+      quarantine,
     });
     const invites = new Invites({
       database,
@@ -194,6 +203,7 @@ export async function startNode(config: Config, { signal, apiAddress }: StartOpt
         tables,
         invites,
         conflicts,
+        quarantine,
         metrics,
         tls: tlsKeys,
       }),
