@@ -114,7 +114,13 @@ Deno.test("what a sender pushes reaches the database verbatim, and what is durab
   assert.equal((await sender.hear("ack")).endLsn, 200n);
   await sender.channel.end();
   await within("the session to end", 5_000, over);
-  assert.deepEqual(run.log, ["fra streaming", "open 1", "close 1", "fra disconnected"]);
+  assert.deepEqual(run.log, [
+    "fra streaming",
+    "open 1",
+    "fra asks again",
+    "close 1",
+    "fra disconnected",
+  ]);
 });
 
 Deno.test("fragments reach the database as one message", async () => {
