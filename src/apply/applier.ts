@@ -15,6 +15,7 @@ import { decodeMessage } from "../pgoutput/decode.ts";
 import type { Begin, Message, Truncate } from "../pgoutput/message.ts";
 import { decodeBegin, decodeCommit, MESSAGE_TYPE } from "../pgoutput/peek.ts";
 import type { TargetRelation } from "./change_writer.ts";
+import { stopsTransaction } from "./failure.ts";
 import { HeldTransactions, isTruncate, type Targets } from "./held.ts";
 import { QuarantineWriter } from "./quarantine_writer.ts";
 import { Relations } from "./relations.ts";
@@ -288,7 +289,8 @@ export class Applier {
     const incoming = this.#incoming;
     if (error.disposition !== "block" || incoming.state === "between") throw error;
     await this.#commitWhole();
-    throw error.in({ commitLsn: incoming.begin.commitLsn });
+    const { commitLsn } = incoming.begin;
+    throw stopsTransaction(error, this.#options.origin, { commitLsn });
   }
 
   #enter(
@@ -346,7 +348,7 @@ export class Applier {
     try {
       this.#writer.write(targets, bytes, place);
     } catch (thrown) {
-      throw toMmliteError(thrown).in({ commitLsn });
+      throw stopsTransaction(thrown, this.#options.origin, { commitLsn });
     }
   }
 
@@ -354,6 +356,8 @@ export class Applier {
   async #commitWhole(): Promise<void> {
     this.#offerWhole();
     while (!this.#units.isEmpty) await this.#progress();
+    // What a long one fails of must not be taken for a failure of the next.
+    if (this.#streamed !== undefined) await this.#writer.pipeline.settled();
   }
 
   #commit(bytes: Uint8Array): Promise<void> | undefined {

@@ -6,7 +6,7 @@
  * failed one fail by their compare-and-set, so nothing waits for replies.
  */
 import { Buffer } from "node:buffer";
-import { MmliteError, toMmliteError } from "../errors.ts";
+import { MmliteError } from "../errors.ts";
 import { type Lsn, parseLsn } from "../lsn.ts";
 import { Pipeline, type ReplySink } from "../pg/pipeline.ts";
 import type { StatementText } from "../pg/query_bytes.ts";
@@ -16,7 +16,7 @@ import type { Begin, Truncate } from "../pgoutput/message.ts";
 import { MESSAGE_TYPE } from "../pgoutput/peek.ts";
 import { ChangeWriter, type RowChange, type TargetRelation } from "./change_writer.ts";
 import { Durability } from "./durability.ts";
-import { applyError } from "./failure.ts";
+import { applyError, stopsTransaction } from "./failure.ts";
 import { GroupEntries } from "./group_entries.ts";
 import { type HeldTransactions, isTruncate, type Targets } from "./held.ts";
 import type { ApplySession } from "./session.ts";
@@ -216,7 +216,7 @@ export class TransactionWriter {
       try {
         this.#writeTransaction(held, i);
       } catch (thrown) {
-        throw toMmliteError(thrown).in({ commitLsn: begin.commitLsn, endLsn });
+        throw stopsTransaction(thrown, this.#options.origin, { commitLsn: begin.commitLsn, endLsn });
       }
       this.commit(endLsn);
     });

@@ -153,7 +153,7 @@ export async function listQuarantined(
   { after, limit }: { after: string; limit: number },
 ): Promise<QuarantinedTransaction[]> {
   const rows = await query(
-    `SELECT ${COLUMNS} FROM mmlite.quarantine WHERE id > $1::bigint ORDER BY id LIMIT $2::integer`,
+    `SELECT ${COLUMNS} FROM mmlite.quarantine q WHERE id > $1::bigint ORDER BY q.id LIMIT $2::integer`,
     [after, String(limit)],
   );
   return rows.map(toQuarantined);
@@ -175,7 +175,7 @@ export async function readKeptMessages(
        FROM (SELECT *, sum(length(message)) OVER (ORDER BY number) - length(message) AS bytes_before
                FROM (SELECT * FROM mmlite.quarantine_change WHERE quarantine_id = $1::bigint AND number > $2::bigint
                       ORDER BY number LIMIT $3::integer) page) c
-      WHERE bytes_before < ${PAGE_BYTES} ORDER BY number`,
+      WHERE bytes_before < ${PAGE_BYTES} ORDER BY c.number`,
     [id, String(after), String(limit)],
   );
   return rows.map((row) => ({

@@ -102,7 +102,7 @@ BEGIN
   END LOOP;
 END $$;
 
-CREATE FUNCTION mmlite.quarantine_columns(message bytea) RETURNS text[] LANGUAGE plpgsql STABLE AS $$
+CREATE FUNCTION mmlite.quarantine_columns(message bytea) RETURNS text[] LANGUAGE plpgsql STABLE STRICT AS $$
 DECLARE
   place integer := 5;
   stop integer;

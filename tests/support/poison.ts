@@ -160,8 +160,8 @@ export const POISONS: readonly Poison[] = [
         await to.client.query(`DROP TABLE p; ${PLAIN} TABLESPACE small`);
       } else {
         await to.client.query(
-          `${raising("full", "53100")}; CREATE TRIGGER full BEFORE INSERT ON p FOR EACH ROW
-          EXECUTE PROCEDURE full(); ALTER TABLE p ENABLE ALWAYS TRIGGER full`,
+          `${raising("no_room", "53100")}; CREATE TRIGGER no_room BEFORE INSERT ON p FOR EACH ROW
+          EXECUTE PROCEDURE no_room(); ALTER TABLE p ENABLE ALWAYS TRIGGER no_room`,
         );
       }
     },
@@ -170,7 +170,7 @@ export const POISONS: readonly Poison[] = [
     heals: true,
     cure: async ({ to, disk }) => {
       if (disk !== undefined) await disk.grow();
-      else await to.client.query("DROP TRIGGER full ON p");
+      else await to.client.query("DROP TRIGGER no_room ON p");
     },
   },
 ];
@@ -181,12 +181,20 @@ const BLOCKING = ["apply_failed", "schema_mismatch"];
 /** Two nodes that replicate to each other. */
 export async function openPoisonBed(
   name: string,
-  { sender, receiver }: { sender: PostgresServer; receiver: PostgresServer },
+  { sender, receiver, schema = "", extraArgs }: {
+    readonly sender: PostgresServer;
+    readonly receiver: PostgresServer;
+    /** Of both, besides `plain`. */
+    readonly schema?: string;
+    /** Of the receiving node. */
+    readonly extraArgs?: readonly string[];
+  },
 ): Promise<PoisonBed> {
   await using stack = new AsyncDisposableStack();
+  const tables = `CREATE TABLE plain (id int PRIMARY KEY); ${schema}`;
   const cluster: Cluster = await startCluster(name, [
-    { server: sender, name: "ams", schema: "CREATE TABLE plain (id int PRIMARY KEY)" },
-    { server: receiver, name: "fra", schema: "CREATE TABLE plain (id int PRIMARY KEY)" },
+    { server: sender, name: "ams", schema: tables },
+    { server: receiver, name: "fra", schema: tables, extraArgs },
   ]);
   stack.use(cluster);
   const disk = await openSmallDisk();
