@@ -30,6 +30,8 @@ const SCHEMA = `CREATE TABLE p (id int PRIMARY KEY, v text);
   CREATE TABLE r (id int PRIMARY KEY)`;
 const REFUSE = `ALTER TABLE p ADD CONSTRAINT sane CHECK (v <> '${SECRET}') NOT VALID`;
 const ALLOW = "ALTER TABLE p DROP CONSTRAINT sane";
+/** Transactions that are set aside one after another. */
+const KEPT = 12;
 const POISON = (id: number) => `INSERT INTO p VALUES (${id}, '${SECRET}')`;
 
 /** Waits until a transaction is blocked, another one than before, and returns its LSN. */
@@ -271,11 +273,21 @@ Deno.test("a node that is told so sets aside by itself what an operator would ha
 
   await t.step("a violated constraint", async () => {
     await to.client.query(REFUSE);
-    const { before } = await writeBetween(bed, POISON(1));
-    const { after } = await writeBetween(bed, POISON(2));
-    await plainArrives(bed, before);
-    await plainArrives(bed, after);
-    assert.equal((await quarantineOf(bed)).length, 2);
+    for (let id = 1; id <= KEPT; id++) await bed.from.client.query(POISON(id));
+    await plainArrives(bed, await writePlain(bed));
+    const ids = (await quarantineOf(bed)).map(({ id }) => Number(id));
+    assert.equal(ids.length, KEPT);
+    assert.deepEqual(ids, ids.toSorted((a, b) => a - b));
+  });
+
+  await t.step("a list in pages", async () => {
+    const ids: string[] = [];
+    for (let query = "?limit=5"; query !== "";) {
+      const { json } = await to.node.api("GET", `/v1/quarantine${query}`);
+      ids.push(...json.items.map(({ id }: { id: string }) => id));
+      query = json.next_cursor === null ? "" : `?limit=5&cursor=${json.next_cursor}`;
+    }
+    assert.deepEqual(ids, (await quarantineOf(bed)).map(({ id }) => id));
   });
 
   await t.step("not a table that is missing", async () => {
@@ -284,7 +296,7 @@ Deno.test("a node that is told so sets aside by itself what an operator would ha
     await blockedAt(bed);
     await to.client.query("ALTER TABLE away RENAME TO r");
     await plainArrives(bed, after);
-    assert.equal((await quarantineOf(bed)).length, 2);
+    assert.equal((await quarantineOf(bed)).length, KEPT);
   });
 
   await t.step("not what passes by itself", async () => {
@@ -299,7 +311,7 @@ Deno.test("a node that is told so sets aside by itself what an operator would ha
     );
     await to.client.query("DROP TRIGGER no_room ON r");
     await plainArrives(bed, after);
-    assert.equal((await quarantineOf(bed)).length, 2);
+    assert.equal((await quarantineOf(bed)).length, KEPT);
     await sameTables(bed, "r");
   });
 });

@@ -9,6 +9,8 @@ import type { Query, Row } from "./query.ts";
 
 /** Bytes of messages that are read at a time, the last one on top. */
 const PAGE_BYTES = 0x10_0000;
+/** A longer message is read in slices of this many bytes: as text it could be longer than a string may be. */
+const SLICE_BYTES = 0x200_0000;
 
 /** The transaction of an origin that could not be applied, and is not behind its position yet. */
 export interface BlockedTransaction {
@@ -171,19 +173,38 @@ export async function readKeptMessages(
   { id, after, limit }: { id: string; after: number; limit: number },
 ): Promise<KeptMessage[]> {
   const rows = await query(
-    `SELECT number::text, kind, table_name, encode(message, 'hex') AS message
+    `SELECT number::text, kind, table_name, length(message)::text AS size,
+            CASE WHEN length(message) <= ${SLICE_BYTES} THEN encode(message, 'hex') END AS message
        FROM (SELECT *, sum(length(message)) OVER (ORDER BY number) - length(message) AS bytes_before
                FROM (SELECT * FROM mmlite.quarantine_change WHERE quarantine_id = $1::bigint AND number > $2::bigint
                       ORDER BY number LIMIT $3::integer) page) c
       WHERE bytes_before < ${PAGE_BYTES} ORDER BY c.number`,
     [id, String(after), String(limit)],
   );
-  return rows.map((row) => ({
-    number: Number(row.number),
-    kind: row.kind as KeptKind,
-    tableName: row.table_name!,
-    message: new Uint8Array(Buffer.from(row.message!, "hex")),
-  }));
+  const messages: KeptMessage[] = [];
+  for (const { number, kind, table_name: tableName, size, message } of rows) {
+    const bytes = message == null
+      ? await readSlices(query, { id, number: number!, size: Number(size) })
+      : new Uint8Array(Buffer.from(message, "hex"));
+    messages.push({ number: Number(number), kind: kind as KeptKind, tableName: tableName!, message: bytes });
+  }
+  return messages;
+}
+
+async function readSlices(
+  query: Query,
+  { id, number, size }: { id: string; number: string; size: number },
+): Promise<Uint8Array> {
+  const message = new Uint8Array(size);
+  for (let at = 0; at < size; at += SLICE_BYTES) {
+    const [row] = await query(
+      `SELECT encode(substring(message FROM $3::integer FOR ${SLICE_BYTES}), 'hex') AS slice
+         FROM mmlite.quarantine_change WHERE quarantine_id = $1::bigint AND number = $2::bigint`,
+      [id, number, String(at + 1)],
+    );
+    message.set(Buffer.from(row!.slice!, "hex"), at);
+  }
+  return message;
 }
 
 /** The message that announced a relation before the change with that number. */
