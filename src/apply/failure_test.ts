@@ -42,6 +42,7 @@ Deno.test("every error gets the kind that says what to do", () => {
     ["53100", "transient"],
     ["53200", "transient"],
     ["53999", "transient"],
+    ["58030", "transient"],
     ["57P01", "unreachable"],
     ["08006", "unreachable"],
     ["MM001", "transient"],

@@ -11,7 +11,7 @@ import type {
   QuarantineList,
 } from "../api/quarantine_schemas.ts";
 import type { OnError } from "../config.ts";
-import { MmliteError, toMmliteError } from "../errors.ts";
+import { ERROR_POLICY, type ErrorKind, MmliteError, toMmliteError } from "../errors.ts";
 import { log } from "../log.ts";
 import { formatLsn, type Lsn } from "../lsn.ts";
 import { ensureOrigin, originName } from "../pg/progress.ts";
@@ -148,7 +148,7 @@ export class Quarantine {
     try {
       await this.#options.withoutInbound(origin, () => this.#apply(transaction));
     } catch (thrown) {
-      const error = this.#failureOf(id, toMmliteError(thrown));
+      const error = inQuarantine(id, toMmliteError(thrown));
       if (error.kind !== "not_found") {
         await setQuarantineError(this.#query(`keep why transaction ${id} failed`), id, error);
       }
@@ -177,15 +177,6 @@ export class Quarantine {
       // It is no measure of how far behind this node is.
       observer: { ...observer(origin), committed: () => {}, caughtUp: () => {} },
       signal,
-    });
-  }
-
-  #failureOf(id: string, error: MmliteError): MmliteError {
-    if (error.kind !== "apply_failed") return error;
-    return new MmliteError(error.kind, error.message, {
-      hint:
-        `Remove the cause and run \`mmlite quarantine retry ${id}\` again, or \`mmlite quarantine discard ${id}\``,
-      cause: error,
     });
   }
 
@@ -236,6 +227,18 @@ function comesAgain(error: MmliteError): MmliteError {
   });
 }
 
+/** What the operator of a transaction in quarantine can do: nothing there is tried again by itself. */
+function adviceOn(id: string, { kind, hint }: { readonly kind: ErrorKind; readonly hint: string }): string {
+  const retry = `run \`mmlite quarantine retry ${id}\``;
+  if (ERROR_POLICY[kind].disposition === "retry") return `Wait until it has passed, then ${retry}`;
+  if (kind !== "apply_failed" && kind !== "schema_mismatch") return hint;
+  return `Remove the cause and ${retry}, or \`mmlite quarantine discard ${id}\``;
+}
+
+function inQuarantine(id: string, error: MmliteError): MmliteError {
+  return new MmliteError(error.kind, error.message, { hint: adviceOn(id, error), cause: error });
+}
+
 function toEntry(transaction: QuarantinedTransaction): QuarantineEntry {
   return {
     id: transaction.id,
@@ -244,7 +247,7 @@ function toEntry(transaction: QuarantinedTransaction): QuarantineEntry {
     end_lsn: formatLsn(transaction.endLsn),
     commit_timestamp: transaction.commitTimestamp,
     changes: transaction.changes,
-    error: { ...transaction.error },
+    error: { ...transaction.error, hint: adviceOn(transaction.id, transaction.error) },
     quarantined_at: transaction.quarantinedAt,
   };
 }

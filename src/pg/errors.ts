@@ -54,6 +54,7 @@ const RULES: Readonly<Record<string, Rule>> = {
   },
   "53100": { kind: "transient", hint: "Free disk space on the PostgreSQL server" },
   "53200": { kind: "transient", hint: "Give the PostgreSQL server more memory" },
+  "58030": { kind: "transient", hint: "Check the disks of the PostgreSQL server" },
   "57P01": SHUTDOWN,
   "57P02": SHUTDOWN,
   "57P03": SHUTDOWN,

@@ -292,6 +292,7 @@ export async function tryPoison(bed: PoisonBed, poison: Poison): Promise<PoisonO
     const again = await to.node.api("POST", `/v1/quarantine/${entry.id}/retry`);
     assert.equal(again.status, 409, JSON.stringify(again.json));
     assert.ok(poison.says.test(again.json.detail), again.json.detail);
+    assert.match(again.json.hint, /mmlite quarantine retry/);
     const [kept] = (await to.node.api("GET", "/v1/quarantine")).json.items;
     assert.deepEqual([kept.id, kept.changes, kept.error.message], [
       entry.id,
