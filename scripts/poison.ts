@@ -19,7 +19,7 @@ async function main(): Promise<number> {
       print(await tryPoison(bed, poison));
       held++;
     } catch (thrown) {
-      console.log(`${poison.kind}: ${(thrown as Error).message.split("\n")[0]}`);
+      console.log(`${poison.kind}: ${(thrown as Error).message.replaceAll(/\s+/g, " ")}`);
     }
   }
   console.log(`${held} of ${POISONS.length} kinds of poison did what they should`);

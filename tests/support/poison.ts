@@ -268,7 +268,9 @@ export async function tryPoison(bed: PoisonBed, poison: Poison): Promise<PoisonO
       const error = inbound.last_error;
       if (!says.test(error?.message ?? "")) throw new Error(JSON.stringify(inbound));
       const { json: link } = await from.node.api("GET", `/v1/peers/${to.node.name}`);
-      if (inbound.blocked_lsn !== null && link.state !== "blocked") throw new Error(link.state);
+      if (BLOCKING.includes(error.kind) && (inbound.blocked_lsn === null || link.state !== "blocked")) {
+        throw new Error(`${link.state}, ${inbound.blocked_lsn}`);
+      }
       assert.doesNotMatch(JSON.stringify([inbound, link]), new RegExp(SECRET));
       return { inbound, error };
     }, { timeoutMs: 40_000 });
@@ -306,7 +308,9 @@ export async function tryPoison(bed: PoisonBed, poison: Poison): Promise<PoisonO
     assert.doesNotMatch(await to.node.log(), new RegExp(SECRET));
     const tables = [...new Set(shown.rows.items.map(({ table }: { table: string }) => table))];
     return {
-      skip: `kept ${entry.changes} of ${tables.join(", ")}; ${kept.commit_lsn}; neighbours applied`,
+      skip: `kept changes: ${entry.changes} of ${
+        tables.join(", ")
+      } as ${kept.commit_lsn}, neighbours applied`,
       retry:
         `409 ${again.json.kind} while the cause stays; applied once it is gone, at its own time and origin`,
     };
@@ -336,6 +340,12 @@ async function sameRows({ from, to }: PoisonBed): Promise<void> {
   const written = await rowsOf(from);
   const arrived = await rowsOf(to);
   assert.deepEqual(arrived, written);
+  if (to.server.major < 14) return;
+  const { rows } = await to.client.query(
+    `SELECT DISTINCT roname FROM p, LATERAL pg_xact_commit_timestamp_origin(xmin) o, pg_replication_origin r
+      WHERE r.roident = o.roident`,
+  );
+  assert.deepEqual(rows, [{ roname: `mmlite_${from.node.name}` }]);
 }
 
 /** Waits until a table, as it is now, is published. */
