@@ -75,6 +75,8 @@ export class OutboundProgress implements SessionObserver {
     const { resumeLsn, walLsn, compression } = begin;
     this.compression = compression;
     this.sentLsn = resumeLsn;
+    // Applied by the session before, which broke before it could ack.
+    if (this.#resumeLsn !== null && resumeLsn > this.#resumeLsn) this.report.progressed();
     this.#resumeLsn = resumeLsn;
     this.#samples = [];
     this.#catchupLsn = resumeLsn < walLsn ? walLsn : null;
