@@ -37,6 +37,9 @@ import type { LogFormat, LogLevel } from "./log.ts";
 /** How what goes to other nodes is compressed: `auto` as well as both can, and not at all on one machine. */
 export type CompressionSetting = "auto" | "off" | "zstd" | "gzip";
 
+/** What is done about a transaction that an operator would have to see to: block its link, or set it aside. */
+export type OnError = "block" | "quarantine";
+
 /** A peer that the configuration names; the control API may add others. */
 export interface ConfiguredPeer {
   readonly name: string;
@@ -83,6 +86,7 @@ export interface ConflictsConfig {
   readonly isDefault: boolean;
   readonly tables: readonly (TableName & { readonly policy: TablePolicy })[];
   readonly keepSeconds: number;
+  readonly onError: OnError;
 }
 
 /** Where settings are looked for. */
@@ -165,6 +169,7 @@ function completeConflicts({ settings: { conflicts }, origins }: MergedSettings)
     isDefault: origins.get("conflicts.default") === "default",
     tables,
     keepSeconds: parseDuration(conflicts.keep)!,
+    onError: conflicts.on_error,
   };
 }
 

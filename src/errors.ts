@@ -5,6 +5,7 @@
  * appear in either. Foreign errors are mapped in by the adapters (`pg/errors.ts`, `http/`), and out to HTTP by
  * `api/problem.ts` and to exit codes by `cli/`.
  */
+import type { Lsn } from "./lsn.ts";
 
 /** What the owner of a link does about an error: try again, wait for an operator, or refuse the peer. */
 export type Disposition = "retry" | "block" | "fence";
@@ -135,7 +136,9 @@ export const ERROR_POLICY = {
     exitCode: 1,
     httpStatus: 409,
     title: "Transaction cannot be applied",
-    hint: "Remove the cause, then run `mmlite peers retry` on the node that sends",
+    hint:
+      "Remove the cause: it is tried again within a minute, or at once after `mmlite peers retry`. Or run " +
+      "`mmlite peers skip` on the node that receives, which keeps the transaction in quarantine",
   },
   slot_lost: {
     disposition: "block",
@@ -177,10 +180,19 @@ export const ERROR_POLICY = {
 /** A kind of error; see {@link ERROR_POLICY}. */
 export type ErrorKind = keyof typeof ERROR_POLICY;
 
+/** A transaction of another node, by its positions there. */
+export interface TransactionPlace {
+  readonly commitLsn: Lsn;
+  /** Undefined while its end has not come. */
+  readonly endLsn?: Lsn;
+}
+
 interface MmliteErrorOptions {
   /** The remedy; the kind's own where left out. */
   readonly hint?: string;
   readonly cause?: unknown;
+  /** The transaction that it stops. */
+  readonly transaction?: TransactionPlace;
 }
 
 /** An error with a kind and a remedy. */
@@ -188,11 +200,20 @@ export class MmliteError extends Error {
   override readonly name = "MmliteError";
   readonly kind: ErrorKind;
   readonly hint: string;
+  /** The transaction of another node that it stops, if it stops one. */
+  readonly transaction: TransactionPlace | undefined;
 
   constructor(kind: ErrorKind, message: string, options: MmliteErrorOptions = {}) {
     super(message, options.cause === undefined ? undefined : { cause: options.cause });
     this.kind = kind;
     this.hint = options.hint ?? ERROR_POLICY[kind].hint;
+    this.transaction = options.transaction;
+  }
+
+  /** The same error, which stops a transaction. */
+  in(transaction: TransactionPlace): MmliteError {
+    const { hint, cause } = this;
+    return new MmliteError(this.kind, this.message, { hint, cause, transaction });
   }
 
   /** What the owner of a link does about this error. */

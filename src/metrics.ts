@@ -85,6 +85,8 @@ export interface Metrics {
   setCertificateExpiry(times: CertificateTimes): void;
   /** Sets what is kept of deleted rows, bytes, and of how many tables nodes may hold different rows. */
   setDivergence(kept: { tombstoneBytes: number; divergedTables: number }): void;
+  /** Sets how many transactions are in quarantine; null for unknown. */
+  setQuarantined(transactions: number | null): void;
   /** The exposition format, version 0.0.4. */
   render(): Promise<string>;
 }
@@ -121,6 +123,7 @@ export function createMetrics(version: string): Metrics {
       series.tombstones.set(tombstoneBytes);
       series.divergedTables.set(divergedTables);
     },
+    setQuarantined: (transactions) => setOrReset(series.quarantined, transactions),
     render: () => registry.metrics(),
   };
 }
@@ -149,6 +152,11 @@ function createSeries(registry: Registry) {
       "peer",
     ]),
     clockSkew: gauge("mmlite_clock_skew_seconds", "Clock of the peer minus clock of this node", ["peer"]),
+    quarantined: gauge(
+      "mmlite_quarantined_transactions",
+      "Transactions that were set aside, not applied",
+      [],
+    ),
     certificateExpiry: gauge(
       "mmlite_certificate_expiry_timestamp_seconds",
       "When the certificate expires, seconds since 1970",
@@ -218,6 +226,11 @@ function setOrRemove<Label extends string>(
 ): void {
   if (value === null) gauge.remove(labels);
   else gauge.set(labels, value);
+}
+
+/** A gauge without labels; not a number stands for unknown. */
+function setOrReset(gauge: Gauge, value: number | null): void {
+  gauge.set(value ?? NaN);
 }
 
 function removePeer(series: Series, peer: string): void {

@@ -159,7 +159,14 @@ Deno.test("a request that is wrong is told where", async () => {
     assertProblem(answer, [404, "not_found"], /Cannot find peer "zzz"/, /mmlite peers list/);
   }
   const skip = await node.api("POST", "/v1/peers/zzz/skip", { lsn: "0/1" });
-  assertProblem(skip, [404, "not_found"], /no such path/, /openapi\.json/);
+  assertProblem(skip, [404, "not_found"], /Cannot find peer "zzz"/, /mmlite peers list/);
+  assertProblem(await node.api("POST", "/v1/peers/zzz/skip", { lsn: 1 }), bad, /\/lsn: /);
+  for (const id of ["1", "x", "9".repeat(19), "0x1"]) {
+    const answer = await node.api("POST", `/v1/quarantine/${id}/retry`);
+    assertProblem(answer, [404, "not_found"], /in quarantine: there is none/, /mmlite quarantine list/);
+  }
+  assertProblem(await node.api("GET", "/v1/quarantine?limit=0"), bad, /limit/);
+  assertProblem(await node.api("POST", "/v1/unknown"), [404, "not_found"], /no such path/, /openapi\.json/);
   assertProblem(await node.api("PATCH", "/v1/peers/b"), [405, "usage"], /takes GET, HEAD, PUT, DELETE/);
   assertProblem(await node.api("GET", "/v1/tables/public.zzz"), [404, "not_found"], /public\.zzz/);
   assertProblem(await node.api("GET", "/v1/tables/zzz"), [400, "invalid_input"], /expected SCHEMA\.TABLE/);

@@ -23,6 +23,7 @@ function push(channel: Channel, compression: Compression | null) {
       recognise: () => Promise.resolve(),
       openSource: () => Promise.resolve(source),
       readClock: () => Promise.resolve({ timestamp: 0n, walLsn: toLsn(1n << 60n) }),
+      asksAgain: () => new Promise(() => {}),
       storeAck: () => Promise.resolve(),
     },
     { started: () => {}, sent: () => {}, wrote: () => {}, acked: () => {}, heartbeat: () => {} },
@@ -58,6 +59,8 @@ function receive(channel: Channel, compression: Compression | null) {
           });
         },
       }),
+    askedAgain: () => {},
+    judge: (_, error) => Promise.resolve(error),
     observe: () => {},
   });
   return { received, fail, durable: opened.promise, over: inbox.accept(channel) };

@@ -18,6 +18,7 @@ import { addEventRoutes } from "./event_routes.ts";
 import { addInviteRoutes } from "./invite_routes.ts";
 import { addNodeRoutes, type NodeRouteOptions } from "./node_routes.ts";
 import { addPeerRoutes } from "./peer_routes.ts";
+import { addQuarantineRoutes } from "./quarantine_routes.ts";
 import { json, REFUSALS } from "./route.ts";
 import { addTableRoutes } from "./table_routes.ts";
 import { refuse, refuseThrown, requestLine } from "./problem.ts";
@@ -45,6 +46,7 @@ function createApp(options: ApiOptions): OpenAPIHono<ApiEnv> {
   addConflictRoutes(app, options.control);
   addEventRoutes(app, options.control);
   addInviteRoutes(app, options.control);
+  addQuarantineRoutes(app, options.control);
   addDocument(app, options);
   addDashboard(app);
   app.notFound((c) => refuseUnknown(app, c));

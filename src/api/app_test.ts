@@ -7,6 +7,7 @@ import type { TestResponse } from "../../tests/support/http_request.ts";
 import { MAX_BODY_BYTES } from "./body.ts";
 import * as conflictSchemas from "./conflict_schemas.ts";
 import * as inviteSchemas from "./invite_schemas.ts";
+import * as quarantineSchemas from "./quarantine_schemas.ts";
 import * as nodeSchemas from "./schemas.ts";
 
 const URL_BODY = JSON.stringify({ url: "https://fra.example:7432" });
@@ -25,7 +26,7 @@ function assertProblem(answer: TestResponse, status: number, kind: ErrorKind): n
   return problem;
 }
 
-const schemas = { ...nodeSchemas, ...inviteSchemas, ...conflictSchemas };
+const schemas = { ...nodeSchemas, ...inviteSchemas, ...conflictSchemas, ...quarantineSchemas };
 
 /** One request for every operation of the OpenAPI document, in an order in which each of them succeeds. */
 const SAMPLES: readonly [operation: string, path: string, body?: string][] = [
@@ -50,6 +51,11 @@ const SAMPLES: readonly [operation: string, path: string, body?: string][] = [
   ["post /v1/peers/{name}/pause", "/v1/peers/fra/pause"],
   ["post /v1/peers/{name}/resume", "/v1/peers/fra/resume"],
   ["post /v1/peers/{name}/retry", "/v1/peers/fra/retry"],
+  ["post /v1/peers/{name}/skip", "/v1/peers/fra/skip", '{"lsn":"16/B374D900"}'],
+  ["get /v1/quarantine", "/v1/quarantine?limit=10"],
+  ["get /v1/quarantine/{id}", "/v1/quarantine/1"],
+  ["post /v1/quarantine/{id}/retry", "/v1/quarantine/1/retry"],
+  ["delete /v1/quarantine/{id}", "/v1/quarantine/2"],
   ["delete /v1/peers/{name}", "/v1/peers/fra"],
   ["delete /v1/peers/{name}", "/v1/peers/fra?force=true"],
   ["post /v1/invites", "/v1/invites", "{}"],
@@ -277,7 +283,7 @@ Deno.test("bodies that cannot be read are refused, each with its status", async 
 
 Deno.test("what is not there answers 404, what is there for other methods 405", async () => {
   await withApi(async (call) => {
-    for (const path of ["/v2/status", "/v1/peers/", "/v1/peers/fra/", "/v1/peers/fra/skip", "/v1"]) {
+    for (const path of ["/v2/status", "/v1/peers/", "/v1/peers/fra/", "/v1/peers/fra/skips", "/v1"]) {
       assertProblem(await call("GET", path), 404, "not_found");
     }
     const allowed = async (method: string, path: string) => {

@@ -8,6 +8,7 @@ import type { TableName } from "../table_name.ts";
 import type { ConflictList, EventPayloads, TablePolicyInput, WholeConflict } from "./conflict_schemas.ts";
 import type { CreatedInvite, Invite, InviteInput } from "./invite_schemas.ts";
 import type { z } from "@hono/zod-openapi";
+import type { QuarantineDetail, QuarantineEntry, QuarantineList } from "./quarantine_schemas.ts";
 import type { NodeStatus, PeerInput, PeerStatus, TableStatus } from "./schemas.ts";
 
 /** One thing that `/readyz` looks at. */
@@ -75,6 +76,13 @@ export type NodeEvent = {
   };
 }[EventName];
 
+/** Which part of a list is asked for. */
+export interface Page {
+  readonly limit: number;
+  /** What the page before ended with. */
+  readonly cursor?: string;
+}
+
 /** A node, as far as the control API can see and steer it. */
 export interface NodeControl {
   status(): Promise<NodeStatus>;
@@ -97,8 +105,19 @@ export interface NodeControl {
   pausePeer(name: string): Promise<PeerStatus>;
   /** Throws `not_found`. */
   resumePeer(name: string): Promise<PeerStatus>;
-  /** Tries a blocked or waiting link again at once; throws `not_found`. */
+  /** Tries a blocked or waiting link again at once, and asks the peer to do the same; throws `not_found`. */
   retryPeer(name: string): Promise<PeerStatus>;
+  /** Has the blocked transaction of a peer at `lsn` set aside, also across restarts; throws `not_found`, or
+   * `conflict` if none is blocked there. */
+  skipPeer(name: string, lsn: string, options: { readonly dryRun: boolean }): Promise<PeerStatus>;
+
+  listQuarantine(page: Page): Promise<QuarantineList>;
+  /** A transaction with a page of its rows; throws `not_found`. */
+  showQuarantined(id: string, page: Page): Promise<QuarantineDetail>;
+  /** Applies a transaction and takes it out of quarantine; throws `not_found`, or what it fails of. */
+  retryQuarantined(id: string, options: { readonly dryRun: boolean }): Promise<QuarantineEntry>;
+  /** Throws `not_found`. */
+  discardQuarantined(id: string): Promise<void>;
 
   /** Makes a one-time token; throws `config` where this node lacks what it takes. */
   createInvite(input: InviteInput): Promise<CreatedInvite>;

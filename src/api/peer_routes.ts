@@ -6,6 +6,7 @@ import { MmliteError } from "../errors.ts";
 import type { ApiEnv } from "./access.ts";
 import type { NodeControl } from "./control.ts";
 import { peerEtag, peerPrecondition } from "./etag.ts";
+import { SkipInput } from "./quarantine_schemas.ts";
 import { DryRunQuery, ForceQuery, isOn, json, knownKeys, NoQuery, REFUSALS } from "./route.ts";
 import { PeerInput, PeerList, PeerName, PeerStatus } from "./schemas.ts";
 import { refuseInvalid } from "./validation.ts";
@@ -63,6 +64,20 @@ const removePeer = createRoute({
   },
 });
 
+const skipPeer = createRoute({
+  method: "post",
+  path: "/v1/peers/{name}/skip",
+  tags: TAGS,
+  summary: "Put the one transaction of a peer that cannot be applied here into quarantine",
+  description: "Durable: done when the transaction comes again. Refused if none is blocked at that LSN.",
+  request: {
+    params: PeerPath,
+    query: DryRunQuery,
+    body: { required: true, content: { "application/json": { schema: SkipInput } } },
+  },
+  responses: { 202: json(PeerStatus, "accepted"), ...REFUSALS },
+});
+
 /** Adds the routes to the app. */
 export function addPeerRoutes(app: OpenAPIHono<ApiEnv>, control: NodeControl): void {
   app.openapi(listPeers, async (c) => {
@@ -111,10 +126,20 @@ export function addPeerRoutes(app: OpenAPIHono<ApiEnv>, control: NodeControl): v
   });
   addPeerAction(app, {
     action: "retry",
-    summary: "Try a blocked or waiting link again at once",
+    summary: "Try a blocked or waiting link again at once, and ask the peer to do the same",
     run: (name) => control.retryPeer(name),
     show: (name) => control.getPeer(name),
   });
+  addSkip(app, control);
+}
+
+/** Adds the route that skips one transaction. */
+function addSkip(app: OpenAPIHono<ApiEnv>, control: NodeControl): void {
+  app.openapi(skipPeer, async (c) => {
+    const { name } = c.req.valid("param");
+    const dryRun = isOn(c.req.valid("query").dry_run);
+    return c.json(await control.skipPeer(name, c.req.valid("json").lsn, { dryRun }), 202);
+  }, refuseInvalid(knownKeys(skipPeer)));
 }
 
 /** No body must not mean what `{}` means: that takes a peer's address away. */

@@ -75,6 +75,10 @@ export const InboundStatus = z.object({
   transactions: Count,
   changes: Count,
   last_error: LastError.nullable(),
+  blocked_lsn: LsnText.nullable().openapi({
+    description:
+      "of the transaction that cannot be applied, by its commit in the peer's WAL: what `skip` takes",
+  }),
 }).openapi("InboundStatus");
 export type InboundStatus = z.infer<typeof InboundStatus>;
 
@@ -164,6 +168,9 @@ export const NodeStatus = z.object({
   conflicts: z.object({
     since_start: z.record(z.string(), Count).openapi({ description: "by type" }),
     kept: Count.nullable().openapi({ description: "on record; beyond 10,000 an estimate" }),
+  }),
+  quarantine: z.object({ transactions: Count.nullable() }).openapi({
+    description: "null while PostgreSQL is away",
   }),
   ready: z.boolean(),
   problems: z.array(Trouble),

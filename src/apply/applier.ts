@@ -16,12 +16,13 @@ import { decodeMessage } from "../pgoutput/decode.ts";
 import type { Begin, Message, Truncate } from "../pgoutput/message.ts";
 import { decodeBegin, decodeCommit, MESSAGE_TYPE } from "../pgoutput/peek.ts";
 import type { TargetRelation } from "./change_writer.ts";
-import { isDisturbed } from "./failure.ts";
+import { isDisturbed, stopsTransaction } from "./failure.ts";
 import { Gathering, type GatheringOptions } from "./gathering.ts";
 import type { Targets } from "./held.ts";
+import { QuarantineWriter } from "./quarantine_writer.ts";
 import { Relations } from "./relations.ts";
 import { type ApplySession, type ApplySessionOptions, openApplySession } from "./session.ts";
-import { ownVersionCondition } from "./set_statements.ts";
+import { settlementOf } from "./settlement.ts";
 import { TransactionWriter, type TransactionWriterOptions, type WriteMode } from "./transaction_writer.ts";
 import type { Trust } from "./trust.ts";
 import { Units } from "./units.ts";
@@ -40,6 +41,8 @@ export interface ApplierOptions
   /** Whether sets are tried; outlives the applier, because what failed by sets comes again. */
   readonly trust: Trust;
   readonly policyOf: (schema: string, name: string) => TablePolicy;
+  /** The transaction that is kept in quarantine instead of being applied, by its commit LSN. */
+  readonly skipLsn?: Lsn;
 }
 
 /** What is under way on the incoming side. */
@@ -47,6 +50,8 @@ type Incoming =
   | { readonly state: "between" }
   /** It was applied before. */
   | { readonly state: "skipping"; readonly begin: Begin }
+  /** It is kept in quarantine instead of being applied. */
+  | { readonly state: "keeping"; readonly begin: Begin }
   /** Its changes are the last ones held. */
   | { readonly state: "holding"; readonly begin: Begin }
   /** It is too large to hold: its beginning has been written. */
@@ -69,6 +74,8 @@ export class Applier {
   readonly #units: Units;
   readonly #gathering: Gathering;
   readonly #relations: Relations;
+  /** Where a transaction is to be kept in quarantine. */
+  readonly #keeper: QuarantineWriter | undefined;
   readonly #reject: (error: MmliteError) => void;
   readonly #stop: () => void;
   #failure: MmliteError | undefined;
@@ -102,13 +109,14 @@ export class Applier {
     });
     this.#units = new Units(this.#writer, (held) => this.#gathering.recycle(held));
     this.#gathering = new Gathering({ ...options, offer: (unit) => this.#units.offer(unit) });
-    const { serverVersion, trackCommitTimestamp: versioned } = session;
-    const isOwn = ownVersionCondition(session, options.origin);
     this.#relations = new Relations({
-      serverVersion,
-      settlementOf: (schema, name) => ({ policy: options.policyOf(schema, name), versioned, isOwn }),
+      serverVersion: session.serverVersion,
+      settlementOf: settlementOf(session, options),
       forget: (target) => this.#writer.forget(target),
     });
+    this.#keeper = options.skipLsn === undefined
+      ? undefined
+      : new QuarantineWriter(this.#writer.pipeline, options.origin);
     this.#stop = () => this.#fail(new MmliteError("aborted", `Cannot apply "${options.origin}": stopped`));
     options.signal.addEventListener("abort", this.#stop, { once: true });
     if (options.signal.aborted) this.#stop();
@@ -135,7 +143,8 @@ export class Applier {
   flush(): void {
     if (this.#failure !== undefined || this.#recovery !== undefined) return;
     try {
-      if (this.#incoming.state === "streaming") this.#writer.pipeline.flush();
+      const { state } = this.#incoming;
+      if (state === "streaming" || state === "keeping") this.#writer.pipeline.flush();
       else if (this.#units.isEmpty) this.#gathering.offerWhole();
     } catch (thrown) {
       this.#fail(toMmliteError(thrown));
@@ -209,6 +218,7 @@ export class Applier {
     switch (message.kind) {
       case "relation":
         this.#relationId = -1;
+        this.#keeper?.announce(message, bytes.subarray(place.start, place.end));
         return void this.#relations.announce(message);
       case "truncate":
         return this.#truncate(message, bytes, place);
@@ -220,16 +230,34 @@ export class Applier {
     }
   }
 
-  #begin(begin: Begin): undefined {
+  #begin(begin: Begin): Promise<void> | undefined {
     if (this.#incoming.state !== "between") throw this.#violation("a transaction inside another");
+    if (begin.commitLsn === this.#options.skipLsn && begin.commitLsn >= this.#position) {
+      return this.#keep(begin);
+    }
     this.#incoming = begin.commitLsn < this.#position
       ? { state: "skipping", begin }
       : { state: "holding", begin };
     this.#gathering.begin();
   }
 
+  /** Puts a transaction into quarantine; what came before it is applied first. */
+  async #keep(begin: Begin): Promise<void> {
+    this.#incoming = { state: "keeping", begin };
+    await this.#commitWhole();
+    this.#streamed = { begin, mode: "rows", endLsn: undefined };
+    this.#writer.beginLong(begin, "rows");
+    this.#keeper!.begin(begin);
+  }
+
+  #keepChange(message: Uint8Array): Promise<void> | undefined {
+    this.#keeper!.keep(message);
+    return this.#writer.pipeline.room();
+  }
+
   #change(bytes: Uint8Array, start: number, end: number): Promise<void> | undefined {
     if (this.#incoming.state === "skipping") return;
+    if (this.#incoming.state === "keeping") return this.#keepChange(bytes.subarray(start, end));
     if (end - start < 5) decodeMessage(bytes.subarray(start, end));
     const relationId =
       ((bytes[start + 1] << 24) | (bytes[start + 2] << 16) | (bytes[start + 3] << 8) | bytes[start + 4]) >>>
@@ -249,6 +277,7 @@ export class Applier {
     place: { start: number; end: number },
   ): Promise<void> {
     if (this.#incoming.state === "skipping") return;
+    if (this.#incoming.state === "keeping") return this.#keepChange(bytes.subarray(place.start, place.end));
     const targets: TargetRelation[] = [];
     for (const id of relationIds) targets.push(this.#relations.target(id) ?? await this.#resolve(id));
     await this.#enter(targets, bytes, place);
@@ -269,10 +298,19 @@ export class Applier {
         return target;
       } catch (thrown) {
         // What was written before it has failed by sets, and takes the reply along.
-        if (this.#recovery === undefined) throw thrown;
+        if (this.#recovery === undefined) return await this.#refuse(toMmliteError(thrown));
         await this.#recovery;
       }
     }
+  }
+
+  /** The transaction that comes cannot be applied; what came before it is, so that it alone stands in the way. */
+  async #refuse(error: MmliteError): Promise<never> {
+    const incoming = this.#incoming;
+    if (error.disposition !== "block" || incoming.state === "between") throw error;
+    await this.#commitWhole();
+    const { commitLsn } = incoming.begin;
+    throw stopsTransaction(error, this.#options.origin, { commitLsn });
   }
 
   #enter(
@@ -285,9 +323,10 @@ export class Applier {
       case "between":
         throw this.#violation("a change outside of a transaction");
       case "skipping":
+      case "keeping":
         return;
       case "streaming":
-        this.#writer.write(targets, bytes, place);
+        this.#writeLong(incoming.begin, targets, { bytes, ...place });
         return this.#writer.pipeline.room();
       case "holding":
         if (this.#gathering.add(targets, bytes, place)) return;
@@ -297,17 +336,40 @@ export class Applier {
 
   /** Writes a transaction before its end has come. It cannot be written again, so nothing before it may fail. */
   async #stream(begin: Begin): Promise<void> {
-    this.#gathering.offerWhole();
-    while (!this.#units.isEmpty) await this.#progress();
+    await this.#commitWhole();
     const held = this.#gathering.takeOpen();
     this.#incoming = { state: "streaming", begin };
     const mode = this.#options.trust.nextMode(begin.commitLsn);
     this.#streamed = { begin, mode, endLsn: undefined };
     this.#writer.beginLong(begin, mode);
     for (let i = 0; i < held.count; i++) {
-      this.#writer.write(held.targets[i], held.bytes[i], { start: held.starts[i], end: held.ends[i] });
+      this.#writeLong(begin, held.targets[i], {
+        bytes: held.bytes[i],
+        start: held.starts[i],
+        end: held.ends[i],
+      });
     }
     await this.#writer.pipeline.room();
+  }
+
+  #writeLong(
+    { commitLsn }: Begin,
+    targets: Targets,
+    { bytes, ...place }: { bytes: Uint8Array; start: number; end: number },
+  ): void {
+    try {
+      this.#writer.write(targets, bytes, place);
+    } catch (thrown) {
+      throw stopsTransaction(thrown, this.#options.origin, { commitLsn });
+    }
+  }
+
+  /** Resolves once everything whole that has come is committed. */
+  async #commitWhole(): Promise<void> {
+    this.#gathering.offerWhole();
+    while (!this.#units.isEmpty) await this.#progress();
+    // What a long one fails of must not be taken for a failure of the next.
+    if (this.#streamed !== undefined) await this.#writer.pipeline.settled();
   }
 
   #commit(bytes: Uint8Array): Promise<void> | undefined {
@@ -319,8 +381,9 @@ export class Applier {
     this.#incoming = BETWEEN;
     if (incoming.state === "skipping") return void this.#options.observer.deduplicated(1);
     this.#position = endLsn;
-    if (incoming.state === "streaming") {
+    if (incoming.state === "streaming" || incoming.state === "keeping") {
       this.#streamed!.endLsn = endLsn;
+      if (incoming.state === "keeping") this.#keeper!.end(endLsn);
       this.#writer.commit(endLsn);
       this.#writer.endBatch();
       return this.#writer.pipeline.room();
@@ -370,9 +433,12 @@ export class Applier {
     const { trust } = this.#options;
     const canMend = canRecover && error.kind !== "unreachable";
     if (this.#streamed !== undefined) {
-      const { begin, mode } = this.#streamed;
+      const { begin, mode, endLsn } = this.#streamed;
       const isRace = isDisturbed(error) && trust.mayRaceAgain(begin.commitLsn);
-      if (!canMend || (mode === "rows" && !isRace)) return this.#fail(error);
+      if (!canMend || (mode === "rows" && !isRace)) {
+        const { transaction } = error;
+        return this.#fail(transaction === undefined ? error : error.in({ ...transaction, endLsn }));
+      }
       if (mode === "sets") trust.loseUntil(begin.commitLsn);
       return this.#fail(againByRows(error));
     }

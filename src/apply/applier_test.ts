@@ -118,15 +118,18 @@ Deno.test("apply sessions", async (t) => {
     const messages = await pair.record("INSERT INTO t VALUES (1, 'a')");
     const column = await errorOf(pair.apply(messages));
     assert.equal(column.kind, "schema_mismatch");
-    assert.equal(column.message, 'Cannot apply changes to "public.t": column "v" does not exist here');
+    assert.match(
+      column.message,
+      /^Cannot apply changes to "public\.t": column "v" does not exist here \(in the transaction of "ams" at \w+\/\w+\)$/,
+    );
     await pair.target.query("ALTER TABLE t RENAME TO gone");
     const table = await errorOf(pair.apply(messages));
-    assert.equal(table.message, 'Cannot apply changes to "public.t": there is no such table here');
+    assert.match(table.message, /^Cannot apply changes to "public\.t": there is no such table here \(in /);
     await pair.target.query("CREATE TABLE t (id int PRIMARY KEY, v text)");
     await pair.apply(messages);
     assert.deepEqual(await pair.rows("SELECT * FROM t"), ["(1,a)"]);
     const view = await errorOf(pair.replicate("INSERT INTO u VALUES (1)"));
-    assert.equal(view.message, 'Cannot apply changes to "public.u": it is a view here');
+    assert.match(view.message, /^Cannot apply changes to "public\.u": it is a view here \(in /);
   });
 
   await step("a column dropped or an index lost while running is met as an error, and read again", {

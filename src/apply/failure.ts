@@ -2,7 +2,7 @@
  * What an error of PostgreSQL means for the transaction that met it: try again, wait until the schemas fit, or
  * wait for an operator. Names table, constraint, SQLSTATE and the transaction's position, never a row value.
  */
-import { type ErrorKind, MmliteError } from "../errors.ts";
+import { type ErrorKind, MmliteError, toMmliteError, type TransactionPlace } from "../errors.ts";
 import { formatLsn, type Lsn } from "../lsn.ts";
 import { describeServerError, mapPostgresError, sqlState } from "../pg/errors.ts";
 import {
@@ -17,6 +17,8 @@ export interface FailureContext {
   readonly origin: string;
   /** The sender's position of the transaction; undefined between transactions. */
   readonly commitLsn: Lsn | undefined;
+  /** Where it ends, if that is known: later than its commit LSN. */
+  readonly endLsn?: Lsn;
   /** What the statement was doing; undefined when the connection failed. */
   readonly doing: string | undefined;
 }
@@ -56,8 +58,22 @@ const ROUTINE_MEANINGS: Readonly<Record<string, Meaning>> = {
   },
 };
 
-/** Maps an error that a statement or the connection met. */
+/** Maps an error that a statement or the connection met; it names the transaction that it stops. */
 export function applyError(thrown: unknown, context: FailureContext): MmliteError {
+  const error = meaningOf(thrown, context);
+  const { commitLsn, endLsn } = context;
+  if (commitLsn === undefined || error.transaction !== undefined) return error;
+  return error.in(endLsn === undefined || endLsn <= commitLsn ? { commitLsn } : { commitLsn, endLsn });
+}
+
+/** An error of ours that stops a transaction, with the transaction in its message. */
+export function stopsTransaction(thrown: unknown, origin: string, place: TransactionPlace): MmliteError {
+  const { kind, message, hint, cause } = toMmliteError(thrown);
+  const where = `in the transaction of "${origin}" at ${formatLsn(place.commitLsn)}`;
+  return new MmliteError(kind, `${message} (${where})`, { hint, cause, transaction: place });
+}
+
+function meaningOf(thrown: unknown, context: FailureContext): MmliteError {
   if (thrown instanceof MmliteError) return thrown;
   const doing = describe(context);
   const state = sqlState(thrown);

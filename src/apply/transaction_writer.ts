@@ -16,7 +16,7 @@ import type { Begin, Truncate } from "../pgoutput/message.ts";
 import { MESSAGE_TYPE } from "../pgoutput/peek.ts";
 import { ChangeWriter, type RowChange, type TargetRelation } from "./change_writer.ts";
 import { Durability } from "./durability.ts";
-import { applyError } from "./failure.ts";
+import { applyError, stopsTransaction } from "./failure.ts";
 import { type HeldTransactions, isTruncate, type Targets } from "./held.ts";
 import { int64 } from "./int64.ts";
 import type { ApplySession } from "./session.ts";
@@ -103,6 +103,8 @@ export type WriteMode = "rows" | "sets";
 /** A transaction that is being written, and what is told of it once it is committed. */
 interface OpenTransaction extends Beginning {
   readonly mode: WriteMode;
+  /** Its end; of a long one that of its commit record's beginning, of one that is applied again undefined. */
+  readonly endLsn: Lsn | undefined;
   readonly timestampBytes: Uint8Array;
   readonly startedAt: number;
   readonly counts: Record<ChangeKind, number>;
@@ -211,7 +213,11 @@ export class TransactionWriter {
       if (endLsn <= this.#committedLsn) return;
       this.#versions.begin([begin.commitTimestamp]);
       this.#begin({ ...begin, transactions: 1 }, { endLsn, mode: "rows" });
-      this.#writeTransaction(held, i, 0);
+      try {
+        this.#writeTransaction(held, i, 0);
+      } catch (thrown) {
+        throw stopsTransaction(thrown, this.#options.origin, { commitLsn: begin.commitLsn, endLsn });
+      }
       this.commit(endLsn);
     });
   }
@@ -221,6 +227,12 @@ export class TransactionWriter {
     this.#versions.begin([begin.commitTimestamp]);
     this.#begin({ ...begin, transactions: 1 }, { endLsn: begin.commitLsn, mode });
     this.#sets.begin(false);
+  }
+
+  /** Writes the beginning of a transaction that the position, which is this writer's, has passed long ago. */
+  beginAgain(begin: Begin): void {
+    this.#versions.begin([begin.commitTimestamp]);
+    this.#begin({ ...begin, transactions: 1 }, { endLsn: undefined, mode: "rows" });
   }
 
   /** Writes a change, which lies from `start` to `end` in `bytes`, of the transaction with that number. */
@@ -296,10 +308,10 @@ export class TransactionWriter {
     this.#pollTimer = undefined;
   }
 
-  #begin(beginning: Beginning, { endLsn, mode }: { endLsn: Lsn; mode: WriteMode }): void {
+  #begin(beginning: Beginning, { endLsn, mode }: { endLsn: Lsn | undefined; mode: WriteMode }): void {
     const { commitLsn, commitTimestamp, transactions } = beginning;
     const open: OpenTransaction = {
-      ...{ commitLsn, commitTimestamp, transactions, mode },
+      ...{ commitLsn, commitTimestamp, transactions, mode, endLsn },
       timestampBytes: int64(commitTimestamp),
       startedAt: performance.now(),
       counts: { insert: 0, update: 0, delete: 0, truncate: 0 },
@@ -311,7 +323,7 @@ export class TransactionWriter {
       doing: "begin",
       completed: () => void (this.#answering = open),
     });
-    this.#move(endLsn, open.timestampBytes);
+    if (endLsn !== undefined) this.#move(endLsn, open.timestampBytes);
   }
 
   /** Writes one of those held, `number` being which one of those that are written together it is. */
@@ -431,9 +443,9 @@ export class TransactionWriter {
   #fail(error: unknown, sink?: ReplySink): void {
     this.close();
     const { origin } = this.#options;
-    const commitLsn = this.#answering?.commitLsn;
+    const { commitLsn, endLsn } = this.#answering ?? {};
     this.#options.onFailure(
-      applyError(error, { origin, commitLsn, doing: sink?.doing }),
+      applyError(error, { origin, commitLsn, endLsn, doing: sink?.doing }),
       !this.pipeline.isLost,
     );
   }

@@ -12,6 +12,7 @@ import { isHelp, reportFailure } from "./failure.ts";
 import { addInvite } from "./invite.ts";
 import { addJoin } from "./join.ts";
 import { addPeers } from "./peers.ts";
+import { addQuarantine } from "./quarantine.ts";
 import { addRun } from "./run.ts";
 import { addStatus } from "./status.ts";
 import { addTables } from "./tables.ts";
@@ -53,6 +54,7 @@ function makeProgram(context: Context, finish: (exitCode: number) => void): Comm
   addRun(program, context, finish);
   addStatus(program, context, finish);
   addPeers(program, context, finish);
+  addQuarantine(program, context, finish);
   addTables(program, context, finish);
   addConflicts(program, context, finish);
   addInvite(program, context, finish);

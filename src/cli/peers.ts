@@ -3,10 +3,16 @@
  */
 import type { Command } from "commander";
 import type { PeerStatus } from "../api/schemas.ts";
-import { callApi } from "./client.ts";
+import { MmliteError } from "../errors.ts";
+import { callApi, requestApi } from "./client.ts";
 import { type Context, type GlobalOptions, setAction } from "./context.ts";
+import { findEndpoint } from "./endpoint.ts";
 import { formatData } from "./output.ts";
 import { formatPeers } from "./peer_table.ts";
+
+interface SkipOptions extends GlobalOptions {
+  readonly lsn?: string;
+}
 
 interface RemoveOptions extends GlobalOptions {
   readonly force?: boolean;
@@ -38,6 +44,12 @@ export function addPeers(program: Command, context: Context, finish: (exitCode: 
     peers.command("remove <NAME>").description("remove a peer once everything is delivered to it")
       .option("--force", "remove it at once, delivered or not"),
     { action: (options, [name]) => removePeer(options, { context, name }), finish },
+  );
+  setAction<SkipOptions>(
+    peers.command("skip <NAME>").description(
+      "put the one transaction of a peer that cannot be applied here into quarantine",
+    ).option("--lsn <LSN>", "only if that is the one (default: the one that is blocked)"),
+    { action: (options, [name]) => skipTransaction(options, { context, name }), finish },
   );
   for (const { verb, description, done } of STEERING) {
     setAction(peers.command(`${verb} <NAME>`).description(description), {
@@ -118,6 +130,37 @@ function steerPeer(
     options,
     context,
     show: ({ body }) => confirm(`Peer "${name}" ${done}`, { body, options, context }),
+  });
+}
+
+async function skipTransaction(
+  options: SkipOptions,
+  { context, name }: { readonly context: Context; readonly name: string },
+): Promise<number> {
+  const lsn = options.lsn ?? await blockedLsn(options, { context, name });
+  return await callApi<unknown>({ method: "POST", path: `${peerPath(name)}/skip`, body: { lsn } }, {
+    options,
+    context,
+    show: ({ body }) =>
+      confirm(`The transaction of "${name}" at ${lsn} goes to quarantine when it comes again`, {
+        body,
+        options,
+        context,
+      }),
+  });
+}
+
+/** Where the transaction of a peer is that cannot be applied; throws `conflict` if there is none. */
+async function blockedLsn(
+  options: GlobalOptions,
+  { context, name }: { readonly context: Context; readonly name: string },
+): Promise<string> {
+  const endpoint = await findEndpoint(options, context);
+  const { body } = await requestApi<PeerStatus>({ method: "GET", path: peerPath(name) }, endpoint);
+  const lsn = body.inbound.blocked_lsn;
+  if (lsn !== null) return lsn;
+  throw new MmliteError("conflict", `Cannot skip a transaction of "${name}": none is blocked here`, {
+    hint: "Run it on the node that receives; `mmlite peers list` shows what is blocked",
   });
 }
 

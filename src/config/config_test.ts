@@ -40,6 +40,7 @@ Deno.test("the least configuration is completed by defaults", async () => {
       isDefault: true,
       tables: [],
       keepSeconds: 2_592_000,
+      onError: "block",
     },
     state: "/var/lib/private/mmlite",
     insecure: false,
@@ -53,6 +54,19 @@ Deno.test("a node that nobody can dial advertises none, and is a peer without a 
     const { listen, peers } = await loadConfig({ flags: LEAST, env: BARE, file });
     assert.equal(listen.peers.advertise, "none");
     assert.deepEqual(peers, [{ name: "edge-9", url: null }]);
+  });
+});
+
+Deno.test("what cannot be applied may go to quarantine by itself", async () => {
+  await withFile("conflicts: { on_error: quarantine }", async (file) => {
+    const onError = async (flags: ConfigSources["flags"] = {}) =>
+      (await loadConfig({ flags: { ...LEAST, ...flags }, env: BARE, file })).conflicts.onError;
+    assert.equal(await onError(), "quarantine");
+    assert.equal(await onError({ "on-error": "block" }), "block");
+    await assert.rejects(onError({ "on-error": "skip" }), {
+      kind: "config",
+      message: /^Cannot use --on-error "skip": /,
+    });
   });
 });
 

@@ -96,7 +96,12 @@ export function defaultLayer(env: Environment): Layer<DefaultedSettings> {
     listen: { peers: { address: DEFAULT_PEER_ADDRESS }, api: { address: DEFAULT_API_ADDRESS } },
     peers: [],
     tables: { exclude: [] },
-    conflicts: { default: DEFAULT_POLICY.policy, keep: DEFAULT_KEEP_CONFLICTS, tables: {} },
+    conflicts: {
+      default: DEFAULT_POLICY.policy,
+      keep: DEFAULT_KEEP_CONFLICTS,
+      tables: {},
+      on_error: "block",
+    },
     state: defaultStateDirectory(env),
     insecure: false,
     compression: "auto",

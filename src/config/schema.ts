@@ -89,6 +89,10 @@ const Conflicts = z.strictObject({
     z.string().refine((text) => parseTableName(text) !== null, { error: `expected ${TABLE_NAME_RULE}` }),
     TableConflicts,
   ).optional().meta({ description: "tables whose conflicts are settled in another way" }),
+  on_error: z.enum(["block", "quarantine"]).optional().meta({
+    description:
+      "of a transaction that cannot be applied: block its link, or put it into quarantine and go on",
+  }),
 }).superRefine(({ default: policy, allow_divergence }, { addIssue }) => {
   if (policy === undefined) return;
   requireConvergence(
@@ -166,7 +170,7 @@ export interface DefaultedSettings extends Settings {
   };
   peers: Group<"peers">;
   tables: Needs<Group<"tables">, "exclude">;
-  conflicts: Needs<Group<"conflicts">, "default" | "keep" | "tables">;
+  conflicts: Needs<Group<"conflicts">, "default" | "keep" | "tables" | "on_error">;
   state: string;
   insecure: boolean;
   compression: NonNullable<Settings["compression"]>;

@@ -49,6 +49,7 @@ export const SETTINGS: readonly Setting[] = [
     placeholder: "",
     help: "allow cleartext on a peer port that other machines can reach",
   },
+  text("conflicts.on_error", "on-error", "WHAT", "with what cannot be applied: block, or quarantine it"),
   text("compression", "compression", "HOW", "to other nodes: auto, off, zstd or gzip"),
   text("log.level", "log-level", "LEVEL", "debug, info, warning or error"),
   text("log.format", "log-format", "FORMAT", "text or json"),

@@ -48,6 +48,17 @@ export class Inbox {
     this.#interrupt = new AbortController();
   }
 
+  /** Runs `work` while nothing is received from a sender: a session of it is ended, and a new one waits. */
+  async without<Result>(sender: string, work: () => Promise<Result>): Promise<Result> {
+    const { promise: ended, resolve } = Promise.withResolvers<void>();
+    try {
+      await this.#register(sender, { abort: () => {}, ended });
+      return await work();
+    } finally {
+      resolve();
+    }
+  }
+
   /** Ends the session of one sender, if there is one, and waits for that. */
   async drop(sender: string): Promise<void> {
     const running = this.#running.get(sender);

@@ -43,6 +43,10 @@ export interface InboxPorts {
   readonly recognise: (hello: Hello, proven: ProvenPeer | null) => Promise<void>;
   /** Begins the session of a sender that was recognised. */
   readonly admit: (hello: Hello) => Promise<Admission>;
+  /** A sender asks this node to try its own link to it again. */
+  readonly askedAgain: (sender: string) => void;
+  /** A session has failed; what its sender and status are told, once this node has done what it does by itself. */
+  readonly judge: (sender: string, error: MmliteError) => Promise<MmliteError>;
   /** What comes from a sender is doing, for status. */
   readonly observe: (sender: string, state: InboundState) => void;
 }

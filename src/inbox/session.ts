@@ -104,19 +104,23 @@ function requireOpenedTo(peer: string, { identity: { node } }: Hello): void {
   );
 }
 
-async function admitted(context: Omit<Receiving, "admission">, hello: Hello): Promise<void> {
+async function admitted(context: Omit<Receiving, "admission" | "sender">, hello: Hello): Promise<void> {
   const { ports, signal } = context;
   const sender = hello.identity.node;
   try {
     const admission = await ports.admit(hello);
     signal.throwIfAborted();
     ports.observe(sender, { name: "streaming" });
-    await receiveFrom({ ...context, admission });
+    await receiveFrom({ ...context, admission, sender });
     ports.observe(sender, { name: "disconnected" });
   } catch (thrown) {
-    const error = toMmliteError(thrown);
-    ports.observe(sender, signal.aborted ? { name: "disconnected" } : { name: "failed", error });
-    throw thrown;
+    if (signal.aborted) {
+      ports.observe(sender, { name: "disconnected" });
+      throw thrown;
+    }
+    const error = await ports.judge(sender, toMmliteError(thrown));
+    ports.observe(sender, { name: "failed", error });
+    throw error;
   }
 }
 
@@ -126,6 +130,7 @@ interface Receiving extends Session {
   /** Frames that came in one chunk with the Hello. */
   readonly rest: readonly Frame[];
   readonly admission: Admission;
+  readonly sender: string;
 }
 
 async function receiveFrom(context: Receiving): Promise<void> {
@@ -144,19 +149,25 @@ async function receiveFrom(context: Receiving): Promise<void> {
       compression: admission.compression,
       policies: admission.policies,
     }));
-    await Promise.race([pushAll({ ...context, chunks }, sink), sink.failed]);
+    const askedAgain = () => context.ports.askedAgain(context.sender);
+    await Promise.race([pushAll({ ...context, chunks, askedAgain }, sink), sink.failed]);
   } finally {
     chunks.close();
     await sink.close();
   }
 }
 
+interface Pushing extends Omit<Receiving, "chunks"> {
+  readonly chunks: ChunkReader;
+  readonly askedAgain: () => void;
+}
+
 async function pushAll(
-  { chunks, decoder, rest, liveness }: Omit<Receiving, "chunks"> & { chunks: ChunkReader },
+  { chunks, decoder, rest, liveness, askedAgain }: Pushing,
   sink: TransactionSink,
 ): Promise<void> {
-  const assembler = new MessageAssembler();
-  await pushFrames(rest, assembler, sink);
+  const to = { assembler: new MessageAssembler(), sink, askedAgain };
+  await pushFrames(rest, to);
   sink.flush();
   for (;;) {
     liveness.listening(true);
@@ -164,7 +175,7 @@ async function pushAll(
     // A sender cannot get a heartbeat through while we do not read, so its silence means nothing then.
     liveness.listening(false);
     if (done) return decoder.finish();
-    await pushFrames(decoder.push(chunk), assembler, sink);
+    await pushFrames(decoder.push(chunk), to);
     sink.flush();
     // A chunk that is here already comes without the event loop turning, and what was written to PostgreSQL would
     // stay: with a chunk a turn it goes out while the next is taken.
@@ -175,8 +186,11 @@ async function pushAll(
 /** Pushes the messages of some frames, and waits only where the sink wants it. */
 async function pushFrames(
   frames: readonly Frame[],
-  assembler: MessageAssembler,
-  sink: TransactionSink,
+  { assembler, sink, askedAgain }: {
+    assembler: MessageAssembler;
+    sink: TransactionSink;
+    askedAgain: () => void;
+  },
 ): Promise<void> {
   for (const frame of frames) {
     switch (frame.kind) {
@@ -197,6 +211,9 @@ async function pushFrames(
       }
       case "caught_up":
         sink.caughtUp(frame.committedBefore);
+        break;
+      case "try_again":
+        askedAgain();
         break;
       case "heartbeat":
         break;

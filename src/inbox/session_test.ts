@@ -58,6 +58,8 @@ function startInbox({ compression = null }: { compression?: Compression | null }
           });
         },
       }),
+    askedAgain: (sender) => void log.push(`${sender} asks again`),
+    judge: (_, error) => Promise.resolve(error),
     observe: (sender, state) =>
       void log.push(`${sender} ${state.name}${"error" in state ? ` ${state.error.kind}` : ""}`),
   });
@@ -109,11 +111,19 @@ Deno.test("what a sender pushes reaches the database verbatim, and what is durab
   await sender.say({ kind: "caught_up", committedBefore: 7n });
   await eventually("both messages", () => sink.pushed.length === 3, { intervalMs: 2 });
   assert.deepEqual(sink.pushed, ["begin", "commit", "caught up to 7"]);
+  await sender.say({ kind: "try_again" });
+  await eventually("the wish", () => run.log.includes("fra asks again"), { intervalMs: 2 });
   sink.durable(toLsn(200n));
   assert.equal((await sender.hear("ack")).endLsn, 200n);
   await sender.channel.end();
   await within("the session to end", 5_000, over);
-  assert.deepEqual(run.log, ["fra streaming", "open 1", "close 1", "fra disconnected"]);
+  assert.deepEqual(run.log, [
+    "fra streaming",
+    "open 1",
+    "fra asks again",
+    "close 1",
+    "fra disconnected",
+  ]);
 });
 
 Deno.test("fragments reach the database as one message", async () => {

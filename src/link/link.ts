@@ -4,7 +4,7 @@
  * Nothing here knows what a session does; nothing in a session knows that it is repeated.
  */
 import { BACKOFF_LIMIT_MS, backoffMs, delay } from "../backoff.ts";
-import { MmliteError, toMmliteError } from "../errors.ts";
+import { type ErrorKind, MmliteError, toMmliteError } from "../errors.ts";
 import { log } from "../log.ts";
 
 /** What a link does at the moment. */
@@ -19,6 +19,10 @@ export type LinkState =
 
 /** How long a link that is blocked by a differing schema waits before it looks again, milliseconds. */
 export const SCHEMA_RETRY_MS = 5_000;
+/** How long one waits that is blocked by what an operator has to mend at the peer, at first and at most,
+ * milliseconds: each look sends the transaction again. */
+export const OPERATOR_RETRY_MS = 5_000;
+export const OPERATOR_RETRY_LIMIT_MS = 60_000;
 
 /** What an attempt tells its link. */
 export interface AttemptReport {
@@ -126,7 +130,7 @@ export class Link {
         return await delay(backoffMs(failures), woken);
       case "block":
         this.#enter({ name: "blocked", error });
-        return await (error.kind === "schema_mismatch" ? delay(SCHEMA_RETRY_MS, woken) : aborted(woken));
+        return await lookAgain(error.kind, failures, woken);
       case "fence":
         this.#enter({ name: "fenced", error });
         return await aborted(woken);
@@ -157,6 +161,19 @@ export class Link {
     const level = message === this.#reported ? "debug" : "warn";
     this.#reported = message;
     this.#logger[level]("Link is {state}: {error}; {hint}", { state: state.name, error: message, hint });
+  }
+}
+
+/** Waits until a blocked link looks again, by itself where the cause may be gone without anybody telling it. */
+async function lookAgain(kind: ErrorKind, failures: number, signal: AbortSignal): Promise<void> {
+  switch (kind) {
+    case "schema_mismatch":
+      return await delay(SCHEMA_RETRY_MS, signal);
+    case "apply_failed":
+    case "permission":
+      return await delay(Math.min(OPERATOR_RETRY_LIMIT_MS, OPERATOR_RETRY_MS * 2 ** failures), signal);
+    default:
+      return await aborted(signal);
   }
 }
 

@@ -21,6 +21,8 @@ export interface SessionPorts {
   /** The time now, microseconds since 2000-01-01 UTC, and where the WAL ends then: what was committed before the one
    * ends before the other. */
   readonly readClock: () => Promise<WalClock>;
+  /** Resolves, once for each time, when the peer is to be asked to try its own link to this node again. */
+  readonly asksAgain: (signal: AbortSignal) => Promise<void>;
   /** Puts an ack on disk; the slot is confirmed after it returns. */
   readonly storeAck: (endLsn: Lsn) => Promise<void>;
 }

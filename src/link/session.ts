@@ -108,6 +108,7 @@ async function stream(session: Stream): Promise<void> {
       readAcks(session, acks),
       acks.run(ended),
       setMarks(session, ended),
+      askAgain(session, ended),
     ]);
   } finally {
     stop.abort();
@@ -149,6 +150,15 @@ async function passMark(session: Stream): Promise<void> {
   if (mark === undefined || passedLsn < mark.walLsn) return;
   session.mark = undefined;
   await writer.write(encodeFrame({ kind: "caught_up", committedBefore: mark.timestamp }));
+}
+
+/** Passes on that the peer should try its own link to this node again. */
+async function askAgain({ ports, writer }: Stream, signal: AbortSignal): Promise<void> {
+  for (;;) {
+    await ports.asksAgain(signal);
+    if (signal.aborted) return;
+    await writer.write(encodeFrame({ kind: "try_again" }));
+  }
 }
 
 async function writeAll(writer: FrameWriter, batch: FrameBatch): Promise<void> {

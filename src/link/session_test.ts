@@ -20,7 +20,7 @@ import { runSession } from "./session.ts";
 function startSession({ parts = {}, ...ports }:
   & { parts?: Partial<Hello> }
   & Partial<
-    Pick<SessionPorts, "prepare" | "connect" | "hello" | "recognise" | "readClock" | "storeAck">
+    Pick<SessionPorts, "prepare" | "connect" | "hello" | "recognise" | "readClock" | "storeAck" | "asksAgain">
   > = {}) {
   const pair = memoryPair();
   const source = new TestSource();
@@ -39,6 +39,7 @@ function startSession({ parts = {}, ...ports }:
       },
       // Further than any test goes.
       readClock: () => Promise.resolve({ timestamp: 0n, walLsn: toLsn(1n << 60n) }),
+      asksAgain: aborted,
       storeAck: (endLsn) => {
         log.push(`store ${endLsn}`);
         return Promise.resolve();
@@ -56,6 +57,10 @@ function startSession({ parts = {}, ...ports }:
   );
   running.catch(() => {});
   return { peer: takeEnd(pair.accepting), source, log, written, running, stop: () => stop.abort() };
+}
+
+function aborted(signal: AbortSignal): Promise<void> {
+  return new Promise((resolve) => signal.addEventListener("abort", () => resolve(), { once: true }));
 }
 
 type Run = ReturnType<typeof startSession>;
@@ -124,6 +129,14 @@ Deno.test("a moment that an idle slot has passed already is told at once", async
   clock.resolve({ timestamp: 77n, walLsn: toLsn(300n) });
   const mark = await within("the mark", 5_000, run.peer.hear("caught_up"));
   assert.equal(mark.committedBefore, 77n);
+  run.stop();
+  await run.running;
+});
+
+Deno.test("the peer is asked to try its own link again, each time that this is wanted", async () => {
+  const wanted = [Promise.resolve(), Promise.resolve()];
+  const run = await startStreaming({ asksAgain: (signal) => wanted.pop() ?? aborted(signal) });
+  for (let i = 0; i < 2; i++) await within("the frame", 5_000, run.peer.hear("try_again"));
   run.stop();
   await run.running;
 });

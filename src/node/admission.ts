@@ -9,8 +9,9 @@ import { MmliteError } from "../errors.ts";
 import { parsePeerUrl } from "../http/peer_url.ts";
 import type { Admission } from "../inbox/ports.ts";
 import { formatLsn } from "../lsn.ts";
-import { type PeerRow, readPeer, setPeerIdentity } from "../pg/peers.ts";
+import { type PeerRow, readPeer, readSeenBefore, setPeerIdentity } from "../pg/peers.ts";
 import { ensureOrigin, nextEpoch, originName, readProgressOf, startProgress } from "../pg/progress.ts";
+import { readSkip } from "../pg/quarantine.ts";
 import type { Query } from "../pg/query.ts";
 import { chooseCompression } from "../wire/compression.ts";
 import type { ProvenPeer } from "../wire/channel.ts";
@@ -66,7 +67,8 @@ export async function admit(options: AdmissionOptions, hello: Hello): Promise<Ad
   await requireProgress(query, hello);
   await setPeerIdentity(query, sender, hello.identity);
   const { lsn, epoch } = await beginSession(query, hello);
-  const seenBefore = (await readPeer(query, sender))?.createdAt ?? 0n;
+  const seenBefore = await readSeenBefore(query, sender);
+  const skipLsn = await readSkip(query, sender);
   return {
     identity: self,
     resumeLsn: lsn,
@@ -80,12 +82,12 @@ export async function admit(options: AdmissionOptions, hello: Hello): Promise<Ad
         originName: originName(sender),
         epoch: BigInt(epoch),
         position: lsn,
+        skipLsn,
         onDurable,
         observer: options.observer(sender),
         trust: options.trust(sender),
         mayGroup: options.mayGroup,
         policyOf: options.policyOf,
-        // What both had when they became peers is what they began with.
         seenBefore,
         signal,
       });

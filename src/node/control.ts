@@ -5,7 +5,7 @@ import type { Health, NodeControl, PutPeerOptions } from "../api/control.ts";
 import type { NodeStatus, PeerInput, PeerStatus } from "../api/schemas.ts";
 import { MmliteError, toMmliteError } from "../errors.ts";
 import { parsePeerUrl } from "../http/peer_url.ts";
-import { formatLsn } from "../lsn.ts";
+import { formatLsn, parseLsn } from "../lsn.ts";
 import type { Metrics } from "../metrics.ts";
 import { countConflicts } from "../pg/conflicts.ts";
 import { VERSION } from "../version.ts";
@@ -22,11 +22,13 @@ import type { GroupKeeper } from "./group_keeper.ts";
 import { Peer } from "./peer.ts";
 import type { Peers } from "./peers.ts";
 import type { PublicationKeeper } from "./publication_keeper.ts";
+import type { Quarantine } from "./quarantine.ts";
 import {
   differingPolicies,
   nodeStatus,
   peerStatus,
   type PeerView,
+  quarantineProblems,
   readPositions,
   tlsStatus,
 } from "./status.ts";
@@ -49,6 +51,7 @@ interface ControlOptions {
   readonly groups: GroupKeeper;
   readonly invites: Invites;
   readonly conflicts: ConflictCounts;
+  readonly quarantine: Quarantine;
   readonly metrics: Metrics;
   /** Null on a node that speaks cleartext. */
   readonly tls: TlsKeys | null;
@@ -58,7 +61,7 @@ interface ControlOptions {
 
 /** The control of a running node. */
 export function createControl(options: ControlOptions): NodeControl {
-  const { peers, tables, invites, metrics, database, signal } = options;
+  const { peers, tables, invites, quarantine, metrics, database, signal } = options;
   const show = async (peer: Peer) => peerStatus(peer, await viewOf(options));
   const query = (doing: string) => database.control.query(doing);
   const events = new NodeEvents({
@@ -90,7 +93,17 @@ export function createControl(options: ControlOptions): NodeControl {
       }),
     pausePeer: (name) => change(name, () => peers.pause(name)),
     resumePeer: (name) => change(name, () => peers.resume(name)),
-    retryPeer: (name) => change(name, () => Promise.resolve(peers.get(name).link.retry())),
+    retryPeer: (name) => change(name, () => Promise.resolve(peers.get(name).retry())),
+    skipPeer: (name, lsn, skipOptions) =>
+      change(name, async () => {
+        const peer = peers.get(name);
+        await quarantine.skip(name, parseLsn(lsn), skipOptions);
+        if (!skipOptions.dryRun) peer.askAgain();
+      }),
+    listQuarantine: (page) => quarantine.list(page),
+    showQuarantined: (id, page) => quarantine.show(id, page),
+    retryQuarantined: (id, retryOptions) => quarantine.retry(id, retryOptions),
+    discardQuarantined: (id) => quarantine.discard(id),
     createInvite: (input) => invites.create(input),
     listInvites: () => invites.list(),
     deleteInvite: (id) => invites.withdraw(id),
@@ -209,6 +222,7 @@ async function status(options: ControlOptions): Promise<NodeStatus> {
     peers,
     tables: tables.counts(),
     conflicts: { since_start: { ...conflicts.byType() }, kept: view.keptConflicts },
+    quarantine: { transactions: positions?.quarantined ?? null },
     ready: health(options).ready,
     problems: [
       ...serverWarnings(facts),
@@ -216,6 +230,7 @@ async function status(options: ControlOptions): Promise<NodeStatus> {
       ...tables.problems(),
       ...differingPolicies(peers),
       ...options.groups.problems(),
+      ...quarantineProblems(positions?.quarantined ?? null),
       ...(options.tls === null ? [] : tlsProblems(options.tls)),
     ],
   });
@@ -233,6 +248,7 @@ function health({ guard, publications }: ControlOptions): Health {
 function updateGauges({ peers, metrics, tls, groups, tables }: ControlOptions, view: PeerView): void {
   if (tls !== null) metrics.setCertificateExpiry(tls.current);
   metrics.setDivergence({ tombstoneBytes: groups.tombstoneBytes, divergedTables: tables.counts().diverged });
+  metrics.setQuarantined(view.positions?.quarantined ?? null);
   for (const peer of peers.list()) {
     const shown = peerStatus(peer, view);
     metrics.setPeer(peer.name, {

@@ -14,6 +14,7 @@ import type { Database } from "./database.ts";
 import type { GroupKeeper } from "./group_keeper.ts";
 import { applyObserver, type ConflictCounts } from "./observers.ts";
 import type { Peers } from "./peers.ts";
+import type { Quarantine } from "./quarantine.ts";
 
 interface InboundOptions {
   readonly database: Database;
@@ -27,11 +28,12 @@ interface InboundOptions {
   readonly policies: ConflictPolicies;
   readonly groups: GroupKeeper;
   readonly applied: Applied;
+  readonly quarantine: Quarantine;
 }
 
 /** An inbox whose senders are this node's peers, or become so. */
 export function openInbox(
-  { peers, metrics, conflicts, policies, groups, applied, ...options }: InboundOptions,
+  { peers, metrics, conflicts, policies, groups, applied, quarantine, ...options }: InboundOptions,
 ): Inbox {
   const trusts = new Map<string, Trust>();
   const trust = (sender: string) => {
@@ -58,6 +60,8 @@ export function openInbox(
       peers.heardPolicies(hello.identity.node, hello.policies);
     },
     admit: (hello) => admit(admission, hello),
+    judge: (sender, error) => quarantine.judge(sender, error),
+    askedAgain: (sender) => peers.askedAgain(sender),
     observe: (sender, state) => peers.find(sender)?.inbound.enter(state),
   });
 }

@@ -24,12 +24,13 @@ import { openDial } from "./dial.ts";
 import { openInbox } from "./inbound.ts";
 import { ensureIncarnation } from "./incarnation.ts";
 import { Invites } from "./invites.ts";
-import { ConflictCounts, sourceObserver } from "./observers.ts";
+import { applyObserver, ConflictCounts, sourceObserver } from "./observers.ts";
 import { outboundPorts } from "./outbound.ts";
 import { openOwnDeletes } from "./own_deletes.ts";
 import { PeerSlots } from "./peer_slots.ts";
 import { Peers } from "./peers.ts";
 import { PublicationKeeper } from "./publication_keeper.ts";
+import { Quarantine } from "./quarantine.ts";
 import { Tables } from "./tables.ts";
 import { ReturnStreams } from "./return_streams.ts";
 import { Reception } from "./reception.ts";
@@ -93,14 +94,25 @@ export async function startNode(config: Config, { signal, apiAddress }: StartOpt
     const conflicts = new ConflictCounts();
     const groups = new GroupKeeper({ database, peers: () => peers.list().map(({ name }) => name) });
     const applied = new Applied();
+    const policyOf = (schema: string, name: string) => policies.policyOf(schema, name);
     const ownDeletes = openOwnDeletes({
       database,
       self: self.node,
-      policyOf: (schema, name) => policies.policyOf(schema, name),
+      policyOf,
       applied,
       signal: ended,
     });
     cleanup.push(() => ownDeletes.close());
+    const quarantine = new Quarantine({
+      database,
+      onError: config.conflicts.onError,
+      withoutInbound: (sender, work) => inbox.without(sender, work),
+      observer: (sender) =>
+        applyObserver({ peer: peers.find(sender), sender, metrics, conflicts, groups, applied }),
+      policyOf,
+      applied,
+      signal: ended,
+    });
     const slots = new PeerSlots(database);
     const dialler = new PeerDialler({ tls: tlsKeys, self: self.node });
     cleanup.push(() => dialler.close());
@@ -157,6 +169,7 @@ export async function startNode(config: Config, { signal, apiAddress }: StartOpt
       policies,
       groups,
       applied,
+      quarantine,
     });
     const invites = new Invites({
       database,
@@ -226,6 +239,7 @@ export async function startNode(config: Config, { signal, apiAddress }: StartOpt
         groups,
         invites,
         conflicts,
+        quarantine,
         metrics,
         tls: tlsKeys,
         signal: ended,

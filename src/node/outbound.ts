@@ -44,7 +44,7 @@ interface OutboundOptions {
 }
 
 /** The ports of the link to one peer. */
-export function outboundPorts(options: OutboundOptions, peer: string): SessionPorts {
+export function outboundPorts(options: OutboundOptions, peer: string): Omit<SessionPorts, "asksAgain"> {
   const { database, self } = options;
   const query = database.control.query(`replicate to peer "${peer}"`);
   return {

@@ -75,6 +75,8 @@ export class OutboundProgress implements SessionObserver {
     const { resumeLsn, walLsn, compression } = begin;
     this.compression = compression;
     this.sentLsn = resumeLsn;
+    // Applied by the session before, which broke before it could ack.
+    if (this.#resumeLsn !== null && resumeLsn > this.#resumeLsn) this.report.progressed();
     this.#resumeLsn = resumeLsn;
     this.#samples = [];
     this.#catchupLsn = resumeLsn < walLsn ? walLsn : null;
@@ -174,10 +176,31 @@ export class InboundProgress {
   }
 }
 
+/** A wish that somebody waits for; several before that are one. */
+class Wish {
+  #isMade = false;
+  #wake: () => void = () => {};
+
+  make(): void {
+    this.#isMade = true;
+    this.#wake();
+  }
+
+  /** Resolves when it is made, or has been; at the signal too. */
+  async next(signal: AbortSignal): Promise<void> {
+    if (this.#isMade || signal.aborted) return void (this.#isMade = false);
+    await new Promise<void>((resolve) => {
+      this.#wake = resolve;
+      signal.addEventListener("abort", () => resolve(), { once: true });
+    });
+    if (!signal.aborted) this.#isMade = false;
+  }
+}
+
 /** What a peer is made with. */
 interface PeerOptions {
   /** Called for each attempt of the link. */
-  readonly ports: () => SessionPorts;
+  readonly ports: () => Omit<SessionPorts, "asksAgain">;
   readonly returnPorts: ReturnPorts;
   readonly observer: PeerObserver;
 }
@@ -200,6 +223,7 @@ export class Peer {
   policies: string | null = null;
   /** When the certificate expires that it showed when it connected last; null on cleartext and before. */
   certificateExpiresAt: Date | null = null;
+  readonly #asking = new Wish();
 
   constructor(name: string, url: string | null, { ports, returnPorts, observer }: PeerOptions) {
     this.name = name;
@@ -211,7 +235,11 @@ export class Peer {
       attempt: (signal, report) => {
         if (this.outbound.attempts++ > 0) observer.reconnected();
         this.outbound.report = report;
-        return runSession(ports(), this.outbound, signal);
+        return runSession(
+          { ...ports(), asksAgain: (signal) => this.#asking.next(signal) },
+          this.outbound,
+          signal,
+        );
       },
     });
   }
@@ -220,6 +248,17 @@ export class Peer {
   async stop(): Promise<void> {
     await this.link.stop();
     await this.returning.stop();
+  }
+
+  /** Tries both directions again at once: the link, if it waits, and what comes from the peer. */
+  retry(): void {
+    this.link.retry();
+    this.askAgain();
+  }
+
+  /** Asks the peer to try its link to this node again, as soon as the link to it streams. */
+  askAgain(): void {
+    this.#asking.make();
   }
 
   /** Has the stream for the peer to push over kept open, if the peer needs one. */

@@ -72,6 +72,16 @@ Deno.test("only an ack beyond where the session began is progress", () => {
   assert.equal(progress.ackedLsn, 31n);
 });
 
+Deno.test("a session that begins further than the one before is progress, though nothing was acked", () => {
+  const { progress, reported } = startProgress(30n, 30n);
+  const again = (resumeLsn: bigint) =>
+    progress.started({ resumeLsn: toLsn(resumeLsn), walLsn: toLsn(30n), compression: null });
+  again(30n);
+  assert.deepEqual(reported, ["streaming", "streaming"]);
+  again(31n);
+  assert.deepEqual(reported.slice(2), ["progressed", "streaming"]);
+});
+
 Deno.test("sent transactions and bytes are counted across sessions", () => {
   const { progress, bytes } = startProgress(10n, 10n);
   progress.sent(batch({ endLsn: 20n, secondsAgo: 0 }, { endLsn: 30n, secondsAgo: 0 }));

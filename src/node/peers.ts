@@ -40,7 +40,7 @@ interface PeersOptions {
   /** What this node has to protect connections with. */
   readonly security: PeerSecurity;
   readonly slots: PeerSlots;
-  readonly ports: (peer: string) => SessionPorts;
+  readonly ports: (peer: string) => Omit<SessionPorts, "asksAgain">;
   readonly returnPorts: (peer: string) => ReturnPorts;
   readonly observer: (peer: string) => PeerObserver;
   /** Ends what a peer is sending here. */
@@ -167,6 +167,11 @@ export class Peers {
   heardPolicies(name: string, policies: string | null): void {
     const peer = this.#peers.get(name);
     if (peer !== undefined) peer.policies = policies;
+  }
+
+  /** A peer asks this node to try its link to it again. */
+  askedAgain(name: string): void {
+    this.#peers.get(name)?.link.retry();
   }
 
   /** A peer said whether it dials this node. */

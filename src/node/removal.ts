@@ -10,6 +10,7 @@ import { log } from "../log.ts";
 import { formatLsn, type Lsn } from "../lsn.ts";
 import { setPeerRemoved } from "../pg/peers.ts";
 import { forgetProgress } from "../pg/progress.ts";
+import { forgetSkip } from "../pg/quarantine.ts";
 import type { Query } from "../pg/query.ts";
 import { readWalLsn } from "../pg/server.ts";
 import { dropSlot, readSlot, slotName } from "../pg/slots.ts";
@@ -83,6 +84,7 @@ export class Removals {
     await dropInbound(peer.name);
     await dropSlot(query, slotName(peer.name));
     await forgetProgress(query, peer.name);
+    await forgetSkip(query, peer.name);
     await setPeerRemoved(query, peer.name);
     removed(peer);
     this.#logger.info("Peer {peer} is removed", { peer: peer.name });

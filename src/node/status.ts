@@ -12,6 +12,7 @@ import type {
 } from "../api/schemas.ts";
 import { formatLsn, type Lsn, maxLsn } from "../lsn.ts";
 import { type Progress, readProgress } from "../pg/progress.ts";
+import { type BlockedTransaction, countQuarantined, readBlocked } from "../pg/quarantine.ts";
 import { readWalLsn } from "../pg/server.ts";
 import { readSlots, SLOT_PREFIX, slotName, type SlotState } from "../pg/slots.ts";
 import type { Query } from "../pg/query.ts";
@@ -28,19 +29,27 @@ export interface Positions {
   readonly walLsn: Lsn;
   readonly slots: ReadonlyMap<string, SlotState>;
   readonly progress: ReadonlyMap<string, Progress>;
+  /** By the origin. */
+  readonly blocked: ReadonlyMap<string, BlockedTransaction>;
+  /** Transactions in quarantine. */
+  readonly quarantined: number;
 }
 
 /** Reads the positions of every peer. */
 export async function readPositions(query: Query): Promise<Positions> {
-  const [walLsn, slots, progress] = await Promise.all([
+  const [walLsn, slots, progress, blocked, quarantined] = await Promise.all([
     readWalLsn(query),
     readSlots(query, SLOT_PREFIX),
     readProgress(query),
+    readBlocked(query),
+    countQuarantined(query),
   ]);
   return {
     walLsn,
     slots: new Map(slots.map((slot) => [slot.name, slot])),
     progress: new Map(progress.map((row) => [row.origin, row])),
+    blocked: new Map(blocked.map((row) => [row.origin, row])),
+    quarantined,
   };
 }
 
@@ -71,7 +80,7 @@ export function peerStatus(peer: Peer, { positions, policies }: PeerView): PeerS
     lag_bytes: lagBytes === null ? null : String(lagBytes),
     lag_seconds: FLOWING.has(link.state.name) ? outbound.lagSeconds : null,
     slot: slot === null ? null : slotStatus(slot),
-    inbound: inboundStatus(peer, positions?.progress.get(peer.name)),
+    inbound: inboundStatus(peer, positions),
     sent_transactions: outbound.sentTransactions,
     compression: FLOWING.has(link.state.name) ? outbound.compression : null,
     sent_message_bytes: String(outbound.sentMessageBytes),
@@ -89,6 +98,7 @@ export function nodeStatus(parts: {
   readonly peers: readonly PeerStatus[];
   readonly tables: NodeStatus["tables"];
   readonly conflicts: NodeStatus["conflicts"];
+  readonly quarantine: NodeStatus["quarantine"];
   readonly ready: boolean;
   readonly problems: readonly MmliteError[];
 }): NodeStatus {
@@ -112,6 +122,17 @@ export function differingPolicies(peers: readonly PeerStatus[]): MmliteError[] {
       },
     )
   );
+}
+
+/** What is in quarantine needs somebody who decides. */
+export function quarantineProblems(transactions: number | null): MmliteError[] {
+  if (transactions === null || transactions === 0) return [];
+  const what = transactions === 1 ? "1 transaction is" : `${transactions} transactions are`;
+  return [
+    new MmliteError("apply_failed", `${what} in quarantine and not applied here`, {
+      hint: "`mmlite quarantine list` shows what of, and `retry` or `discard` ends it",
+    }),
+  ];
 }
 
 /** What this node's own certificate says. */
@@ -141,15 +162,20 @@ function slotStatus(slot: SlotState): SlotStatus {
   };
 }
 
-function inboundStatus({ inbound }: Peer, progress: Progress | undefined): InboundStatus {
+function inboundStatus({ name, inbound }: Peer, positions: Positions | null): InboundStatus {
+  const progress = positions?.progress.get(name);
+  const blocked = positions?.blocked.get(name);
+  const state = inboundState(inbound.state);
   return {
-    state: inboundState(inbound.state),
+    // While the sender looks whether it can go on, it cannot.
+    state: state === "streaming" && blocked !== undefined ? "blocked" : state,
     applied_lsn: progress === undefined ? null : formatLsn(progress.lsn),
     applied_commit_timestamp: progress?.commitTimestamp ?? null,
     lag_seconds: inbound.lagSeconds,
     transactions: inbound.transactions,
     changes: inbound.changes,
     last_error: lastError(inbound.lastError),
+    blocked_lsn: lsnText(blocked?.commitLsn ?? null),
   };
 }
 

@@ -19,6 +19,8 @@ interface ForeignError {
   readonly constraint?: unknown;
   /** The function in the server that raised it. */
   readonly routine?: unknown;
+  /** Its CONTEXT: of this only the name of a function is read. */
+  readonly where?: unknown;
   readonly cause?: unknown;
 }
 
@@ -52,6 +54,7 @@ const RULES: Readonly<Record<string, Rule>> = {
   },
   "53100": { kind: "transient", hint: "Free disk space on the PostgreSQL server" },
   "53200": { kind: "transient", hint: "Give the PostgreSQL server more memory" },
+  "58030": { kind: "transient", hint: "Check the disks of the PostgreSQL server" },
   "57P01": SHUTDOWN,
   "57P02": SHUTDOWN,
   "57P03": SHUTDOWN,
@@ -67,6 +70,12 @@ const RULES: Readonly<Record<string, Rule>> = {
     kind: "transient",
     hint: "Connect to the primary: this server is a standby or read-only",
   },
+};
+
+/** By the class of a SQLSTATE, where it has no rule of its own: a broken connection, resources that are short. */
+const CLASS_RULES: Readonly<Record<string, Rule>> = {
+  "08": { kind: "unreachable" },
+  "53": { kind: "transient", hint: "Give the PostgreSQL server what it lacks; it is tried again meanwhile" },
 };
 
 /** Patterns over a server's message where one SQLSTATE means several things; the names in it stay untranslated. */
@@ -202,8 +211,14 @@ export function describeServerError(thrown: unknown): string {
   const what = REFUSED[state] ?? (/^2[23]/.test(state) ? "a value" : "a change");
   const column = typeof error.column === "string" ? ` in column "${error.column}"` : "";
   const table = typeof error.table === "string" ? ` of "${error.schema}.${error.table}"` : "";
-  const constraint = typeof error.constraint === "string" ? ` by "${error.constraint}"` : "";
+  const constraint = typeof error.constraint === "string" ? ` by "${error.constraint}"` : raisedBy(error);
   return `${what}${column}${table} was refused${constraint} (SQLSTATE ${state})`;
+}
+
+/** The PL/pgSQL function that an error came from, where the server names it first. */
+function raisedBy({ where }: ForeignError): string {
+  const [, name] = /^PL\/pgSQL function ([^"\n]+\)) line \d+ at /.exec(String(where ?? "")) ?? [];
+  return name === undefined ? "" : ` by function ${name}`;
 }
 
 /** What functions of users raise may say anything, under any SQLSTATE: PL/pgSQL's RAISE is known by its routine. */
@@ -223,7 +238,7 @@ function serverRule(state: string, message: string): Rule {
   if (special !== undefined) return special.rule;
   const rule = RULES[state];
   if (rule !== undefined) return rule;
-  return { kind: state.startsWith("08") ? "unreachable" : "internal" };
+  return CLASS_RULES[state.slice(0, 2)] ?? { kind: "internal" };
 }
 
 function socketRule(error: ForeignError): Rule {

@@ -84,6 +84,19 @@ Deno.test("what users raise is not repeated, whatever SQLSTATE they give it", ()
   );
 });
 
+Deno.test("a function that refuses a change is named, and nothing else of the context", () => {
+  const where = "PL/pgSQL function public.refuse() line 3 at RAISE\nSQL statement \"INSERT … 'secret'\"";
+  assert.equal(
+    describeServerError(server("P0001", "secret", { where })),
+    "a change was refused by function public.refuse() (SQLSTATE P0001)",
+  );
+  const inner = 'SQL statement "secret"\nPL/pgSQL function f() line 1 at SQL statement';
+  assert.equal(
+    describeServerError(server("22012", "secret", { where: inner })),
+    "a value was refused (SQLSTATE 22012)",
+  );
+});
+
 Deno.test("a shutdown is seen through our own error, and an error of ours is not mapped again", () => {
   const shutdown = server("57P01", "terminating connection due to administrator command");
   const mapped = mapPostgresError(shutdown, "do it");

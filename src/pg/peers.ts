@@ -43,6 +43,14 @@ export async function readPeer(query: Query, name: string): Promise<PeerRow | un
   return row === undefined ? undefined : toPeerRow(row);
 }
 
+/**
+ * Whatever any node committed before this time a peer had before all that it sends, microseconds since 2000-01-01 UTC:
+ * what both had when they became peers is what they began with. 0 for a node that never was one.
+ */
+export async function readSeenBefore(query: Query, name: string): Promise<bigint> {
+  return (await readPeer(query, name))?.createdAt ?? 0n;
+}
+
 /** One peer; throws `not_found` if there is none of that name. */
 export async function requirePeer(query: Query, name: string): Promise<PeerRow> {
   const row = await readPeer(query, name);

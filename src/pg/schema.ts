@@ -12,6 +12,7 @@ import {
   POSITION_MOVED_SQLSTATE,
   SETTLE_ROWS_SQLSTATE,
 } from "./conflict_schema.ts";
+import { QUARANTINE_SCHEMA } from "./quarantine_schema.ts";
 
 const STEPS: readonly string[] = [
   `CREATE SCHEMA IF NOT EXISTS mmlite;
@@ -166,6 +167,9 @@ COMMENT ON FUNCTION mmlite.version_timestamp IS
 INSERT INTO mmlite.schema_step (step) VALUES (4);`,
 
   CONFLICT_STEP,
+
+  `${QUARANTINE_SCHEMA}
+INSERT INTO mmlite.schema_step (step) VALUES (6);`,
 ];
 
 /** The SQL that brings a database with `done` steps up to this version, one transaction per element. */

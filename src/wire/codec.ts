@@ -6,7 +6,7 @@
 import { Buffer } from "node:buffer";
 import { MmliteError } from "../errors.ts";
 import { type Lsn, toLsn } from "../lsn.ts";
-import type { Ack, CaughtUp, Data, Fragment, FragmentStart, Frame, Heartbeat } from "./frame.ts";
+import type { Ack, CaughtUp, Data, Fragment, FragmentStart, Frame, Heartbeat, TryAgain } from "./frame.ts";
 import { decodeHandshake, encodeHandshake } from "./handshake.ts";
 import {
   FRAME_LAYOUT,
@@ -55,6 +55,8 @@ function encodePayload(frame: Frame): Uint8Array {
       return encode64((buffer) => buffer.writeBigInt64BE(frame.sentAt));
     case "caught_up":
       return encode64((buffer) => buffer.writeBigInt64BE(frame.committedBefore));
+    case "try_again":
+      return new Uint8Array(1);
   }
 }
 
@@ -97,6 +99,8 @@ export function decodePayload(kind: Frame["kind"], payload: Uint8Array): Frame {
       return { kind, sentAt: viewOf(payload).getBigInt64(0) } satisfies Heartbeat;
     case "caught_up":
       return { kind, committedBefore: viewOf(payload).getBigInt64(0) } satisfies CaughtUp;
+    case "try_again":
+      return { kind } satisfies TryAgain;
   }
 }
 

@@ -80,6 +80,7 @@ const frame: fc.Arbitrary<Frame> = fc.oneof(
     kind: fc.constant("caught_up" as const),
     committedBefore: fc.bigInt(-(2n ** 63n), 2n ** 63n - 1n),
   }),
+  record({ kind: fc.constant("try_again" as const) }),
 );
 
 /** The same frame with plain arrays for bytes: a view and a copy of the same bytes become equal. */
@@ -162,6 +163,7 @@ Deno.test("a stream chopped in two at every offset decodes to the same frames (P
     { kind: "ack", endLsn: toLsn(7n) },
     { kind: "heartbeat", sentAt: -1n },
     { kind: "caught_up", committedBefore: -1n },
+    { kind: "try_again" },
   ];
   const stream = Buffer.concat(frames.map(encodeFrame));
   for (let cut = 0; cut <= stream.length; cut++) {
@@ -176,6 +178,7 @@ Deno.test("fixed layouts are byte for byte those of the tables (PROTOCOL 4)", ()
   assert.equal(hex({ kind: "ack", endLsn: toLsn(0x16B374D848n) }), "0000000907" + "00000016b374d848");
   assert.equal(hex({ kind: "heartbeat", sentAt: -2n }), "0000000908" + "fffffffffffffffe");
   assert.equal(hex({ kind: "caught_up", committedBefore: 3n }), "0000000909" + "0000000000000003");
+  assert.equal(hex({ kind: "try_again" }), "000000020b" + "00");
   assert.equal(
     hex(dataFrame(Buffer.from("ab"), Buffer.alloc(0))),
     "0000000b04" + "000000026162" + "00000000",

@@ -109,5 +109,20 @@ export interface CaughtUp {
   readonly committedBefore: bigint;
 }
 
+/** The pusher asks the receiver to try its own link to the pusher again: what stopped it may be over. */
+export interface TryAgain {
+  readonly kind: "try_again";
+}
+
 /** A frame. */
-export type Frame = Hello | Welcome | Refusal | Data | FragmentStart | Fragment | Ack | Heartbeat | CaughtUp;
+export type Frame =
+  | Hello
+  | Welcome
+  | Refusal
+  | Data
+  | FragmentStart
+  | Fragment
+  | Ack
+  | Heartbeat
+  | CaughtUp
+  | TryAgain;

@@ -39,6 +39,7 @@ export const FRAME_LAYOUT: Readonly<Record<Frame["kind"], FrameLayout>> = {
   ack: { type: 7, min: 8, max: 8 },
   heartbeat: { type: 8, min: 8, max: 8 },
   caught_up: { type: 9, min: 8, max: 8 },
+  try_again: { type: 11, min: 1, max: 1 },
 };
 
 const KIND_OF_TYPE = new Map(

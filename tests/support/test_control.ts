@@ -4,6 +4,7 @@
 import type { WholeConflict } from "../../src/api/conflict_schemas.ts";
 import type { Health, NodeControl, NodeEvent, Precondition } from "../../src/api/control.ts";
 import type { Invite } from "../../src/api/invite_schemas.ts";
+import type { QuarantineEntry } from "../../src/api/quarantine_schemas.ts";
 import type { PeerStatus, TableStatus } from "../../src/api/schemas.ts";
 import { MmliteError } from "../../src/errors.ts";
 import type { TableName } from "../../src/table_name.ts";
@@ -19,6 +20,7 @@ export interface TestControl extends NodeControl {
   readonly conflicts: WholeConflict[];
   /** What {@link NodeControl.events} yields before it ends. */
   readonly happened: NodeEvent[];
+  readonly quarantined: Map<string, QuarantineEntry>;
   /** Names given to `retryPeer`, in order. */
   readonly retried: string[];
   /** What `health()` answers. */
@@ -45,7 +47,13 @@ export function createTestControl(given: { peers?: PeerStatus[]; tables?: TableS
     if (table !== undefined) return table;
     throw new MmliteError("not_found", `Cannot find table "${schema}.${name}": it is not replicated`);
   };
+  const quarantined = (id: string): QuarantineEntry => {
+    const entry = control.quarantined.get(id);
+    if (entry !== undefined) return entry;
+    throw new MmliteError("not_found", `Cannot find transaction "${id}" in quarantine: there is none`);
+  };
   const control: TestControl = {
+    quarantined: new Map(["1", "2"].map((id) => [id, testQuarantined(id)])),
     peers,
     tables: given.tables ?? [],
     invites: [],
@@ -79,6 +87,29 @@ export function createTestControl(given: { peers?: PeerStatus[]; tables?: TableS
     retryPeer: async (name) => {
       control.retried.push(name);
       return await Promise.resolve(change(name, { state: "connecting" }));
+    },
+    skipPeer: async (name, lsn) => {
+      const peer = find(name);
+      if (peer.inbound.blocked_lsn === lsn) return await Promise.resolve(peer);
+      throw new MmliteError(
+        "conflict",
+        `Cannot skip the transaction of "${name}" at ${lsn}: none is blocked`,
+      );
+    },
+    listQuarantine: () => Promise.resolve({ items: [...control.quarantined.values()], next_cursor: null }),
+    showQuarantined: async (id) => {
+      const row = { number: 2, table: "public.users", kind: "update" as const };
+      const items = [{ ...row, old: null, new: { id: "1", name: null }, unchanged: ["text"] }];
+      return await Promise.resolve({ ...quarantined(id), rows: { items, next_cursor: null } });
+    },
+    retryQuarantined: async (id) => {
+      const entry = quarantined(id);
+      control.quarantined.delete(id);
+      return await Promise.resolve(entry);
+    },
+    discardQuarantined: async (id) => {
+      quarantined(id);
+      await Promise.resolve(control.quarantined.delete(id));
     },
     createInvite: async ({ name = null, urls = ["https://ams:7432"] }) => {
       const id = String(control.invites.length).padStart(16, "0");
@@ -163,6 +194,7 @@ export function testPeer(name: string, url: string | null): PeerStatus {
       transactions: 3,
       changes: 9,
       last_error: { kind: "schema_mismatch", message: "Cannot apply", hint: "Add the column", at: STARTED },
+      blocked_lsn: "16/B374D900",
     },
     sent_transactions: 2,
     compression: "zstd",
@@ -170,6 +202,20 @@ export function testPeer(name: string, url: string | null): PeerStatus {
     sent_bytes: "4096",
     reconnects: 0,
     last_error: null,
+  };
+}
+
+/** A transaction in quarantine. */
+function testQuarantined(id: string): QuarantineEntry {
+  return {
+    id,
+    origin: "fra",
+    commit_lsn: "16/B374D800",
+    end_lsn: "16/B374D848",
+    commit_timestamp: STARTED,
+    changes: 1,
+    error: { kind: "apply_failed", message: "Cannot apply", hint: "Remove the cause", at: STARTED },
+    quarantined_at: STARTED,
   };
 }
 
@@ -228,5 +274,6 @@ const NODE_PAGE = {
   },
   tables: { replicated: 1, insert_only: 0, diverged: 0 },
   conflicts: { since_start: { update_missing: 1 }, kept: 1 },
+  quarantine: { transactions: 2 },
   problems: [],
 };

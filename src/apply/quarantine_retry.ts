@@ -1,0 +1,161 @@
+/**
+ * Applies a transaction that was kept in quarantine, in one local transaction that also takes it out of there: with
+ * its sender's origin and its own commit time, by the statements that apply what comes from the sender.
+ *
+ * Nobody else may hold the origin meanwhile: the caller sees to that.
+ */
+import { MmliteError, toMmliteError } from "../errors.ts";
+import { formatLsn } from "../lsn.ts";
+import { closeClient, destroyClient } from "../pg/client.ts";
+import { mapPostgresError } from "../pg/errors.ts";
+import {
+  deleteQuarantined,
+  type KeptMessage,
+  lockQuarantined,
+  type QuarantinedTransaction,
+  readKeptMessages,
+} from "../pg/quarantine.ts";
+import { type Query, queryWith } from "../pg/query.ts";
+import type { TablePolicy } from "../conflict_policy.ts";
+import { decodeMessage } from "../pgoutput/decode.ts";
+import { isDisturbed } from "./failure.ts";
+import type { Targets } from "./held.ts";
+import { Relations } from "./relations.ts";
+import { type ApplySession, type ApplySessionOptions, openApplySession } from "./session.ts";
+import { settlementOf } from "./settlement.ts";
+import { type ApplyObserver, TransactionWriter } from "./transaction_writer.ts";
+
+/** Messages read at a time, at most. */
+const PAGE_MESSAGES = 256;
+/** How often it is begun where other sessions come to the same rows. */
+const MAX_ATTEMPTS = 5;
+
+/** What applying a transaction again needs. */
+export interface RetryOptions extends ApplySessionOptions {
+  readonly transaction: QuarantinedTransaction;
+  readonly policyOf: (schema: string, name: string) => TablePolicy;
+  /** See `TransactionWriterOptions`. */
+  readonly seenBefore: bigint;
+  /** Is told of conflicts and changes, once the transaction is committed. */
+  readonly observer: ApplyObserver;
+}
+
+/** See the module's head. Throws what the transaction fails of, and `not_found` if it is in quarantine no more. */
+export async function retryQuarantined(options: RetryOptions): Promise<void> {
+  for (let attempt = 1;; attempt++) {
+    try {
+      return await retryOnce(options);
+    } catch (thrown) {
+      // Another session came to the same rows: again, it is settled.
+      if (attempt === MAX_ATTEMPTS || !isDisturbed(toMmliteError(thrown))) throw thrown;
+    }
+  }
+}
+
+async function retryOnce(options: RetryOptions): Promise<void> {
+  const session = await openApplySession(options);
+  const stop = () => destroyClient(session.client);
+  options.signal.addEventListener("abort", stop, { once: true });
+  try {
+    // Unlike what comes from a sender, this does not come again.
+    await queryWith(session.client)("SELECT set_config('synchronous_commit', 'local', false)");
+    await new Retry(session, options).run();
+  } catch (thrown) {
+    throw mapPostgresError(thrown, `apply the transaction of "${options.origin}"`);
+  } finally {
+    options.signal.removeEventListener("abort", stop);
+    // Breaking the connection off is the rollback.
+    stop();
+    await closeClient(session.client);
+  }
+}
+
+class Retry {
+  readonly #transaction: QuarantinedTransaction;
+  readonly #writer: TransactionWriter;
+  readonly #relations: Relations;
+  readonly #query: Query;
+  #failure: MmliteError | undefined;
+
+  constructor(session: ApplySession, { transaction, ...options }: RetryOptions) {
+    this.#transaction = transaction;
+    const fail = (error: MmliteError) => void (this.#failure ??= error);
+    this.#writer = new TransactionWriter(session, {
+      ...options,
+      epoch: 0n,
+      position: transaction.endLsn,
+      onDurable: () => {},
+      onCommitted: () => {},
+      onFailure: fail,
+    });
+    this.#relations = new Relations({
+      serverVersion: session.serverVersion,
+      settlementOf: settlementOf(session, options),
+      forget: (target) => this.#writer.forget(target),
+    });
+    const { pipeline } = this.#writer;
+    this.#query = async (text, parameters = []) =>
+      await pipeline.query("read the transaction", text, parameters as string[]);
+  }
+
+  async run(): Promise<void> {
+    try {
+      await this.#apply();
+    } catch (thrown) {
+      // What a statement failed of says more than that a reply is missing.
+      throw this.#failure ?? toMmliteError(thrown);
+    } finally {
+      this.#writer.close();
+    }
+    if (this.#failure !== undefined) throw this.#failure;
+  }
+
+  async #apply(): Promise<void> {
+    const { id, commitLsn, commitMicroseconds, endLsn, origin } = this.#transaction;
+    this.#writer.beginAgain({ kind: "begin", commitLsn, commitTimestamp: commitMicroseconds, xid: 0 });
+    if (!await lockQuarantined(this.#query, id)) {
+      throw new MmliteError(
+        "not_found",
+        `Cannot apply the transaction of "${origin}" at ${formatLsn(commitLsn)}: it is in quarantine no more`,
+      );
+    }
+    for (let after = 0;;) {
+      const page = await readKeptMessages(this.#query, { id, after, limit: PAGE_MESSAGES });
+      if (page.length === 0) break;
+      for (const message of page) await this.#take(message);
+      after = page.at(-1)!.number;
+    }
+    await deleteQuarantined(this.#query, id);
+    this.#writer.commit(endLsn);
+    this.#writer.endBatch();
+    await this.#writer.pipeline.settled();
+  }
+
+  async #take({ message }: KeptMessage): Promise<void> {
+    const decoded = decodeMessage(message);
+    switch (decoded.kind) {
+      case "relation":
+        return this.#relations.announce(decoded);
+      case "insert":
+      case "update":
+      case "delete":
+        return await this.#write(await this.#target(decoded.relationId), message);
+      case "truncate": {
+        const targets = [];
+        for (const id of decoded.relationIds) targets.push(await this.#target(id));
+        return await this.#write(targets, message);
+      }
+      default:
+        throw new MmliteError("protocol", `Cannot apply a ${decoded.kind} out of quarantine`);
+    }
+  }
+
+  async #target(relationId: number) {
+    return this.#relations.target(relationId) ?? await this.#relations.resolve(relationId, this.#query);
+  }
+
+  async #write(targets: Targets, message: Uint8Array): Promise<void> {
+    this.#writer.write(targets, message, { start: 0, end: message.length });
+    await this.#writer.pipeline.room();
+  }
+}
