@@ -157,7 +157,8 @@ function toIndex(
 }
 
 /**
- * Every part is found by an index, however many tables there are.
+ * Every part is found by an index, however many tables there are. No lock is asked for but by `pg_get_indexdef`, for
+ * indexes over expressions.
  *
  * A cast of text is the type's input function unless somebody made one (OIDs from 16384 on), or the type is "char".
  * A type named with modifier -1 is one without: `character` alone would mean `character(1)`.
@@ -192,7 +193,9 @@ SELECT target.oid::text AS oid, target.relkind::text AS kind,
       coalesce((to_jsonb(i)->>'indnullsnotdistinct')::boolean, false)) ORDER BY i.indexrelid)
      FROM pg_index i LEFT JOIN pg_constraint e ON e.conindid = i.indexrelid AND e.contype IN ('p', 'u', 'x')
           AND e.conrelid = i.indrelid,
-    LATERAL (SELECT json_agg(json_build_array(pg_get_indexdef(i.indexrelid, n, false),
+    LATERAL (SELECT json_agg(json_build_array(
+          CASE WHEN i.indkey[n - 1] = 0 THEN pg_get_indexdef(i.indexrelid, n, false) ELSE (SELECT quote_ident(a.attname)
+             FROM pg_attribute a WHERE a.attrelid = i.indrelid AND a.attnum = i.indkey[n - 1]) END,
           (SELECT format('OPERATOR(%I.%s)', s.nspname, o.oprname) FROM pg_operator o JOIN pg_namespace s ON s.oid = o.oprnamespace
             WHERE o.oid = coalesce(e.conexclop[n], (SELECT a.amopopr FROM pg_opclass c JOIN pg_amop a
                 ON a.amopfamily = c.opcfamily AND a.amoplefttype = c.opcintype AND a.amoprighttype = c.opcintype
