@@ -25,6 +25,13 @@ export const MOVE: StatementText = {
   parameterTypes: [TEXT_OID, PG_LSN_OID, PG_LSN_OID, INT8_OID, TIMESTAMPTZ_OID],
 };
 
+/** Keeps what the transaction sees from its first statement on, where {@link MOVE} does not. */
+export const SNAPSHOT: StatementText = {
+  name: "snapshot",
+  sql: "SELECT pg_catalog.set_config('mmlite.snapshot', pg_catalog.txid_current_snapshot()::text, true)",
+  parameterTypes: [],
+};
+
 /** Tags what is written as of the origin: position, commit timestamp. */
 export const TAG: StatementText = {
   name: "tag",
@@ -78,6 +85,7 @@ export const TRANSACTION_STATEMENTS: readonly StatementText[] = [
   COMMIT,
   ROLLBACK,
   MOVE,
+  SNAPSHOT,
   TAG,
   GROUP,
   TOMBSTONES,

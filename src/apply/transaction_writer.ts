@@ -28,6 +28,7 @@ import {
   GROUP,
   MOVE,
   ROLLBACK,
+  SNAPSHOT,
   TAG,
   TOMBSTONES,
   TRANSACTION_STATEMENTS,
@@ -122,6 +123,7 @@ export class TransactionWriter {
   readonly #originBytes: Uint8Array;
   readonly #epochBytes: Uint8Array;
   readonly #moveSink: ReplySink;
+  readonly #snapshotSink: ReplySink;
   readonly #tagSink: ReplySink;
   readonly #groupSink: ReplySink;
   readonly #tombstonesSink: ReplySink;
@@ -154,6 +156,7 @@ export class TransactionWriter {
     this.#epochBytes = int64(options.epoch);
     this.#durability = new Durability(options.onDurable);
     this.#moveSink = { doing: "move the position", completed: () => {} };
+    this.#snapshotSink = { doing: "keep what it sees", completed: () => {} };
     this.#tagSink = { doing: "tag the changes", completed: () => {} };
     this.#groupSink = { doing: "note the versions of a group", completed: () => {} };
     this.#undisturbedSink = { doing: "look for deletes of others", completed: () => {} };
@@ -324,6 +327,7 @@ export class TransactionWriter {
       completed: () => void (this.#answering = open),
     });
     if (endLsn !== undefined) this.#move(endLsn, open.timestampBytes);
+    else this.pipeline.execute(SNAPSHOT.name, this.#snapshotSink);
   }
 
   /** Writes one of those held, `number` being which one of those that are written together it is. */

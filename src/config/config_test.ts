@@ -113,6 +113,7 @@ Deno.test("policies come from the file, and how long conflicts are kept from a f
         { schema: "a", name: "b.c", policy: { policy: "error", types: { update_missing: "error" } } },
       ],
       keepSeconds: 90,
+      onError: "block",
     });
   });
   await withFile(

@@ -36,6 +36,7 @@ const APPLY_PARAMETERS = ["session_replication_role", "deadlock_timeout"];
 /** Functions that are nobody's but the superusers' without a grant. */
 const ORIGIN_FUNCTIONS = [
   "pg_replication_origin_create",
+  "pg_replication_origin_oid",
   "pg_replication_origin_session_setup",
   "pg_replication_origin_xact_setup",
 ];
