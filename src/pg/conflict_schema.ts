@@ -306,8 +306,7 @@ CREATE FUNCTION mmlite.require_undisturbed(
 ) RETURNS void LANGUAGE plpgsql AS $$
 DECLARE
   -- Statements for one row have looked for what was noted before.
-  seen txid_snapshot := CASE WHEN since_begin
-    THEN coalesce(nullif(current_setting('mmlite.snapshot', true), ''), txid_current_snapshot()::text) ELSE '1:1:' END;
+  seen txid_snapshot := CASE WHEN since_begin THEN current_setting('mmlite.snapshot') ELSE '1:1:' END;
 BEGIN
   -- Until the commit: of two that meet in a row that is not here, the second one sees what the first did.
   PERFORM pg_advisory_xact_lock(${COMMIT_LOCK}, 0);
