@@ -87,8 +87,6 @@ export class Applier {
   #position: Lsn;
   /** Up to when everything has come, and the position that shows that it is committed here. */
   #mark: { readonly committedBefore: bigint; readonly position: Lsn } | undefined;
-  /** Wait for the next commit or failure. */
-  #settling: (() => void)[] = [];
   /** The relation of the last change: the next is mostly of the same. */
   #relationId = -1;
   #target: TargetRelation | undefined;
@@ -174,13 +172,9 @@ export class Applier {
     await this.#writer.pipeline.settled().catch((thrown) => this.#failWith(thrown));
   }
 
-  /** Resolves once what has been written so far is committed or undone. */
-  async settled(): Promise<void> {
-    const isOpen = () => !this.#units.isEmpty || this.#streamed !== undefined || this.#recovery !== undefined;
-    const endLsn = this.#writer.position;
-    while (this.#failure === undefined && isOpen() && this.#writer.committedLsn < endLsn) {
-      await new Promise<void>((resolve) => this.#settling.push(resolve));
-    }
+  /** Whether anything is written that is not committed yet, or about to be. */
+  get isBusy(): boolean {
+    return !this.#units.isEmpty || this.#streamed !== undefined || this.#recovery !== undefined;
   }
 
   /** Ends the session; what is complete is still executed if it takes no longer than a second. */
@@ -408,13 +402,8 @@ export class Applier {
     const { mode } = this.#units;
     if (this.#units.committed(endLsn) > 0 && mode === "sets") this.#options.trust.gain();
     this.#reachMark();
-    this.#settle();
     // What has come meanwhile goes together.
     if (this.#units.isEmpty) this.flush();
-  }
-
-  #settle(): void {
-    for (const resolve of this.#settling.splice(0)) resolve();
   }
 
   #reachMark(): void {
@@ -474,7 +463,6 @@ export class Applier {
   #fail(error: MmliteError): void {
     if (this.#failure !== undefined) return;
     this.#failure = error;
-    this.#settle();
     this.#writer.close();
     // Breaking the connection off is the rollback, and ends whatever the server is waiting for.
     destroyClient(this.#session.client);

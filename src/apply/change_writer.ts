@@ -55,6 +55,7 @@ interface Sides {
 }
 
 const EMPTY = new Uint8Array();
+const NULL_VALUE = { kind: "null" } as const;
 const NONE: ReadonlySet<number> = new Set();
 const BY_KEY: MatchShape = { byRow: false, nulls: NONE };
 
@@ -227,7 +228,9 @@ export class ChangeWriter {
     if (target.map.key === null || !target.map.settlement.versioned) return;
     this.#hashKey(target, old);
     this.#versions.deleted.add(this.#hash.high, this.#hash.low, this.#transaction);
-    this.#gone.push({ target, old, transaction: this.#transaction });
+    const keys = new Set(target.map.key.columns.map(({ index }) => index));
+    const key = old.map((value, index) => keys.has(index) ? value : NULL_VALUE);
+    this.#gone.push({ target, old: key, transaction: this.#transaction });
   }
 
   #hashText(target: TargetRelation, tuple: Tuple, before?: Tuple): Uint8Array {

@@ -36,11 +36,8 @@ export interface OwnDeletesOptions {
   readonly policyOf: (schema: string, name: string) => TablePolicy;
   /** Opens a session with this node's own replication origin: what it deletes is not sent on. */
   readonly openSession: () => Promise<ApplySession>;
-  /**
-   * Resolves once everything that is being applied at the moment is committed or undone, with whether rows may have
-   * been written since a time, milliseconds since 1970-01-01 UTC.
-   */
-  readonly appliedSince: (time: number) => Promise<boolean>;
+  /** Whether rows may have been written by applying since a time, milliseconds since 1970-01-01 UTC. */
+  readonly mayHaveApplied: (time: number) => boolean;
 }
 
 /** Rows and tables that some messages delete; a row is a place in its message until its key is asked for. */
@@ -94,11 +91,19 @@ interface Place {
   readonly end: number;
 }
 
+/** What one reader has noted: all transactions that begin to commit from `from` on and end up to `to`. */
+interface NotedRange {
+  readonly from: Lsn;
+  to: Lsn;
+}
+
+/** As many readers are remembered. */
+const MAX_RANGES = 64;
+
 /** Of one node, for all its slots; each has a {@link DeletesReader}. */
 export class OwnDeletes {
   readonly options: OwnDeletesOptions;
-  /** Transactions that end up to here are noted. */
-  #notedLsn: Lsn = ZERO_LSN;
+  readonly #ranges: NotedRange[] = [];
   #turn: Promise<unknown> = Promise.resolve();
   #session: ApplySession | undefined;
 
@@ -108,7 +113,15 @@ export class OwnDeletes {
 
   /** Whether another slot's reader has noted that transaction. */
   isNoted({ commitLsn }: Begin): boolean {
-    return commitLsn < this.#notedLsn;
+    return this.#ranges.some(({ from, to }) => from <= commitLsn && commitLsn < to);
+  }
+
+  /** What a reader notes that begins with this transaction. */
+  beginRange({ commitLsn }: Begin): NotedRange {
+    const range = { from: commitLsn, to: commitLsn };
+    this.#ranges.push(range);
+    if (this.#ranges.length > MAX_RANGES) this.#ranges.shift();
+    return range;
   }
 
   /** Notes what was deleted; resolves once it is on disk and nothing older is left. */
@@ -119,11 +132,6 @@ export class OwnDeletes {
     return turn;
   }
 
-  /** Everything that ends up to here is noted. */
-  passed(endLsn: Lsn): void {
-    if (endLsn > this.#notedLsn) this.#notedLsn = endLsn;
-  }
-
   /** Lets go of the database. */
   async close(): Promise<void> {
     const session = this.#session;
@@ -132,24 +140,16 @@ export class OwnDeletes {
   }
 
   async #note(deleted: Deleted): Promise<void> {
-    const { query, self, appliedSince } = this.options;
+    const { query, self, mayHaveApplied } = this.options;
     const { times, timestamps, tables } = deleted;
     const { first, last } = deleted.span;
-    if (times.count > 0) {
-      await query(
-        "INSERT INTO mmlite.tombstone (origin, last_timestamp, entries) VALUES ($1, $2::timestamptz, decode($3, 'hex'))",
-        [self, formatTimestamp(last), Buffer.from(times.bytes(timestamps)).toString("hex")],
-      );
-    }
-    for (const { target: { map }, at } of tables) {
-      await query(
-        `INSERT INTO mmlite.truncation AS t (table_schema, table_name, origin, commit_timestamp)
-          VALUES ($1, $2, $3, $4::timestamptz) ON CONFLICT (table_schema, table_name, origin)
-          DO UPDATE SET commit_timestamp = greatest(t.commit_timestamp, excluded.commit_timestamp)`,
-        [map.schema, map.name, self, formatTimestamp(at)],
-      );
-    }
-    if (await appliedSince(unixMs(first))) await this.#remove(deleted);
+    await query("SELECT mmlite.note_deleted($1, $2::timestamptz, decode($3, 'hex'), $4, $5, $6)", [
+      ...[self, formatTimestamp(last), Buffer.from(times.bytes(timestamps)).toString("hex")],
+      arrayText(tables.map(({ target }) => target.map.schema)),
+      arrayText(tables.map(({ target }) => target.map.name)),
+      arrayText(tables.map(({ at }) => formatTimestamp(at))),
+    ]);
+    if (mayHaveApplied(unixMs(first))) await this.#remove(deleted);
   }
 
   /** Removes what was written on top of the deletes though it is older. */
@@ -192,6 +192,7 @@ export class DeletesReader {
   readonly #scan = new TupleScan();
   readonly #logger = log("conflict");
   #begin: Begin | undefined;
+  #range: NotedRange | undefined;
 
   constructor(deletes: OwnDeletes) {
     this.#deletes = deletes;
@@ -212,8 +213,7 @@ export class DeletesReader {
       const [bytes, start, end] = [messages.bytes(i), messages.start(i), messages.end(i)];
       switch (messageType(bytes, start, end)) {
         case MESSAGE_TYPE.begin:
-          this.#begin = decodeBegin(bytes, start, end);
-          if (this.#deletes.isNoted(this.#begin)) this.#begin = undefined;
+          this.#begin = this.#beginning(decodeBegin(bytes, start, end));
           break;
         case MESSAGE_TYPE.commit:
           passedLsn = decodeCommit(bytes, start, end).endLsn;
@@ -240,7 +240,14 @@ export class DeletesReader {
       deleted.endLsn = passedLsn;
       await this.#deletes.note(deleted);
     }
-    this.#deletes.passed(passedLsn);
+    if (this.#range !== undefined && passedLsn > this.#range.to) this.#range.to = passedLsn;
+  }
+
+  /** Undefined for a transaction that another reader has noted. */
+  #beginning(begin: Begin): Begin | undefined {
+    const isNoted = this.#deletes.isNoted(begin);
+    this.#range ??= this.#deletes.beginRange(begin);
+    return isNoted ? undefined : begin;
   }
 
   /** Returns a promise only where the table has to be read. */
@@ -316,6 +323,11 @@ function unixMs(timestamp: bigint): number {
 function sameKey(old: Tuple, tuple: Tuple, columns: readonly number[]): boolean {
   const [before, after] = [keyValues(old, columns), keyValues(tuple, columns, old)];
   return before.every((value, i) => Buffer.compare(value, after[i]) === 0);
+}
+
+/** An array of text as PostgreSQL reads it. */
+function arrayText(values: readonly string[]): string {
+  return `{${values.map((value) => `"${value.replaceAll(/["\\]/g, "\\$&")}"`).join(",")}}`;
 }
 
 function relationIdOf(bytes: Uint8Array, start: number): number {

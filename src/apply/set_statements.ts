@@ -23,8 +23,9 @@ export function ownVersionCondition(
     return `(SELECT x."timestamp" IS NULL OR x.roident = ${originId}` +
       ` FROM pg_catalog.pg_xact_commit_timestamp_origin(t.xmin) AS x)`;
   }
-  return `(pg_catalog.pg_xact_commit_timestamp(t.xmin) IS NULL OR EXISTS (SELECT 1 FROM mmlite.apply_group g` +
-    ` WHERE g.xid = mmlite.full_xid(t.xmin) AND g.origin = ${literal(origin)}))`;
+  return `(pg_catalog.pg_xact_commit_timestamp(t.xmin) IS NULL OR mmlite.is_noted_of(t.xmin, ${
+    literal(origin)
+  }))`;
 }
 
 /** Reads rows from COPY; its parameters are the columns of a line. A key that is there already is an error. */

@@ -267,7 +267,8 @@ export function replaceStatement(relation: MappedRelation, shape: UpdateShape): 
     .map((column) => `t.${quote(column.name)} IS DISTINCT FROM ${sql.value("new", column)}`).join(" OR ");
   const change: Settled = { change: "update", side, remote: "new", omitted: shape.omitted };
   const silently = givesWay(relation, sql, { type: "update_origin_differs", ...change, silent: true });
-  const condition = both(`${where(relation, sql, side, shape)} AND (${differs})`, silently);
+  const found = both(`${where(relation, sql, side, shape)} AND (${differs})`, notSkipped(relation));
+  const condition = both(found, silently);
   const came = relation.columns.filter((column) => column.written && !shape.omitted.has(column.index));
   const kept = [
     ...relation.extraColumns,

@@ -42,8 +42,9 @@ import { Versions } from "./versions.ts";
 const MAX_DELETED = 0x1_0000;
 /** Rows whose hashes are kept here, at most; those of a longer transaction are kept in the server: 768 KiB each. */
 const MAX_PUT = 0x1_0000;
-/** Deleted rows that are looked for again at the end, at most; then the others wait. */
-const MAX_GONE = 0x1000;
+/** Deleted rows that are looked for again at the end, at most. After more, in one transaction and one by one, nobody
+ * else commits before it. */
+const MAX_GONE = 0x1_0000;
 /** The first `server_version_num` that tells the origin of a row's version. */
 const ORIGINS_SINCE = 140000;
 /** Binary booleans. */

@@ -1,26 +1,39 @@
 /**
- * What is being applied here, and when rows were last written by it, for those who have to wait for its end.
+ * Whether rows may have been written by applying lately, for those who would have to look at them again.
  */
-/** Clocks of this process and of the server may differ by so much, milliseconds. */
-const CLOCK_MARGIN_MS = 60_000;
+import { readProgress } from "../pg/progress.ts";
+import type { Query } from "../pg/query.ts";
 
-/** An applier, or anything else that applies for a while. */
-export interface Applying {
-  /** Is settled once it applies nothing more. */
+/** Clocks of this process and of the server may differ by so much, and what was sent may wait so long, milliseconds. */
+const MARGIN_MS = 60_000;
+
+/** What applies. */
+interface Applying {
+  /** Whether it has anything under way. */
+  readonly isBusy: boolean;
+  /** Settles when it has ended. */
   readonly failed: Promise<unknown>;
-  /** Resolves once what has been written so far is committed or undone. */
-  settled(): Promise<void>;
 }
 
 /** Of all senders. */
 export class Applied {
-  readonly #appliers = new Set<Applying>();
+  readonly #applying = new Set<Applying>();
   #writtenAt = -Infinity;
 
-  /** Takes an applier in for as long as it applies. */
-  add(applier: Applying): void {
-    this.#appliers.add(applier);
-    applier.failed.catch(() => {}).then(() => this.#appliers.delete(applier));
+  /** What was applied before this process, and when, is not known; but whether anything ever was. */
+  async load(query: Query): Promise<void> {
+    if ((await readProgress(query)).some(({ commitTimestamp }) => commitTimestamp !== null)) this.wrote();
+  }
+
+  /** Takes in what applies, until it has ended. */
+  add(applying: Applying): void {
+    this.#applying.add(applying);
+    const ended = () => {
+      this.#applying.delete(applying);
+      // What it had sent may be executed all the same.
+      this.wrote();
+    };
+    applying.failed.then(ended, ended);
   }
 
   /** Rows were inserted or updated. */
@@ -28,9 +41,8 @@ export class Applied {
     this.#writtenAt = Date.now();
   }
 
-  /** See `OwnDeletesOptions.appliedSince`. */
-  async since(time: number): Promise<boolean> {
-    await Promise.all([...this.#appliers].map((applier) => applier.settled()));
-    return this.#writtenAt >= time - CLOCK_MARGIN_MS;
+  /** See `OwnDeletesOptions.mayHaveApplied`. */
+  since(time: number): boolean {
+    return this.#writtenAt >= time - MARGIN_MS || [...this.#applying].some(({ isBusy }) => isBusy);
   }
 }

@@ -94,6 +94,7 @@ export async function startNode(config: Config, { signal, apiAddress }: StartOpt
     const conflicts = new ConflictCounts();
     const groups = new GroupKeeper({ database, peers: () => peers.list().map(({ name }) => name) });
     const applied = new Applied();
+    await applied.load(database.control.query("read what was applied"));
     const policyOf = (schema: string, name: string) => policies.policyOf(schema, name);
     const ownDeletes = openOwnDeletes({
       database,

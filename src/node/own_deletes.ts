@@ -31,6 +31,6 @@ export function openOwnDeletes({ database, self, policyOf, applied, signal }: Op
       const origin = { target: database.target, origin: self, originName: originName(self) };
       return await openApplySession({ ...origin, signal });
     },
-    appliedSince: (time) => applied.since(time),
+    mayHaveApplied: (time) => applied.since(time),
   });
 }

@@ -187,7 +187,7 @@ export class Quarantine {
       seenBefore: await readSeenBefore(query, origin),
       signal,
     });
-    applied.add({ failed: applying, settled: () => applying.catch(() => {}) });
+    applied.add({ failed: applying, isBusy: true });
     await applying;
   }
 

@@ -127,13 +127,15 @@ END $$;
 
 CREATE FUNCTION mmlite.row_version(of_xmin xid, hash bigint, OUT at timestamptz, OUT node text) LANGUAGE plpgsql AS $$
 DECLARE
+  -- In a variable, or no index would serve.
+  wanted bigint := mmlite.full_xid(of_xmin);
   list bytea;
   origin_id oid;
 BEGIN
   at := pg_catalog.pg_xact_commit_timestamp(of_xmin);
   -- Of this very transaction, or of a time before versions were kept.
   IF at IS NULL THEN RETURN; END IF;
-  SELECT g.origin, g.entries INTO node, list FROM mmlite.apply_group g WHERE g.xid = mmlite.full_xid(of_xmin);
+  SELECT g.origin, g.entries INTO node, list FROM mmlite.apply_group g WHERE g.xid = wanted;
   IF FOUND THEN
     at := coalesce(mmlite.find_entry(list, hash), at);
   ELSIF current_setting('server_version_num')::integer >= 140000 THEN
@@ -146,6 +148,13 @@ BEGIN
 END $$;
 COMMENT ON FUNCTION mmlite.row_version IS
   'when and on which node the version of a row was committed: by its xmin and the hash of its key';
+
+CREATE FUNCTION mmlite.is_noted_of(of_xmin xid, of_origin text) RETURNS boolean LANGUAGE plpgsql AS $$
+DECLARE
+  wanted bigint := mmlite.full_xid(of_xmin);
+BEGIN
+  RETURN EXISTS (SELECT FROM mmlite.apply_group g WHERE g.xid = wanted AND g.origin = of_origin);
+END $$;
 
 CREATE OR REPLACE FUNCTION mmlite.version_timestamp(of_xmin xid, hash bigint) RETURNS timestamptz LANGUAGE sql AS
   'SELECT at FROM mmlite.row_version(of_xmin, hash)';
@@ -319,7 +328,8 @@ BEGIN
           WHERE w.xid = txid_current() AND mmlite.meets(d.entries, d.origin, w.hashes, at, of_node)))
   ) OR EXISTS (
     SELECT FROM mmlite.truncation c
-     WHERE c.commit_timestamp >= at AND c.origin <> of_node AND array_length(hashes, 1) > 0
+     WHERE c.commit_timestamp >= at AND c.origin <> of_node
+       AND (cardinality(hashes) > 0 OR EXISTS (SELECT FROM mmlite.written w WHERE w.xid = txid_current()))
        AND NOT txid_visible_in_snapshot(mmlite.full_xid(c.xmin), seen)
   ) THEN
     RAISE EXCEPTION 'rows were deleted on another node meanwhile' USING ERRCODE = '${SETTLE_ROWS_SQLSTATE}';
@@ -328,6 +338,24 @@ BEGIN
 END $$;
 COMMENT ON FUNCTION mmlite.require_undisturbed IS
   'the last thing before a commit: raises if a row that was written is of those that another node has deleted at that time or later; with since_begin, of those alone that another session has noted since the transaction began';
+
+CREATE FUNCTION mmlite.note_deleted(
+  of_node text, last_at timestamptz, of_entries bytea, of_schemas text[], of_tables text[], truncated_at timestamptz[]
+) RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+  -- Whoever applies has committed before this, or finds it before its own commit.
+  PERFORM pg_advisory_xact_lock(${COMMIT_LOCK}, 0);
+  IF length(of_entries) > 0 THEN
+    INSERT INTO mmlite.tombstone (origin, last_timestamp, entries) VALUES (of_node, last_at, of_entries);
+  END IF;
+  FOR i IN 1..coalesce(array_length(of_tables, 1), 0) LOOP
+    INSERT INTO mmlite.truncation AS c (table_schema, table_name, origin, commit_timestamp)
+      VALUES (of_schemas[i], of_tables[i], of_node, truncated_at[i])
+      ON CONFLICT (table_schema, table_name, origin) DO UPDATE
+        SET commit_timestamp = greatest(c.commit_timestamp, excluded.commit_timestamp);
+  END LOOP;
+END $$;
+COMMENT ON FUNCTION mmlite.note_deleted IS 'notes what clients of this node have deleted and truncated';
 
 CREATE FUNCTION mmlite.apply_truncate(
   of_schemas text[], of_tables text[], prefixes text[], keys text[], restart boolean, at timestamptz, of_node text
