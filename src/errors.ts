@@ -137,6 +137,13 @@ export const ERROR_POLICY = {
     title: "Transaction cannot be applied",
     hint: "Remove the cause, then run `mmlite peers retry` on the node that sends",
   },
+  clock_skew: {
+    disposition: "block",
+    exitCode: 1,
+    httpStatus: 409,
+    title: "Clocks differ",
+    hint: "Set the clock of the node that is wrong, and let NTP keep it; the link goes on by itself then",
+  },
   slot_lost: {
     disposition: "block",
     exitCode: 1,

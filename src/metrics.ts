@@ -48,7 +48,7 @@ export interface PeerGauges {
   readonly inboundLagSeconds: number | null;
   readonly slotRetainedWalBytes: number | null;
   readonly slotSafeWalSizeBytes: number | null;
-  /** The peer's clock minus ours, seconds. */
+  /** The clock of the peer's PostgreSQL minus that of ours, seconds. */
   readonly clockSkewSeconds: number | null;
 }
 
@@ -142,7 +142,11 @@ function createSeries(registry: Registry) {
     slotSafe: gauge("mmlite_slot_safe_wal_size_bytes", "WAL that can be written before the slot is lost", [
       "peer",
     ]),
-    clockSkew: gauge("mmlite_clock_skew_seconds", "Clock of the peer minus clock of this node", ["peer"]),
+    clockSkew: gauge(
+      "mmlite_clock_skew_seconds",
+      "Clock of the peer's PostgreSQL minus clock of this node's",
+      ["peer"],
+    ),
     certificateExpiry: gauge(
       "mmlite_certificate_expiry_timestamp_seconds",
       "When the certificate expires, seconds since 1970",

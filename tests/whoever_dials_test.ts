@@ -6,6 +6,7 @@ import { runSession } from "../src/link/session.ts";
 import { MmliteError } from "../src/errors.ts";
 import { type Lsn, toLsn } from "../src/lsn.ts";
 import type { Channel } from "../src/wire/channel.ts";
+import { PROCESS_CLOCK } from "../src/wire/clock_exchange.ts";
 import { type Compression, COMPRESSIONS } from "../src/wire/compression.ts";
 import { type ChannelPair, httpPair, memoryPair } from "./support/channel_pair.ts";
 import { eventually, within } from "./support/poll.ts";
@@ -22,10 +23,11 @@ function push(channel: Channel, compression: Compression | null) {
       hello: () => Promise.resolve(hello({ compression: compression === null ? [] : [compression] })),
       recognise: () => Promise.resolve(),
       openSource: () => Promise.resolve(source),
+      clock: PROCESS_CLOCK,
       readClock: () => Promise.resolve({ timestamp: 0n, walLsn: toLsn(1n << 60n) }),
       storeAck: () => Promise.resolve(),
     },
-    { started: () => {}, sent: () => {}, wrote: () => {}, acked: () => {}, heartbeat: () => {} },
+    { started: () => {}, sent: () => {}, wrote: () => {}, acked: () => {}, clock: () => {} },
     stop.signal,
   );
   running.catch(() => {});
@@ -39,6 +41,8 @@ function receive(channel: Channel, compression: Compression | null) {
   const { promise: failed, reject: fail } = Promise.withResolvers<never>();
   failed.catch(() => {});
   const inbox = new Inbox({
+    clock: PROCESS_CLOCK,
+    clockOf: () => {},
     recognise: () => Promise.resolve(),
     admit: () =>
       Promise.resolve({

@@ -1,9 +1,11 @@
 /**
  * What an inbox needs from the rest of the node, declared by the inbox.
  */
+import type { OffsetInterval } from "../clock_offset.ts";
 import type { MmliteError } from "../errors.ts";
 import type { Lsn } from "../lsn.ts";
 import type { ProvenPeer } from "../wire/channel.ts";
+import type { SenderClock } from "../wire/clock_exchange.ts";
 import type { Compression } from "../wire/compression.ts";
 import type { Hello, NodeIdentity } from "../wire/frame.ts";
 
@@ -41,6 +43,10 @@ export interface InboxPorts {
   readonly recognise: (hello: Hello, proven: ProvenPeer | null) => Promise<void>;
   /** Begins the session of a sender that was recognised. */
   readonly admit: (hello: Hello) => Promise<Admission>;
+  /** What heartbeats say the time by. */
+  readonly clock: SenderClock;
+  /** The clock of a sender's PostgreSQL minus ours, as a heartbeat tells. */
+  readonly clockOf: (sender: string, offset: OffsetInterval) => void;
   /** What comes from a sender is doing, for status. */
   readonly observe: (sender: string, state: InboundState) => void;
 }

@@ -9,7 +9,7 @@ import type { Lsn } from "../lsn.ts";
 import type { Channel } from "../wire/channel.ts";
 import { encodeFrame } from "../wire/codec.ts";
 import { type ChunkReader, openChunkReader } from "../wire/decompressor.ts";
-import { type Frame, type Hello, PROTOCOL_VERSION } from "../wire/frame.ts";
+import { type Frame, type Heartbeat, type Hello, PROTOCOL_VERSION } from "../wire/frame.ts";
 import { FrameDecoder, MessageAssembler } from "../wire/frame_decoder.ts";
 import { HANDSHAKE_TIMEOUT_MS, isRefusal, refusalError } from "../wire/frame_stream.ts";
 import { MessageCursor } from "../wire/message_cursor.ts";
@@ -26,7 +26,7 @@ export async function receive(
   if (ended.aborted) return channel.destroy();
   const breakOff = () => channel.destroy();
   ended.addEventListener("abort", breakOff, { once: true });
-  const liveness = keepAlive(channel);
+  const liveness = keepAlive(channel, { clock: context.ports.clock });
   try {
     await session({ ...context, channel, liveness, signal: ended, abort: () => stop.abort() });
     await channel.end();
@@ -111,7 +111,7 @@ async function admitted(context: Omit<Receiving, "admission">, hello: Hello): Pr
     const admission = await ports.admit(hello);
     signal.throwIfAborted();
     ports.observe(sender, { name: "streaming" });
-    await receiveFrom({ ...context, admission });
+    await receiveFrom({ ...context, admission }, sender);
     ports.observe(sender, { name: "disconnected" });
   } catch (thrown) {
     const error = toMmliteError(thrown);
@@ -128,7 +128,7 @@ interface Receiving extends Session {
   readonly admission: Admission;
 }
 
-async function receiveFrom(context: Receiving): Promise<void> {
+async function receiveFrom(context: Receiving, sender: string): Promise<void> {
   const { channel, admission, signal } = context;
   const { remote } = channel;
   const acks = new AckWriter(channel);
@@ -143,7 +143,8 @@ async function receiveFrom(context: Receiving): Promise<void> {
       dialsBack: admission.dialsBack,
       compression: admission.compression,
     }));
-    await Promise.race([pushAll({ ...context, chunks }, sink), sink.failed]);
+    context.liveness.exchangeClocks({ first: false });
+    await Promise.race([pushAll({ ...context, chunks, sender }, sink), sink.failed]);
   } finally {
     chunks.close();
     await sink.close();
@@ -151,11 +152,19 @@ async function receiveFrom(context: Receiving): Promise<void> {
 }
 
 async function pushAll(
-  { chunks, decoder, rest, liveness }: Omit<Receiving, "chunks"> & { chunks: ChunkReader },
+  { chunks, decoder, rest, liveness, ports, sender }: Omit<Receiving, "chunks"> & {
+    chunks: ChunkReader;
+    sender: string;
+  },
   sink: TransactionSink,
 ): Promise<void> {
   const assembler = new MessageAssembler();
-  await pushFrames(rest, assembler, sink);
+  const heard = (beat: Heartbeat) => {
+    const offset = liveness.heardBeat(beat);
+    if (offset !== undefined) ports.clockOf(sender, offset);
+  };
+  const pushFrames = (frames: readonly Frame[]) => pushInto(sink, { frames, assembler, heard });
+  await pushFrames(rest);
   sink.flush();
   for (;;) {
     liveness.listening(true);
@@ -163,7 +172,7 @@ async function pushAll(
     // A sender cannot get a heartbeat through while we do not read, so its silence means nothing then.
     liveness.listening(false);
     if (done) return decoder.finish();
-    await pushFrames(decoder.push(chunk), assembler, sink);
+    await pushFrames(decoder.push(chunk));
     sink.flush();
     // A chunk that is here already comes without the event loop turning, and what was written to PostgreSQL would
     // stay: with a chunk a turn it goes out while the next is taken.
@@ -172,10 +181,13 @@ async function pushAll(
 }
 
 /** Pushes the messages of some frames, and waits only where the sink wants it. */
-async function pushFrames(
-  frames: readonly Frame[],
-  assembler: MessageAssembler,
+async function pushInto(
   sink: TransactionSink,
+  { frames, assembler, heard }: {
+    readonly frames: readonly Frame[];
+    readonly assembler: MessageAssembler;
+    readonly heard: (beat: Heartbeat) => void;
+  },
 ): Promise<void> {
   for (const frame of frames) {
     switch (frame.kind) {
@@ -198,6 +210,7 @@ async function pushFrames(
         sink.caughtUp(frame.committedBefore);
         break;
       case "heartbeat":
+        heard(frame);
         break;
       case "refusal":
         throw new MmliteError("refused", `Sender stopped: ${frame.message}`, {

@@ -27,6 +27,8 @@ function startInbox({ compression = null }: { compression?: Compression | null }
   const log: string[] = [];
   const sinks: TestSink[] = [];
   const inbox = new Inbox({
+    clock: { read: () => ({ time: 100_000n, uncertaintyMs: 1 }) },
+    clockOf: (sender, { offsetMs }) => void log.push(`${sender} is ${offsetMs} ms ahead`),
     recognise: ({ identity }) => {
       if (identity.incarnation === SENDER.incarnation) return Promise.resolve();
       return Promise.reject(new MmliteError("fenced", "Cannot replicate with a stranger"));
@@ -113,6 +115,18 @@ Deno.test("what a sender pushes reaches the database verbatim, and what is durab
   assert.deepEqual(run.log, ["fra streaming", "open 1", "close 1", "fra disconnected"]);
 });
 
+Deno.test("heartbeats exchange clocks once the handshake is done, and the first is answered at once", async () => {
+  await using run = startInbox();
+  const { sender } = await run.stream();
+  const clock = { uncertainty: 0, echo: null };
+  await sender.say({ kind: "heartbeat", sentAt: 90_000n, clock });
+  const answer = await sender.hear("heartbeat");
+  assert.deepEqual(answer.clock, { uncertainty: 1000, echo: { sentAt: 90_000n, heldFor: 0n } });
+  const echo = { sentAt: 100_000n, heldFor: 0n };
+  await sender.say({ kind: "heartbeat", sentAt: 90_000n, clock: { ...clock, echo } });
+  await eventually("the clock", () => run.log.includes("fra is -10 ms ahead"), { intervalMs: 2 });
+});
+
 Deno.test("fragments reach the database as one message", async () => {
   await using run = startInbox();
   const { sender, sink } = await run.stream();
@@ -178,7 +192,7 @@ Deno.test("a sender of another protocol is refused", async () => {
   await using run = startInbox();
   const { sender } = run.connect();
   await sender.say(hello({ protocol: 99 }));
-  await isRefused(sender, "refused", /speaks protocol 99, this node 2/);
+  await isRefused(sender, "refused", /speaks protocol 99, this node 3/);
 });
 
 const STRANGER: Partial<Hello> = { identity: { ...SENDER, incarnation: RECEIVER.incarnation } };

@@ -4,7 +4,7 @@
  * Nothing here knows what a session does; nothing in a session knows that it is repeated.
  */
 import { BACKOFF_LIMIT_MS, backoffMs, delay } from "../backoff.ts";
-import { MmliteError, toMmliteError } from "../errors.ts";
+import { type ErrorKind, MmliteError, toMmliteError } from "../errors.ts";
 import { log } from "../log.ts";
 
 /** What a link does at the moment. */
@@ -17,8 +17,10 @@ export type LinkState =
   | { readonly name: "blocked"; readonly error: MmliteError }
   | { readonly name: "fenced"; readonly error: MmliteError };
 
-/** How long a link that is blocked by a differing schema waits before it looks again, milliseconds. */
-export const SCHEMA_RETRY_MS = 5_000;
+/** How long a link that is blocked by what may be mended elsewhere waits before it looks again, milliseconds. */
+export const BLOCKED_RETRY_MS = 5_000;
+/** What such a link is blocked by: schemas that differ, clocks that do. */
+const MENDED_ELSEWHERE: ReadonlySet<ErrorKind> = new Set<ErrorKind>(["schema_mismatch", "clock_skew"]);
 
 /** What an attempt tells its link. */
 export interface AttemptReport {
@@ -126,7 +128,7 @@ export class Link {
         return await delay(backoffMs(failures), woken);
       case "block":
         this.#enter({ name: "blocked", error });
-        return await (error.kind === "schema_mismatch" ? delay(SCHEMA_RETRY_MS, woken) : aborted(woken));
+        return await (MENDED_ELSEWHERE.has(error.kind) ? delay(BLOCKED_RETRY_MS, woken) : aborted(woken));
       case "fence":
         this.#enter({ name: "fenced", error });
         return await aborted(woken);

@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { eventually, within } from "../../tests/support/poll.ts";
 import { type ErrorKind, MmliteError } from "../errors.ts";
-import { type AttemptReport, Link, type LinkState, SCHEMA_RETRY_MS } from "./link.ts";
+import { type AttemptReport, BLOCKED_RETRY_MS, Link, type LinkState } from "./link.ts";
 
 type Attempt = (signal: AbortSignal, report: AttemptReport) => Promise<void>;
 
@@ -88,12 +88,14 @@ for (const [kind, state] of [["apply_failed", "blocked"], ["fenced", "fenced"]] 
   });
 }
 
-Deno.test("a link that is blocked by a differing schema looks again by itself", async () => {
-  await using run = startLink(fails("schema_mismatch"), streams);
-  await run.reaches("blocked");
-  await run.reaches("streaming");
-  assert(run.startedAt[1] - run.startedAt[0] >= SCHEMA_RETRY_MS - 1);
-});
+for (const kind of ["schema_mismatch", "clock_skew"] as const) {
+  Deno.test(`a link that is blocked by ${kind} looks again by itself`, async () => {
+    await using run = startLink(fails(kind), streams);
+    await run.reaches("blocked");
+    await run.reaches("streaming");
+    assert(run.startedAt[1] - run.startedAt[0] >= BLOCKED_RETRY_MS - 1);
+  });
+}
 
 Deno.test("a blocked link stays shown as blocked while it looks again", async () => {
   const blocked = Promise.withResolvers<void>();

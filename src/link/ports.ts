@@ -1,9 +1,11 @@
 /**
  * What a link needs from the rest of the node, declared by the link.
  */
+import type { OffsetInterval } from "../clock_offset.ts";
 import type { Lsn } from "../lsn.ts";
 import type { Source, SourceBatch } from "../pgoutput/source.ts";
 import type { Channel, ProvenPeer } from "../wire/channel.ts";
+import type { SenderClock } from "../wire/clock_exchange.ts";
 import type { Compression } from "../wire/compression.ts";
 import type { Hello, Welcome } from "../wire/frame.ts";
 
@@ -21,6 +23,8 @@ export interface SessionPorts {
   /** The time now, microseconds since 2000-01-01 UTC, and where the WAL ends then: what was committed before the one
    * ends before the other. */
   readonly readClock: () => Promise<WalClock>;
+  /** What heartbeats say the time by. */
+  readonly clock: SenderClock;
   /** Puts an ack on disk; the slot is confirmed after it returns. */
   readonly storeAck: (endLsn: Lsn) => Promise<void>;
 }
@@ -40,6 +44,6 @@ export interface SessionObserver {
   /** So many bytes were put on the channel: frames, compressed if they are. */
   readonly wrote: (bytes: number) => void;
   readonly acked: (endLsn: Lsn) => void;
-  /** The receiver's clock when it sent a heartbeat, microseconds since 1970-01-01 UTC. */
-  readonly heartbeat: (sentAt: bigint) => void;
+  /** The clock of the receiver's PostgreSQL minus ours, as a heartbeat tells. */
+  readonly clock: (offset: OffsetInterval) => void;
 }

@@ -64,13 +64,14 @@ async function begin({ hello, welcome, ...context }: Begun): Promise<void> {
     return channel.write(bytes);
   };
   const writer = openFrameWriter(send, compression);
-  const liveness = keepAlive(channel, writer);
+  const liveness = keepAlive(channel, { writer, clock: ports.clock });
   // Nobody reads until the slot is open, which may take long; silence is not the other end's then.
   liveness.listening(false);
   try {
     requireSamePast(hello, welcome);
     await ports.recognise(welcome, channel.peer);
     observer.started({ resumeLsn, walLsn: hello.walLsn, compression });
+    liveness.exchangeClocks({ first: true });
     await stream({ ...context, writer, liveness, sentLsn: resumeLsn, passedLsn: resumeLsn, mark: undefined });
   } finally {
     liveness.stop();
@@ -165,9 +166,11 @@ async function readAcks(session: Stream, acks: AckKeeper): Promise<void> {
         requireSent(session, frame.endLsn);
         acks.offer(frame.endLsn);
         break;
-      case "heartbeat":
-        session.observer.heartbeat(frame.sentAt);
+      case "heartbeat": {
+        const offset = liveness.heardBeat(frame);
+        if (offset !== undefined) session.observer.clock(offset);
         break;
+      }
       case "refusal":
         throw refusalError(frame);
       default:

@@ -38,6 +38,7 @@ function startSession({ parts = {}, ...ports }:
         return Promise.resolve(source);
       },
       // Further than any test goes.
+      clock: { read: () => ({ time: 100_000n, uncertaintyMs: 1 }) },
       readClock: () => Promise.resolve({ timestamp: 0n, walLsn: toLsn(1n << 60n) }),
       storeAck: (endLsn) => {
         log.push(`store ${endLsn}`);
@@ -50,7 +51,7 @@ function startSession({ parts = {}, ...ports }:
       sent: ({ endLsn, messages }) => void log.push(`sent ${endLsn} ${messages.byteLength}`),
       wrote: (bytes) => void written.push(bytes),
       acked: (endLsn) => void log.push(`acked ${endLsn}`),
-      heartbeat: (sentAt) => void log.push(`heartbeat ${sentAt}`),
+      clock: ({ offsetMs, uncertaintyMs }) => void log.push(`clock ${offsetMs} ± ${uncertaintyMs}`),
     },
     stop.signal,
   );
@@ -92,7 +93,8 @@ Deno.test("what the slot yields goes out verbatim, from where the receiver stand
   assert.deepEqual(messagesIn(data).map((message) => Buffer.from(message)), messages);
   await eventually("the batch to be counted", () => run.log.includes("sent 200 11"), { intervalMs: 2 });
   assert.deepEqual(run.log, ["started 120 500", "open 120", "sent 200 11"]);
-  assert.deepEqual(run.written, [5 + 4 + 5 + 4 + 6]);
+  // A heartbeat first, which exchanges clocks.
+  assert.deepEqual(run.written, [5 + 28, 5 + 4 + 5 + 4 + 6]);
   run.stop();
   await run.running;
 });
@@ -172,6 +174,8 @@ for (const compression of COMPRESSIONS) {
     await run.peer.say(welcome({ compression }));
     const reader = openChunkReader(chunks, { compression, remote: "sender" });
     const decoder = new FrameDecoder();
+    const { value: beat } = await within("a heartbeat", 5_000, reader.next());
+    assert.equal(decoder.push(beat!)[0].kind, "heartbeat");
     for (const endLsn of [200n, 300n]) {
       run.source.put(endLsn, Buffer.alloc(1_000, "x"));
       const { value } = await within("a frame", 5_000, reader.next());
@@ -261,7 +265,7 @@ Deno.test("a receiver may stand anywhere between its ack, or the slot's beginnin
 Deno.test("a receiver of another protocol is refused", async () => {
   const run = startSession();
   await run.peer.say(welcome({ protocol: 99 }));
-  await breaks(run, "refused", /speaks protocol 99, this node 2/);
+  await breaks(run, "refused", /speaks protocol 99, this node 3/);
 });
 
 Deno.test("a receiver that is not recognised gets nothing", async () => {
@@ -311,10 +315,12 @@ Deno.test("a slot that fails breaks the session with its error, and the stream w
   await assert.rejects(run.peer.hear("data"), { kind: "unreachable" });
 });
 
-Deno.test("a heartbeat tells the receiver's clock", async () => {
+Deno.test("a heartbeat that answers one tells the receiver's clock", async () => {
   const run = await startStreaming();
-  await run.peer.say({ kind: "heartbeat", sentAt: 7n });
-  await eventually("the heartbeat", () => run.log.includes("heartbeat 7"), { intervalMs: 2 });
+  const echo = { sentAt: 60_000n, heldFor: 20_000n };
+  await run.peer.say({ kind: "heartbeat", sentAt: 105_000n, clock: { uncertainty: 2_000, echo } });
+  // 25 ms there and -5 ms back by the two clocks, which it itself knows by 2 ms and we by 1.
+  await eventually("the clock", () => run.log.includes("clock 15 ± 13"), { intervalMs: 2 });
   run.stop();
   await run.running;
 });

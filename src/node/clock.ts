@@ -3,7 +3,7 @@
  */
 
 /** Milliseconds from 1970-01-01 to PostgreSQL's epoch, 2000-01-01 UTC. */
-const POSTGRES_EPOCH_MS = 946_684_800_000;
+export const POSTGRES_EPOCH_MS = 946_684_800_000;
 
 /** A timestamp in microseconds since 2000-01-01 UTC, as milliseconds since 1970-01-01 UTC. */
 export function unixMs(timestamp: bigint): number {

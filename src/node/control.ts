@@ -17,6 +17,7 @@ import type { ConflictCounts } from "./observers.ts";
 import { Peer } from "./peer.ts";
 import type { Peers } from "./peers.ts";
 import type { PublicationKeeper } from "./publication_keeper.ts";
+import type { ServerClock } from "./server_clock.ts";
 import { nodeStatus, peerStatus, type Positions, readPositions, tlsStatus } from "./status.ts";
 import { tlsProblems } from "./tls.ts";
 
@@ -33,6 +34,7 @@ interface ControlOptions {
   readonly tables: PublicationKeeper;
   readonly invites: Invites;
   readonly conflicts: ConflictCounts;
+  readonly clock: ServerClock;
   readonly metrics: Metrics;
   /** Null on a node that speaks cleartext. */
   readonly tls: TlsKeys | null;
@@ -143,6 +145,7 @@ async function status(options: ControlOptions): Promise<NodeStatus> {
       host: `${database.target.host}:${database.target.port}`,
       wal_lsn: positions === null ? null : formatLsn(positions.walLsn),
       track_commit_timestamp: facts.trackCommitTimestamp,
+      clock_offset_seconds: options.clock.offsetSeconds,
       problem: problem === null ? null : { kind: problem.kind, message: problem.message, hint: problem.hint },
     },
     peers: peers.list().map((peer) => peerStatus(peer, positions)),
@@ -153,6 +156,7 @@ async function status(options: ControlOptions): Promise<NodeStatus> {
       ...serverWarnings(facts),
       ...(problem === null ? [] : [problem]),
       ...tables.problems(),
+      ...peers.list().flatMap(({ clock }) => clock.problem ?? []),
       ...(options.tls === null ? [] : tlsProblems(options.tls)),
     ],
   });
@@ -178,7 +182,7 @@ function updateGauges({ peers, metrics, tls }: ControlOptions, positions: Positi
       lagBytes: numberOf(shown.lag_bytes),
       slotRetainedWalBytes: numberOf(shown.slot?.retained_wal_bytes),
       slotSafeWalSizeBytes: numberOf(shown.slot?.safe_wal_size),
-      clockSkewSeconds: peer.outbound.clockSkewSeconds,
+      clockSkewSeconds: peer.clock.skew?.seconds ?? null,
     });
   }
 }

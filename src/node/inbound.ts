@@ -12,6 +12,7 @@ import type { Database } from "./database.ts";
 import type { GroupKeeper } from "./group_keeper.ts";
 import { applyObserver, type ConflictCounts } from "./observers.ts";
 import type { Peers } from "./peers.ts";
+import type { ServerClock } from "./server_clock.ts";
 
 interface InboundOptions {
   readonly database: Database;
@@ -23,10 +24,13 @@ interface InboundOptions {
   readonly metrics: Metrics;
   readonly conflicts: ConflictCounts;
   readonly groups: GroupKeeper;
+  readonly clock: ServerClock;
 }
 
 /** An inbox whose senders are this node's peers, or become so. */
-export function openInbox({ peers, metrics, conflicts, groups, ...options }: InboundOptions): Inbox {
+export function openInbox(
+  { peers, metrics, conflicts, groups, ...options }: InboundOptions,
+): Inbox {
   const trusts = new Map<string, Trust>();
   const trust = (sender: string) => {
     const known = trusts.get(sender) ?? new Trust();
@@ -48,6 +52,8 @@ export function openInbox({ peers, metrics, conflicts, groups, ...options }: Inb
       peers.heardFrom(hello.identity.node);
     },
     admit: (hello) => admit(admission, hello),
+    clock: options.clock,
+    clockOf: (sender, offset) => peers.find(sender)?.clock.heard(offset),
     observe: (sender, state) => peers.find(sender)?.inbound.enter(state),
   });
 }

@@ -28,6 +28,7 @@ import { Peers } from "./peers.ts";
 import { PublicationKeeper } from "./publication_keeper.ts";
 import { ReturnStreams } from "./return_streams.ts";
 import { Reception } from "./reception.ts";
+import { ServerClock } from "./server_clock.ts";
 import { authorityFiles, openTls } from "./tls.ts";
 
 interface StartOptions {
@@ -79,6 +80,8 @@ export async function startNode(config: Config, { signal, apiAddress }: StartOpt
     let url: string | null = null;
     const ownUrls: string[] = [];
     const conflicts = new ConflictCounts();
+    const clock = new ServerClock(database);
+    await clock.measure();
     const groups = new GroupKeeper({ database, peers: () => peers.list().map(({ name }) => name) });
     const slots = new PeerSlots(database);
     const dialler = new PeerDialler({ tls: tlsKeys, self: self.node });
@@ -106,6 +109,7 @@ export async function startNode(config: Config, { signal, apiAddress }: StartOpt
           returns,
           dialsBack: (peer, dialsBack) => peers.heardDialsBack(peer, dialsBack),
           proven,
+          clock,
           sourceObserver: sourceObserver(metrics),
         }, peer),
       returnPorts: (peer) => ({
@@ -131,6 +135,7 @@ export async function startNode(config: Config, { signal, apiAddress }: StartOpt
       metrics,
       conflicts,
       groups,
+      clock,
     });
     const invites = new Invites({
       database,
@@ -169,6 +174,7 @@ export async function startNode(config: Config, { signal, apiAddress }: StartOpt
       guard.run(ended),
       tables.run(ended, () => guard.problem === null),
       groups.run(ended, () => guard.problem === null),
+      clock.run(ended, () => guard.problem === null),
       tls?.run(ended),
     ]);
     logger.info("Node {node} of cluster {cluster} listens for peers on {address}", {
@@ -194,6 +200,7 @@ export async function startNode(config: Config, { signal, apiAddress }: StartOpt
         tables,
         invites,
         conflicts,
+        clock,
         metrics,
         tls: tlsKeys,
       }),

@@ -10,6 +10,7 @@ import { readWalClock, readWalLsn } from "../pg/server.ts";
 import { requireSlot, slotName } from "../pg/slots.ts";
 import { openSource, type SourceObserver } from "../source/source.ts";
 import type { ProvenPeer } from "../wire/channel.ts";
+import type { SenderClock } from "../wire/clock_exchange.ts";
 import { type NodeIdentity, PROTOCOL_VERSION } from "../wire/frame.ts";
 import { offeredCompressions } from "./compression.ts";
 import type { Database } from "./database.ts";
@@ -31,6 +32,7 @@ interface OutboundOptions {
   readonly dialsBack: (peer: string, dialsBack: boolean) => Promise<void>;
   /** A peer was recognised, by this certificate or by none. */
   readonly proven: (peer: string, proven: ProvenPeer | null) => void;
+  readonly clock: SenderClock;
   /** Is told what decoding yields. */
   readonly sourceObserver: SourceObserver;
 }
@@ -81,6 +83,7 @@ export function outboundPorts(options: OutboundOptions, peer: string): SessionPo
         observer: options.sourceObserver,
         signal,
       }),
+    clock: options.clock,
     readClock: () => readWalClock(query),
     storeAck: (endLsn) => storeAck(query, peer, formatLsn(endLsn)),
   };

@@ -46,7 +46,7 @@ export async function readPositions(query: Query): Promise<Positions> {
 
 /** One peer's status; `positions` is null while the database cannot be asked. */
 export function peerStatus(peer: Peer, positions: Positions | null): PeerStatus {
-  const { link, outbound } = peer;
+  const { link, outbound, clock: { skew } } = peer;
   const slot = positions?.slots.get(slotName(peer.name)) ?? null;
   const lagBytes = lagOf(positions, slot);
   return {
@@ -62,6 +62,8 @@ export function peerStatus(peer: Peer, positions: Positions | null): PeerStatus 
     lag_bytes: lagBytes === null ? null : String(lagBytes),
     lag_seconds: FLOWING.has(link.state.name) ? outbound.lagSeconds : null,
     slot: slot === null ? null : slotStatus(slot),
+    clock_skew_seconds: skew?.seconds ?? null,
+    clock_skew_uncertainty_seconds: skew?.uncertaintySeconds ?? null,
     inbound: inboundStatus(peer, positions?.progress.get(peer.name)),
     sent_transactions: outbound.sentTransactions,
     compression: FLOWING.has(link.state.name) ? outbound.compression : null,

@@ -11,6 +11,7 @@ import { decodeHandshake, encodeHandshake } from "./handshake.ts";
 import {
   FRAME_LAYOUT,
   HEADER_BYTES,
+  HEARTBEAT_CLOCK_BYTES,
   LENGTH_BYTES,
   MAX_FRAME_BYTES,
   MAX_MESSAGE_BYTES,
@@ -52,7 +53,7 @@ function encodePayload(frame: Frame): Uint8Array {
     case "ack":
       return encode64((buffer) => buffer.writeBigUInt64BE(frame.endLsn));
     case "heartbeat":
-      return encode64((buffer) => buffer.writeBigInt64BE(frame.sentAt));
+      return encodeHeartbeat(frame);
     case "caught_up":
       return encode64((buffer) => buffer.writeBigInt64BE(frame.committedBefore));
   }
@@ -94,10 +95,34 @@ export function decodePayload(kind: Frame["kind"], payload: Uint8Array): Frame {
     case "ack":
       return { kind, endLsn: decodeLsn(payload) } satisfies Ack;
     case "heartbeat":
-      return { kind, sentAt: viewOf(payload).getBigInt64(0) } satisfies Heartbeat;
+      return decodeHeartbeat(payload);
     case "caught_up":
       return { kind, committedBefore: viewOf(payload).getBigInt64(0) } satisfies CaughtUp;
   }
+}
+
+/** Of an echo that there is none of, all bits of its time are zero: nobody's clock shows 1970. */
+function encodeHeartbeat({ sentAt, clock }: Heartbeat): Uint8Array {
+  if (clock === undefined) return encode64((buffer) => buffer.writeBigInt64BE(sentAt));
+  const buffer = Buffer.alloc(HEARTBEAT_CLOCK_BYTES);
+  buffer.writeBigInt64BE(sentAt, 0);
+  buffer.writeUInt32BE(clock.uncertainty, 8);
+  buffer.writeBigInt64BE(clock.echo?.sentAt ?? 0n, 12);
+  buffer.writeBigUInt64BE(clock.echo?.heldFor ?? 0n, 20);
+  return buffer;
+}
+
+function decodeHeartbeat(payload: Uint8Array): Heartbeat {
+  const view = viewOf(payload);
+  const sentAt = view.getBigInt64(0);
+  if (payload.length === 8) return { kind: "heartbeat", sentAt };
+  if (payload.length !== HEARTBEAT_CLOCK_BYTES) {
+    const bounds = `${payload.length} bytes are neither 8 nor ${HEARTBEAT_CLOCK_BYTES}`;
+    throw new MmliteError("protocol", `Cannot read a heartbeat frame: ${bounds}`);
+  }
+  const echoed = view.getBigInt64(12);
+  const echo = echoed === 0n ? null : { sentAt: echoed, heldFor: view.getBigUint64(20) };
+  return { kind: "heartbeat", sentAt, clock: { uncertainty: view.getUint32(8), echo } };
 }
 
 /** Walks over the messages once, so that none of a frame is taken whose last runs past its end. */

@@ -5,7 +5,7 @@ import type { Lsn } from "../lsn.ts";
 import type { Compression } from "./compression.ts";
 
 /** Version of the frames and of the handshake; both ends must speak the same. */
-export const PROTOCOL_VERSION = 2;
+export const PROTOCOL_VERSION = 3;
 
 /** Who a node is; both sides say it before any data. */
 export interface NodeIdentity {
@@ -94,8 +94,18 @@ export interface Ack {
 /** Sent by both sides at an interval, so that silence means that the other side is gone. */
 export interface Heartbeat {
   readonly kind: "heartbeat";
-  /** The sender's clock, microseconds since 1970-01-01 UTC. */
+  /** The clock of the sender's PostgreSQL, microseconds since 1970-01-01 UTC. */
   readonly sentAt: bigint;
+  /** What tells the other side how far the clocks are apart; missing before the handshake is done. */
+  readonly clock?: HeartbeatClock;
+}
+
+/** One half of an exchange of clocks. */
+export interface HeartbeatClock {
+  /** How far `sentAt` may be from that clock, microseconds. */
+  readonly uncertainty: number;
+  /** The other side's last heartbeat: when it was sent, and how long ago it came here, microseconds; null before it. */
+  readonly echo: { readonly sentAt: bigint; readonly heldFor: bigint } | null;
 }
 
 /** Whatever the pusher committed before a time has been pushed before this frame. */
