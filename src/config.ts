@@ -28,6 +28,7 @@ import type { DefaultedSettings } from "./config/schema.ts";
 import { readSecretFile } from "./config/secret.ts";
 import { requireSafeUrl } from "./config/peer_url.ts";
 import { decideTls, type TlsConfig } from "./config/tls.ts";
+import { durationSeconds } from "./duration.ts";
 import { MmliteError } from "./errors.ts";
 import type { LogFormat, LogLevel } from "./log.ts";
 
@@ -69,6 +70,10 @@ export interface Config {
   /** Cleartext is allowed on a peer port that other machines can reach. */
   readonly insecure: boolean;
   readonly compression: CompressionSetting;
+  readonly conflicts: {
+    /** How long apply waits until the server's clock has reached the time of an incoming commit. */
+    readonly maxClockWaitMs: number;
+  };
   readonly log: { readonly level: LogLevel; readonly format: LogFormat };
 }
 
@@ -102,7 +107,7 @@ export async function loadSettings({ flags, env, file }: ConfigSources): Promise
 
 /** Makes a node's configuration of settings; throws `config` for what is missing or must not be together. */
 export async function completeConfig({ settings, origins }: MergedSettings): Promise<Config> {
-  const { node, postgres, listen, tables, ...rest } = settings;
+  const { node, postgres, listen, tables, conflicts, ...rest } = settings;
   const url = postgres?.url_file === undefined ? postgres?.url : await readSecretFile(postgres.url_file);
   const { include = [] } = tables;
   if (node.name === undefined || url === undefined || include.length === 0) throw missing(settings);
@@ -127,6 +132,7 @@ export async function completeConfig({ settings, origins }: MergedSettings): Pro
     },
     peers: rest.peers.map(({ name, url }) => ({ name, url: url ?? null })),
     tables: { include, exclude: tables.exclude },
+    conflicts: { maxClockWaitMs: durationSeconds(conflicts.max_clock_wait)! * 1000 },
   };
 }
 

@@ -15,6 +15,7 @@ import { decodeMessage } from "../pgoutput/decode.ts";
 import type { Begin, Message, Truncate } from "../pgoutput/message.ts";
 import { decodeBegin, decodeCommit, MESSAGE_TYPE } from "../pgoutput/peek.ts";
 import type { TargetRelation } from "./change_writer.ts";
+import { Gate, type GateOptions } from "./gate.ts";
 import { HeldTransactions, isTruncate, type Targets } from "./held.ts";
 import { Relations } from "./relations.ts";
 import { type ApplySession, type ApplySessionOptions, openApplySession } from "./session.ts";
@@ -36,7 +37,10 @@ const CLOSE_WAIT_MS = 1_000;
 
 /** What an applier needs. */
 export interface ApplierOptions
-  extends ApplySessionOptions, Omit<TransactionWriterOptions, "onCommitted" | "onFailure"> {
+  extends
+    ApplySessionOptions,
+    Omit<TransactionWriterOptions, "onCommitted" | "onFailure">,
+    Omit<GateOptions, "origin"> {
   /** Whether sets are tried; outlives the applier, because what failed by sets comes again. */
   readonly trust: Trust;
   /** Whether the versions of more groups may be kept; if not, transactions are applied one by one. */
@@ -67,6 +71,7 @@ export class Applier {
   readonly #options: ApplierOptions;
   readonly #session: ApplySession;
   readonly #writer: TransactionWriter;
+  readonly #gate: Gate;
   readonly #units: Units;
   readonly #relations: Relations;
   readonly #reject: (error: MmliteError) => void;
@@ -104,7 +109,13 @@ export class Applier {
       onCommitted: (endLsn) => this.#committed(endLsn),
       onFailure: (error, canRecover) => this.#lose(error, canRecover),
     });
-    this.#units = new Units(this.#writer, (held) => this.#recycle(held));
+    this.#gate = new Gate(options);
+    this.#units = new Units({
+      writer: this.#writer,
+      mayWrite: (held) => this.#gate.pass(lastOf(held)),
+      done: (held) => this.#recycle(held),
+      failed: (thrown) => this.#fail(toMmliteError(thrown)),
+    });
     this.#relations = new Relations(session.serverVersion, (target) => this.#writer.forget(target));
     this.#stop = () => this.#fail(new MmliteError("aborted", `Cannot apply "${options.origin}": stopped`));
     options.signal.addEventListener("abort", this.#stop, { once: true });
@@ -160,6 +171,7 @@ export class Applier {
       const idle = this.idle().catch(() => {}).finally(() => enough.abort());
       await Promise.race([idle, delay(CLOSE_WAIT_MS, enough.signal)]);
     }
+    this.#gate.close();
     this.#writer.close();
     await closeClient(this.#session.client);
   }
@@ -283,6 +295,7 @@ export class Applier {
   async #stream(begin: Begin): Promise<void> {
     this.#offerWhole();
     while (!this.#units.isEmpty) await this.#progress();
+    await Promise.race([this.#gate.pass(begin), this.failed]);
     const held = this.#held;
     this.#held = this.#spare.pop() ?? new HeldTransactions();
     this.#incoming = { state: "streaming", begin };
@@ -419,11 +432,17 @@ export class Applier {
   #fail(error: MmliteError): void {
     if (this.#failure !== undefined) return;
     this.#failure = error;
+    this.#gate.close();
     this.#writer.close();
     // Breaking the connection off is the rollback, and ends whatever the server is waiting for.
     destroyClient(this.#session.client);
     this.#reject(error);
   }
+}
+
+/** What is waited for before transactions are written together. */
+function lastOf(held: HeldTransactions): { commitTimestamp: bigint; commitLsn: Lsn } {
+  return { commitTimestamp: held.latestTimestamp, commitLsn: held.transactions.at(-1)!.begin.commitLsn };
 }
 
 /** What a transaction that was not held failed of: it comes again, and is written in a way that tells more. */

@@ -51,6 +51,15 @@ export class HeldTransactions {
     return this.transactions.at(-1)?.endLsn;
   }
 
+  /** When the latest of the transactions committed, microseconds since 2000-01-01 UTC; there must be one. */
+  get latestTimestamp(): bigint {
+    let latest = this.transactions[0].begin.commitTimestamp;
+    for (const { begin } of this.transactions) {
+      if (begin.commitTimestamp > latest) latest = begin.commitTimestamp;
+    }
+    return latest;
+  }
+
   /** Whether no more should be added. */
   get isFull(): boolean {
     return this.count >= FULL_CHANGES || this.byteLength >= FULL_BYTES ||

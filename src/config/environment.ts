@@ -24,6 +24,8 @@ export const DEFAULT_PEER_ADDRESS = "127.0.0.1:7432";
 /** Where the control API listens, and where commands look for it. */
 export const DEFAULT_API_ADDRESS = "127.0.0.1:7433";
 const DEFAULT_CLUSTER = "mmlite";
+/** Clocks that NTP keeps are milliseconds apart: more than this is not worth waiting for before somebody looks. */
+const DEFAULT_MAX_CLOCK_WAIT = "10s";
 
 /** A comma outside of double quotes. */
 const COMMA = /,(?=(?:[^"]*"[^"]*")*[^"]*$)/;
@@ -96,6 +98,7 @@ export function defaultLayer(env: Environment): Layer<DefaultedSettings> {
     state: defaultStateDirectory(env),
     insecure: false,
     compression: "auto",
+    conflicts: { max_clock_wait: DEFAULT_MAX_CLOCK_WAIT },
     log: { level: "info", format: "text" },
   };
   return { settings, originOf: () => "default" };

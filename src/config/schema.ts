@@ -6,6 +6,7 @@
  * the end.
  */
 import { z } from "zod";
+import { DURATION_RULE, durationSeconds } from "../duration.ts";
 import { LOG_FORMATS, LOG_LEVELS } from "../log.ts";
 import { NODE_NAME, NODE_NAME_RULE } from "../node_name.ts";
 import { NO_ADVERTISE, parseAddress } from "./address.ts";
@@ -40,6 +41,10 @@ function isPeerUrl(text: string): boolean {
   if (url === null || !/^https?:$/.test(url.protocol)) return false;
   return url.pathname === "/" && url.search + url.hash + url.username + url.password === "";
 }
+
+const Duration = z.string().refine((text) => durationSeconds(text) !== undefined, {
+  error: `expected ${DURATION_RULE}`,
+});
 
 const TlsFiles = z.strictObject({
   cert: Text.optional().meta({ description: "file of this node's certificate" }),
@@ -82,6 +87,12 @@ export const FileSchema = z.strictObject({
   insecure: z.boolean().optional().meta({ description: "allow cleartext on a peer port others can reach" }),
   compression: z.enum(["auto", "off", "zstd", "gzip"]).optional()
     .meta({ description: "of what goes to other nodes; auto is zstd or gzip, and none on one machine" }),
+  conflicts: z.strictObject({
+    max_clock_wait: Duration.optional()
+      .meta({
+        description: "how long changes wait for this server's clock to reach the time of their commit",
+      }),
+  }).optional(),
   log: z.strictObject({
     level: z.enum(LOG_LEVELS).optional(),
     format: z.enum(LOG_FORMATS).optional(),
@@ -106,6 +117,7 @@ export interface DefaultedSettings extends Settings {
   state: string;
   insecure: boolean;
   compression: NonNullable<Settings["compression"]>;
+  conflicts: Required<Group<"conflicts">>;
   log: Required<Group<"log">>;
 }
 

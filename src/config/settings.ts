@@ -48,6 +48,12 @@ export const SETTINGS: readonly Setting[] = [
     help: "allow cleartext on a peer port that other machines can reach",
   },
   text("compression", "compression", "HOW", "to other nodes: auto, off, zstd or gzip"),
+  text(
+    "conflicts.max_clock_wait",
+    "max-clock-wait",
+    "DURATION",
+    "how long changes wait for this server's clock to reach the time of their commit",
+  ),
   text("log.level", "log-level", "LEVEL", "debug, info, warning or error"),
   text("log.format", "log-format", "FORMAT", "text or json"),
 ];

@@ -2,6 +2,7 @@
  * The door of the inbox: who may apply here, from which position, in which epoch.
  */
 import { type ApplyObserver, openApplier } from "../apply/applier.ts";
+import type { ApplyClock } from "../apply/gate.ts";
 import type { Trust } from "../apply/trust.ts";
 import type { CompressionSetting } from "../config.ts";
 import { MmliteError } from "../errors.ts";
@@ -33,6 +34,8 @@ interface AdmissionOptions {
   /** What is known of a sender's transactions beyond one session. */
   readonly trust: (sender: string) => Trust;
   readonly mayGroup: () => boolean;
+  readonly clock: ApplyClock;
+  readonly maxClockWaitMs: number;
 }
 
 /** Decides whether a sender may apply here, and makes a node that is new here a peer; throws why not. */
@@ -75,6 +78,8 @@ export async function admit(options: AdmissionOptions, hello: Hello): Promise<Ad
         observer: options.observer(sender),
         trust: options.trust(sender),
         mayGroup: options.mayGroup,
+        clock: options.clock,
+        maxClockWaitMs: options.maxClockWaitMs,
         signal,
       }),
   };

@@ -42,6 +42,8 @@ Deno.test("a life of a database that is over does not take the place of the one 
     observer: () => assert.fail("nothing is applied"),
     trust: () => assert.fail("nothing is applied"),
     mayGroup: () => assert.fail("nothing is applied"),
+    clock: { untilPassed: () => assert.fail("nothing is applied") },
+    maxClockWaitMs: 0,
   };
   await assert.rejects(admit(options, hello), {
     kind: "fenced",

@@ -25,6 +25,7 @@ interface InboundOptions {
   readonly conflicts: ConflictCounts;
   readonly groups: GroupKeeper;
   readonly clock: ServerClock;
+  readonly maxClockWaitMs: number;
 }
 
 /** An inbox whose senders are this node's peers, or become so. */

@@ -136,6 +136,7 @@ export async function startNode(config: Config, { signal, apiAddress }: StartOpt
       conflicts,
       groups,
       clock,
+      maxClockWaitMs: config.conflicts.maxClockWaitMs,
     });
     const invites = new Invites({
       database,

@@ -148,6 +148,8 @@ export class ApplyPair implements AsyncDisposable {
       observer: seen,
       trust: new Trust(),
       mayGroup: () => true,
+      clock: { untilPassed: () => 0 },
+      maxClockWaitMs: 10_000,
       signal: new AbortController().signal,
       ...overrides,
     });
