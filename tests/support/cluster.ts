@@ -25,6 +25,8 @@ export interface MemberOptions {
   readonly schema: string;
   /** Settings of the database, as `ALTER DATABASE … SET` takes them. */
   readonly settings?: Readonly<Record<string, string>>;
+  /** Further arguments of the node. */
+  readonly extraArgs?: readonly string[];
 }
 
 /** A running cluster; see the module. */
@@ -56,7 +58,7 @@ export async function startCluster(
 
 async function startMember(
   database: string,
-  { server, name, schema, settings = {} }: MemberOptions,
+  { server, name, schema, settings = {}, extraArgs }: MemberOptions,
 ): Promise<ClusterMember> {
   await server.createDatabase(database);
   for (const [setting, value] of Object.entries(settings)) {
@@ -65,7 +67,7 @@ async function startMember(
   const client = await server.connect(database);
   try {
     await client.query(`${MARKS}; ${schema}`);
-    const node = await startMmlite({ name, postgres: server.url(database) });
+    const node = await startMmlite({ name, postgres: server.url(database), extraArgs });
     return { server, database, client, node };
   } catch (thrown) {
     await client.end();
