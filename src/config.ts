@@ -35,6 +35,9 @@ import type { LogFormat, LogLevel } from "./log.ts";
 /** How what goes to other nodes is compressed: `auto` as well as both can, and not at all on one machine. */
 export type CompressionSetting = "auto" | "off" | "zstd" | "gzip";
 
+/** Whether transactions wait until what caused them is applied. */
+export type Consistency = "causal" | "eventual";
+
 /** A peer that the configuration names; the control API may add others. */
 export interface ConfiguredPeer {
   readonly name: string;
@@ -73,6 +76,7 @@ export interface Config {
   readonly conflicts: {
     /** How long apply waits until the server's clock has reached the time of an incoming commit. */
     readonly maxClockWaitMs: number;
+    readonly consistency: Consistency;
   };
   readonly log: { readonly level: LogLevel; readonly format: LogFormat };
 }
@@ -132,7 +136,10 @@ export async function completeConfig({ settings, origins }: MergedSettings): Pro
     },
     peers: rest.peers.map(({ name, url }) => ({ name, url: url ?? null })),
     tables: { include, exclude: tables.exclude },
-    conflicts: { maxClockWaitMs: durationSeconds(conflicts.max_clock_wait)! * 1000 },
+    conflicts: {
+      maxClockWaitMs: durationSeconds(conflicts.max_clock_wait)! * 1000,
+      consistency: conflicts.consistency,
+    },
   };
 }
 

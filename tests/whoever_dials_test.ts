@@ -3,6 +3,7 @@ import assert from "node:assert/strict";
 import { Buffer } from "node:buffer";
 import { Inbox } from "../src/inbox/inbox.ts";
 import { runSession } from "../src/link/session.ts";
+import { AppliedHistory } from "../src/applied_history.ts";
 import { MmliteError } from "../src/errors.ts";
 import { type Lsn, toLsn } from "../src/lsn.ts";
 import type { Channel } from "../src/wire/channel.ts";
@@ -24,6 +25,7 @@ function push(channel: Channel, compression: Compression | null) {
       recognise: () => Promise.resolve(),
       openSource: () => Promise.resolve(source),
       clock: PROCESS_CLOCK,
+      history: new AppliedHistory(),
       readClock: () => Promise.resolve({ timestamp: 0n, walLsn: toLsn(1n << 60n) }),
       storeAck: () => Promise.resolve(),
     },
@@ -54,6 +56,7 @@ function receive(channel: Channel, compression: Compression | null) {
           opened.resolve(onDurable);
           return Promise.resolve({
             push: (bytes, start, end) => void received.push(Buffer.from(bytes.slice(start, end))),
+            seen: () => {},
             caughtUp: () => {},
             flush: () => {},
             close: () => Promise.resolve(),

@@ -14,6 +14,8 @@ import type { Row } from "../pg/query.ts";
 import { decodeMessage } from "../pgoutput/decode.ts";
 import type { Begin, Message, Truncate } from "../pgoutput/message.ts";
 import { decodeBegin, decodeCommit, MESSAGE_TYPE } from "../pgoutput/peek.ts";
+import { type SeenNode, SeenVersions } from "../seen_versions.ts";
+import type { OriginBegin } from "./causes.ts";
 import type { TargetRelation } from "./change_writer.ts";
 import { Gate, type GateOptions } from "./gate.ts";
 import { HeldTransactions, isTruncate, type Targets } from "./held.ts";
@@ -51,11 +53,11 @@ export interface ApplierOptions
 type Incoming =
   | { readonly state: "between" }
   /** It was applied before. */
-  | { readonly state: "skipping"; readonly begin: Begin }
+  | { readonly state: "skipping"; readonly begin: OriginBegin }
   /** Its changes are the last ones held. */
-  | { readonly state: "holding"; readonly begin: Begin; readonly fromBytes: number }
+  | { readonly state: "holding"; readonly begin: OriginBegin; readonly fromBytes: number }
   /** It is too large to hold: its beginning has been written. */
-  | { readonly state: "streaming"; readonly begin: Begin };
+  | { readonly state: "streaming"; readonly begin: OriginBegin };
 
 const BETWEEN: Incoming = { state: "between" };
 
@@ -83,6 +85,8 @@ export class Applier {
   readonly #spare: HeldTransactions[] = [];
   /** How the whole transactions held are to be written. */
   #mode: WriteMode = "sets";
+  /** What the origin had when it committed the transaction that comes. */
+  #seen = SeenVersions.NOTHING;
   /** Whether sets can take all changes of the transaction that comes. */
   #bySets = true;
   /** The last transaction that was written before its end had come. */
@@ -143,6 +147,21 @@ export class Applier {
     if (this.#failure !== undefined || this.#recovery !== undefined) return;
     if (this.#incoming.state === "streaming") this.#writer.pipeline.flush();
     else if (this.#units.isEmpty) this.#offerWhole();
+  }
+
+  /**
+   * What the origin had of other nodes when it committed the transactions that follow, where that has changed. Returns a
+   * promise only when the caller must wait. Throws, or rejects, with the applier's failure.
+   */
+  seen(nodes: readonly SeenNode[]): Promise<void> | void {
+    if (this.#failure !== undefined) throw this.#failure;
+    if (this.#incoming.state !== "between") {
+      this.#failWith(this.#violation("what it had, inside a transaction"));
+    }
+    this.#seen = this.#seen.with(nodes);
+    if (this.#options.causes.areMet(this.#seen)) return;
+    // What waits must not take along what another node's transactions may wait for.
+    return this.#recovery?.then(() => this.#cut()) ?? this.#cut();
   }
 
   /** Whatever the origin committed before this time, microseconds since 2000-01-01 UTC, has been pushed. */
@@ -209,8 +228,9 @@ export class Applier {
     }
   }
 
-  #begin(begin: Begin): undefined {
+  #begin(decoded: Begin): undefined {
     if (this.#incoming.state !== "between") throw this.#violation("a transaction inside another");
+    const begin = { ...decoded, seen: this.#seen };
     this.#incoming = begin.commitLsn < this.#position
       ? { state: "skipping", begin }
       : { state: "holding", begin, fromBytes: this.#held.byteLength };
@@ -292,7 +312,7 @@ export class Applier {
   }
 
   /** Writes a transaction before its end has come. It cannot be written again, so nothing before it may fail. */
-  async #stream(begin: Begin): Promise<void> {
+  async #stream(begin: OriginBegin): Promise<void> {
     this.#offerWhole();
     while (!this.#units.isEmpty) await this.#progress();
     await Promise.race([this.#gate.pass(begin), this.failed]);
@@ -327,7 +347,7 @@ export class Applier {
   }
 
   /** A transaction is held whole; it goes with those before it if all are to be written alike. */
-  #hold(begin: Begin, endLsn: Lsn): Promise<void> | undefined {
+  #hold(begin: OriginBegin, endLsn: Lsn): Promise<void> | undefined {
     const held = this.#held;
     const isEmpty = held.count === held.wholeCount;
     held.end(begin, endLsn);
@@ -358,6 +378,11 @@ export class Applier {
     this.#units.offer({ held, mode: this.#mode });
   }
 
+  #cut(): Promise<void> | undefined {
+    this.#offerWhole();
+    return this.#units.room();
+  }
+
   #recycle(held: HeldTransactions): void {
     held.clear();
     if (this.#spare.length < MAX_SPARE) this.#spare.push(held);
@@ -385,6 +410,9 @@ export class Applier {
     if (this.#mark === undefined || this.#writer.committedLsn < this.#mark.position) return;
     this.#options.observer.caughtUp(this.#mark.committedBefore);
     this.#mark = undefined;
+    // Where nothing is written, nothing else reads how far the WAL is by now.
+    const isIdle = this.#units.isEmpty && this.#incoming.state !== "streaming";
+    if (isIdle && this.#recovery === undefined && this.#failure === undefined) this.#writer.endBatch();
   }
 
   async #progress(): Promise<void> {
@@ -440,9 +468,9 @@ export class Applier {
   }
 }
 
-/** What is waited for before transactions are written together. */
-function lastOf(held: HeldTransactions): { commitTimestamp: bigint; commitLsn: Lsn } {
-  return { commitTimestamp: held.latestTimestamp, commitLsn: held.transactions.at(-1)!.begin.commitLsn };
+/** What is waited for before transactions are written together: the last has seen the most. */
+function lastOf(held: HeldTransactions): OriginBegin {
+  return { ...held.transactions.at(-1)!.begin, commitTimestamp: held.latestTimestamp };
 }
 
 /** What a transaction that was not held failed of: it comes again, and is written in a way that tells more. */

@@ -1,5 +1,6 @@
 /**
- * When transactions may be written: once this server's clock has passed the time of their commit.
+ * When transactions may be written: once what caused them is here, where that is waited for, and this server's clock
+ * has passed the time of their commit.
  *
  * A local transaction that changes a row afterwards is then newer than the version that it replaces, whichever of two
  * clocks is ahead; without that it would lose to it on every other node. A time that has passed costs a subtraction.
@@ -7,6 +8,8 @@
 import { delay } from "../backoff.ts";
 import { MmliteError } from "../errors.ts";
 import { formatLsn, type Lsn } from "../lsn.ts";
+import type { SeenVersions } from "../seen_versions.ts";
+import type { Causes } from "./causes.ts";
 
 /** The clock of the server that is applied to. */
 export interface ApplyClock {
@@ -21,6 +24,7 @@ interface Waiting {
   readonly commitTimestamp: bigint;
   /** Of the last transaction. */
   readonly commitLsn: Lsn;
+  readonly seen: SeenVersions;
 }
 
 /** What a gate needs. */
@@ -28,6 +32,7 @@ export interface GateOptions {
   /** The sender's node name. */
   readonly origin: string;
   readonly clock: ApplyClock;
+  readonly causes: Causes;
   /** How long the clock is waited for, milliseconds; what is further ahead fails at once. */
   readonly maxClockWaitMs: number;
 }
@@ -43,7 +48,9 @@ export class Gate {
 
   /** Undefined if transactions may be written now, else a promise of it; rejects with `clock_skew` or `aborted`. */
   pass(waiting: Waiting): Promise<void> | undefined {
-    return this.#options.clock.untilPassed(waiting.commitTimestamp) <= 0 ? undefined : this.#wait(waiting);
+    const { clock, causes } = this.#options;
+    const isOpen = clock.untilPassed(waiting.commitTimestamp) <= 0 && causes.areMet(waiting.seen);
+    return isOpen ? undefined : this.#wait(waiting);
   }
 
   /** Ends every wait with `aborted`. */
@@ -51,15 +58,17 @@ export class Gate {
     this.#closed.abort();
   }
 
-  async #wait({ commitTimestamp, commitLsn }: Waiting): Promise<void> {
-    const { origin, clock, maxClockWaitMs } = this.#options;
+  async #wait({ commitTimestamp, commitLsn, seen }: Waiting): Promise<void> {
+    const { origin, clock, causes, maxClockWaitMs } = this.#options;
+    const { signal } = this.#closed;
+    if (!causes.areMet(seen)) await causes.wait(seen, signal);
     for (;;) {
+      const doing = `Cannot apply the transaction of "${origin}" at ${formatLsn(commitLsn)}`;
+      if (signal.aborted) throw new MmliteError("aborted", `${doing}: stopped`);
       const ms = clock.untilPassed(commitTimestamp);
       if (ms <= 0) return;
-      const doing = `Cannot apply the transaction of "${origin}" at ${formatLsn(commitLsn)}`;
-      if (this.#closed.signal.aborted) throw new MmliteError("aborted", `${doing}: stopped`);
       if (ms > maxClockWaitMs) throw tooFarAhead({ doing, ms, origin, maxClockWaitMs });
-      await delay(Math.ceil(ms), this.#closed.signal);
+      await delay(Math.ceil(ms), signal);
     }
   }
 }

@@ -2,7 +2,9 @@
 import assert from "node:assert/strict";
 import { MmliteError } from "../errors.ts";
 import { toLsn } from "../lsn.ts";
+import { SeenVersions } from "../seen_versions.ts";
 import { ApplyPair, pushAll, Seen } from "../../tests/support/apply_pair.ts";
+import { eventually } from "../../tests/support/poll.ts";
 import { startPostgres } from "../../tests/support/postgres.ts";
 import type { Applier } from "./applier.ts";
 import { Gate } from "./gate.ts";
@@ -151,9 +153,43 @@ Deno.test("a transaction waits for the clock, and no more than is allowed", asyn
   );
 });
 
+Deno.test("what waits for its causes does not take along what came before it", async () => {
+  await using server = await startPostgres({ major: 18 });
+  await using pair = await ApplyPair.open({ source: server, target: server, name: "causes", schema: TABLE });
+  const released = Promise.withResolvers<void>();
+  let isReleased = false;
+  const ofNode = (seen: SeenVersions) => [...seen.causes()].some(({ node }) => node === "nyc");
+  const causes = {
+    areMet: (seen: SeenVersions) => isReleased || !ofNode(seen),
+    wait: () => released.promise,
+  };
+  const seen = new Seen();
+  const applier = await pair.openApplier(seen, { causes });
+  try {
+    const before = await pair.record("INSERT INTO t VALUES (1, 'a')", "INSERT INTO t VALUES (2, 'b')");
+    const behind = await pair.record("INSERT INTO t VALUES (3, 'c')");
+    for (const message of before) await applier.push(message);
+    const room = applier.seen([{ node: "nyc", position: toLsn(7n), timestamp: 0n }]);
+    await room;
+    const pushed = pushAll(applier, behind);
+    await eventually("what came before", async () => (await pair.rows("SELECT id FROM t")).length === 2);
+    assert.equal(seen.transactions, 2);
+    isReleased = true;
+    released.resolve();
+    await pushed;
+    assert.deepEqual(await pair.rows("SELECT id FROM t ORDER BY id"), ["(1)", "(2)", "(3)"]);
+    applier.push(behind[0]);
+    assert.throws(() => applier.seen([]), { kind: "protocol" });
+  } finally {
+    await applier.close();
+  }
+});
+
 Deno.test("closing ends a wait", async () => {
-  const gate = new Gate({ origin: "ams", clock: { untilPassed: () => 5_000 }, maxClockWaitMs: 10_000 });
-  const waiting = gate.pass({ commitTimestamp: 0n, commitLsn: toLsn(1n) });
+  const causes = { areMet: () => true, wait: () => Promise.resolve() };
+  const clock = { untilPassed: () => 5_000 };
+  const gate = new Gate({ origin: "ams", clock, causes, maxClockWaitMs: 10_000 });
+  const waiting = gate.pass({ commitTimestamp: 0n, commitLsn: toLsn(1n), seen: SeenVersions.NOTHING });
   gate.close();
   await assert.rejects(waiting!, { kind: "aborted" });
 });

@@ -2,13 +2,13 @@
  * Transactions that have come and are not committed here: in their order, each change a place in what came.
  */
 import type { Lsn } from "../lsn.ts";
-import type { Begin } from "../pgoutput/message.ts";
+import type { OriginBegin } from "./causes.ts";
 import type { TargetRelation } from "./change_writer.ts";
 import { grown } from "./grown.ts";
 
 /** A transaction whose end is known; its changes are those from `from` to `to`. */
 export interface HeldTransaction {
-  readonly begin: Begin;
+  readonly begin: OriginBegin;
   readonly endLsn: Lsn;
   readonly from: number;
   readonly to: number;
@@ -83,7 +83,7 @@ export class HeldTransactions {
   }
 
   /** Ends the transaction that the last changes are of. One before it that is empty goes: this one's end is later. */
-  end(begin: Begin, endLsn: Lsn): void {
+  end(begin: OriginBegin, endLsn: Lsn): void {
     const last = this.transactions.at(-1);
     if (last !== undefined && last.from === last.to) this.transactions.pop();
     this.transactions.push({ begin, endLsn, from: this.wholeCount, to: this.count });

@@ -38,7 +38,7 @@ Deno.test("the least configuration is completed by defaults", async () => {
     state: "/var/lib/private/mmlite",
     insecure: false,
     compression: "auto",
-    conflicts: { maxClockWaitMs: 10_000 },
+    conflicts: { maxClockWaitMs: 10_000, consistency: "eventual" },
     log: { level: "info", format: "text" },
   });
 });

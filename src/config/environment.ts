@@ -98,7 +98,7 @@ export function defaultLayer(env: Environment): Layer<DefaultedSettings> {
     state: defaultStateDirectory(env),
     insecure: false,
     compression: "auto",
-    conflicts: { max_clock_wait: DEFAULT_MAX_CLOCK_WAIT },
+    conflicts: { consistency: "eventual", max_clock_wait: DEFAULT_MAX_CLOCK_WAIT },
     log: { level: "info", format: "text" },
   };
   return { settings, originOf: () => "default" };

@@ -88,6 +88,10 @@ export const FileSchema = z.strictObject({
   compression: z.enum(["auto", "off", "zstd", "gzip"]).optional()
     .meta({ description: "of what goes to other nodes; auto is zstd or gzip, and none on one machine" }),
   conflicts: z.strictObject({
+    consistency: z.enum(["causal", "eventual"]).optional()
+      .meta({
+        description: "causal: changes wait, for some seconds at most, until what caused them is there",
+      }),
     max_clock_wait: Duration.optional()
       .meta({
         description: "how long changes wait for this server's clock to reach the time of their commit",

@@ -49,6 +49,12 @@ export const SETTINGS: readonly Setting[] = [
   },
   text("compression", "compression", "HOW", "to other nodes: auto, off, zstd or gzip"),
   text(
+    "conflicts.consistency",
+    "consistency",
+    "HOW",
+    "eventual, or causal: changes wait, for some seconds at most, until what caused them is there",
+  ),
+  text(
     "conflicts.max_clock_wait",
     "max-clock-wait",
     "DURATION",

@@ -209,6 +209,12 @@ async function pushInto(
       case "caught_up":
         sink.caughtUp(frame.committedBefore);
         break;
+      case "seen": {
+        assembler.assertWhole(frame.kind);
+        const room = sink.seen(frame.nodes);
+        if (room !== undefined) await room;
+        break;
+      }
       case "heartbeat":
         heard(frame);
         break;

@@ -47,6 +47,7 @@ function startInbox({ compression = null }: { compression?: Compression | null }
           log.push(`open ${number}`);
           return Promise.resolve({
             push: (bytes, start, end) => void pushed.push(Buffer.from(bytes).toString("utf8", start, end)),
+            seen: (nodes) => void pushed.push(`seen ${nodes.map(({ node }) => node)}`),
             caughtUp: (committedBefore) => void pushed.push(`caught up to ${committedBefore}`),
             flush: () => {},
             failed,
@@ -106,8 +107,9 @@ Deno.test("what a sender pushes reaches the database verbatim, and what is durab
   const [sink] = run.sinks;
   await sender.say(dataFrame(Buffer.from("begin"), Buffer.from("commit")));
   await sender.say({ kind: "caught_up", committedBefore: 7n });
-  await eventually("both messages", () => sink.pushed.length === 3, { intervalMs: 2 });
-  assert.deepEqual(sink.pushed, ["begin", "commit", "caught up to 7"]);
+  await sender.say({ kind: "seen", nodes: [{ node: "nyc", position: toLsn(1n), timestamp: 2n }] });
+  await eventually("all of it", () => sink.pushed.length === 4, { intervalMs: 2 });
+  assert.deepEqual(sink.pushed, ["begin", "commit", "caught up to 7", "seen nyc"]);
   sink.durable(toLsn(200n));
   assert.equal((await sender.hear("ack")).endLsn, 200n);
   await sender.channel.end();

@@ -1,6 +1,7 @@
 /**
  * What a link needs from the rest of the node, declared by the link.
  */
+import type { AppliedHistory } from "../applied_history.ts";
 import type { OffsetInterval } from "../clock_offset.ts";
 import type { Lsn } from "../lsn.ts";
 import type { Source, SourceBatch } from "../pgoutput/source.ts";
@@ -23,6 +24,8 @@ export interface SessionPorts {
   /** The time now, microseconds since 2000-01-01 UTC, and where the WAL ends then: what was committed before the one
    * ends before the other. */
   readonly readClock: () => Promise<WalClock>;
+  /** What this node has of other nodes. */
+  readonly history: AppliedHistory;
   /** What heartbeats say the time by. */
   readonly clock: SenderClock;
   /** Puts an ack on disk; the slot is confirmed after it returns. */

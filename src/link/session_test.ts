@@ -5,6 +5,7 @@ import { memoryPair, takeEnd } from "../../tests/support/channel_pair.ts";
 import { dataFrame, messagesIn } from "../../tests/support/message_batch.ts";
 import { eventually, within } from "../../tests/support/poll.ts";
 import { hello, SENDER, TestSource, welcome } from "../../tests/support/session_parts.ts";
+import { AppliedHistory } from "../applied_history.ts";
 import { type ErrorKind, MmliteError } from "../errors.ts";
 import { type Lsn, toLsn } from "../lsn.ts";
 import type { Channel } from "../wire/channel.ts";
@@ -20,7 +21,7 @@ import { runSession } from "./session.ts";
 function startSession({ parts = {}, ...ports }:
   & { parts?: Partial<Hello> }
   & Partial<
-    Pick<SessionPorts, "prepare" | "connect" | "hello" | "recognise" | "readClock" | "storeAck">
+    Pick<SessionPorts, "prepare" | "connect" | "hello" | "recognise" | "history" | "readClock" | "storeAck">
   > = {}) {
   const pair = memoryPair();
   const source = new TestSource();
@@ -39,6 +40,7 @@ function startSession({ parts = {}, ...ports }:
       },
       // Further than any test goes.
       clock: { read: () => ({ time: 100_000n, uncertaintyMs: 1 }) },
+      history: new AppliedHistory(),
       readClock: () => Promise.resolve({ timestamp: 0n, walLsn: toLsn(1n << 60n) }),
       storeAck: (endLsn) => {
         log.push(`store ${endLsn}`);
@@ -205,6 +207,34 @@ Deno.test("a message too long for one frame goes out in fragments", async () => 
   run.source.put(200n, new Uint8Array(FRAGMENT_BYTES + 1));
   assert.equal((await run.peer.hear("fragment_start")).totalLength, FRAGMENT_BYTES + 1);
   assert.equal((await run.peer.hear("fragment")).bytes.length, 1);
+  run.stop();
+  await run.running;
+});
+
+/** A Begin of pgoutput. */
+function begin(commitLsn: bigint): Buffer {
+  const bytes = Buffer.alloc(21);
+  bytes.write("B");
+  bytes.writeBigUInt64BE(commitLsn, 1);
+  return bytes;
+}
+
+Deno.test("what this node had of others goes out before a transaction, where it has changed", async () => {
+  const history = new AppliedHistory();
+  history.begin("nyc", { position: toLsn(5n), timestamp: 50n });
+  const run = await startStreaming({ history });
+  history.reached(toLsn(210n));
+  history.committing("nyc", toLsn(9n), 90n);
+  history.visible("nyc", toLsn(9n), toLsn(230n));
+  run.source.put(260n, begin(200n), begin(205n), begin(220n), begin(240n));
+  const hear = async () => (await run.peer.hear("seen")).nodes;
+  const count = async () => messagesIn(await run.peer.hear("data")).length;
+  assert.deepEqual(await hear(), [{ node: "nyc", position: 5n, timestamp: 50n }]);
+  assert.equal(await count(), 2);
+  assert.deepEqual(await hear(), [{ node: "nyc", position: 9n, timestamp: 50n }]);
+  assert.equal(await count(), 1);
+  assert.deepEqual(await hear(), [{ node: "nyc", position: 9n, timestamp: 90n }]);
+  assert.equal(await count(), 1);
   run.stop();
   await run.running;
 });

@@ -2,13 +2,14 @@
  * The door of the inbox: who may apply here, from which position, in which epoch.
  */
 import { type ApplyObserver, openApplier } from "../apply/applier.ts";
+import type { AppliedLog, Causes } from "../apply/causes.ts";
 import type { ApplyClock } from "../apply/gate.ts";
 import type { Trust } from "../apply/trust.ts";
 import type { CompressionSetting } from "../config.ts";
 import { MmliteError } from "../errors.ts";
 import { parsePeerUrl } from "../http/peer_url.ts";
 import type { Admission } from "../inbox/ports.ts";
-import { formatLsn } from "../lsn.ts";
+import { formatLsn, type Lsn } from "../lsn.ts";
 import { type PeerRow, readPeer, setPeerIdentity } from "../pg/peers.ts";
 import { ensureOrigin, nextEpoch, originName, readProgressOf, startProgress } from "../pg/progress.ts";
 import type { Query } from "../pg/query.ts";
@@ -35,6 +36,9 @@ interface AdmissionOptions {
   readonly trust: (sender: string) => Trust;
   readonly mayGroup: () => boolean;
   readonly clock: ApplyClock;
+  readonly causes: Causes;
+  /** Is told how far a sender is applied, which stands where the database says. */
+  readonly applied: (sender: string, position: Lsn) => AppliedLog;
   readonly maxClockWaitMs: number;
 }
 
@@ -80,6 +84,8 @@ export async function admit(options: AdmissionOptions, hello: Hello): Promise<Ad
         mayGroup: options.mayGroup,
         clock: options.clock,
         maxClockWaitMs: options.maxClockWaitMs,
+        causes: options.causes,
+        applied: options.applied(sender, lsn),
         signal,
       }),
   };

@@ -44,6 +44,11 @@ Deno.test("a life of a database that is over does not take the place of the one 
     mayGroup: () => assert.fail("nothing is applied"),
     clock: { untilPassed: () => assert.fail("nothing is applied") },
     maxClockWaitMs: 0,
+    causes: {
+      areMet: () => assert.fail("nothing is applied"),
+      wait: () => assert.fail("nothing is applied"),
+    },
+    applied: () => assert.fail("nothing is applied"),
   };
   await assert.rejects(admit(options, hello), {
     kind: "fenced",

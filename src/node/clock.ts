@@ -14,3 +14,9 @@ export function unixMs(timestamp: bigint): number {
 export function ageSeconds(timestamp: bigint): number {
   return Math.max(0, (Date.now() - unixMs(timestamp)) / 1000);
 }
+
+/** A time in RFC 3339 UTC with six digits of a second, as microseconds since 2000-01-01 UTC. */
+export function parseTimestamp(text: string): bigint {
+  const [seconds, fraction] = text.replace("Z", "").split(".");
+  return BigInt(Date.parse(`${seconds}Z`) - POSTGRES_EPOCH_MS) * 1000n + BigInt(fraction);
+}

@@ -1,13 +1,16 @@
 /**
  * The inbox of this node: who may push to it, and who is told of what arrives.
  */
+import type { AppliedHistory } from "../applied_history.ts";
 import { Trust } from "../apply/trust.ts";
 import type { CompressionSetting } from "../config.ts";
 import { Inbox } from "../inbox/inbox.ts";
+import type { Lsn } from "../lsn.ts";
 import type { Metrics } from "../metrics.ts";
 import type { ProvenPeer } from "../wire/channel.ts";
 import type { NodeIdentity } from "../wire/frame.ts";
 import { admit, recognise } from "./admission.ts";
+import type { Causality } from "./causality.ts";
 import type { Database } from "./database.ts";
 import type { GroupKeeper } from "./group_keeper.ts";
 import { applyObserver, type ConflictCounts } from "./observers.ts";
@@ -25,12 +28,14 @@ interface InboundOptions {
   readonly conflicts: ConflictCounts;
   readonly groups: GroupKeeper;
   readonly clock: ServerClock;
+  readonly history: AppliedHistory;
+  readonly causes: Causality;
   readonly maxClockWaitMs: number;
 }
 
 /** An inbox whose senders are this node's peers, or become so. */
 export function openInbox(
-  { peers, metrics, conflicts, groups, ...options }: InboundOptions,
+  { peers, metrics, conflicts, groups, history, ...options }: InboundOptions,
 ): Inbox {
   const trusts = new Map<string, Trust>();
   const trust = (sender: string) => {
@@ -43,7 +48,16 @@ export function openInbox(
     register: (name: string, url: string | null) => peers.register(name, url),
     dials: (peer: string) => peers.find(peer)?.url !== null,
     observer: (sender: string) =>
-      applyObserver({ peer: peers.find(sender), sender, metrics, conflicts, groups }),
+      applyObserver({ peer: peers.find(sender), sender, metrics, conflicts, groups, history }),
+    applied: (sender: string, position: Lsn) => {
+      history.begin(sender, { position, timestamp: undefined });
+      options.causes.committed(sender, position);
+      return {
+        committing: (endLsn: Lsn, timestamp: bigint) => history.committing(sender, endLsn, timestamp),
+        committed: (endLsn: Lsn) => options.causes.committed(sender, endLsn),
+        visible: (endLsn: Lsn, walLsn: Lsn) => history.visible(sender, endLsn, walLsn),
+      };
+    },
     trust,
     mayGroup: () => groups.hasRoom,
   };

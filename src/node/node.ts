@@ -1,6 +1,7 @@
 /**
  * Assembly: one page that joins the roles to the adapters, and closes them in the mirrored order.
  */
+import { AppliedHistory } from "../applied_history.ts";
 import type { NodeControl } from "../api/control.ts";
 import type { Config } from "../config.ts";
 import { advertisedUrl, formatAddress, isLoopbackHost, peerScheme } from "../config/address.ts";
@@ -10,9 +11,13 @@ import { listenForPeers } from "../http/peer_server.ts";
 import type { Inbox } from "../inbox/inbox.ts";
 import { log } from "../log.ts";
 import { createMetrics } from "../metrics.ts";
+import { readProgress } from "../pg/progress.ts";
+import { readWalClock } from "../pg/server.ts";
 import { VERSION } from "../version.ts";
 import type { ProvenPeer } from "../wire/channel.ts";
 import type { NodeIdentity } from "../wire/frame.ts";
+import { Causality } from "./causality.ts";
+import { parseTimestamp } from "./clock.ts";
 import { createControl } from "./control.ts";
 import { type Database, openDatabase, serverWarnings } from "./database.ts";
 import { GroupKeeper } from "./group_keeper.ts";
@@ -82,6 +87,12 @@ export async function startNode(config: Config, { signal, apiAddress }: StartOpt
     const conflicts = new ConflictCounts();
     const clock = new ServerClock(database);
     await clock.measure();
+    const history = await readHistory(database);
+    const causes = new Causality({
+      consistency: config.conflicts.consistency,
+      isSender: (node) => peers.find(node)?.removing === false,
+      timedOut: (node) => metrics.countCausalTimeout(node),
+    });
     const groups = new GroupKeeper({ database, peers: () => peers.list().map(({ name }) => name) });
     const slots = new PeerSlots(database);
     const dialler = new PeerDialler({ tls: tlsKeys, self: self.node });
@@ -110,6 +121,7 @@ export async function startNode(config: Config, { signal, apiAddress }: StartOpt
           dialsBack: (peer, dialsBack) => peers.heardDialsBack(peer, dialsBack),
           proven,
           clock,
+          history,
           sourceObserver: sourceObserver(metrics),
         }, peer),
       returnPorts: (peer) => ({
@@ -124,7 +136,11 @@ export async function startNode(config: Config, { signal, apiAddress }: StartOpt
       }),
       dropInbound: (peer) => inbox.drop(peer),
       dropReturns: (peer) => returns.drop(peer),
-      removed: (peer) => metrics.removePeer(peer),
+      removed: (peer) => {
+        metrics.removePeer(peer);
+        history.forget(peer);
+        causes.forget(peer);
+      },
     });
     const inbox: Inbox = openInbox({
       database,
@@ -136,6 +152,8 @@ export async function startNode(config: Config, { signal, apiAddress }: StartOpt
       conflicts,
       groups,
       clock,
+      history,
+      causes,
       maxClockWaitMs: config.conflicts.maxClockWaitMs,
     });
     const invites = new Invites({
@@ -220,6 +238,20 @@ export async function startNode(config: Config, { signal, apiAddress }: StartOpt
     await close();
     throw thrown;
   }
+}
+
+/** What is applied here of other nodes, as earlier processes left it. */
+async function readHistory({ control }: Database): Promise<AppliedHistory> {
+  const history = new AppliedHistory();
+  const query = control.query("read the positions");
+  const progress = await readProgress(query);
+  // After the positions: they are visible to whatever is committed behind it.
+  history.reached((await readWalClock(query)).walLsn);
+  for (const { origin, lsn, commitTimestamp } of progress) {
+    const timestamp = commitTimestamp === null ? undefined : parseTimestamp(commitTimestamp);
+    history.begin(origin, { position: lsn, timestamp });
+  }
+  return history;
 }
 
 /** Who this node is: its name, and which life of which database it runs on. */

@@ -1,10 +1,11 @@
 /**
  * What the roles report, put into metrics and the peers' counts.
  */
+import type { AppliedHistory } from "../applied_history.ts";
 import type { ApplyObserver } from "../apply/applier.ts";
 import type { Metrics } from "../metrics.ts";
 import type { SourceObserver } from "../source/source.ts";
-import type { GroupKeeper } from "./group_keeper.ts";
+import { type GroupKeeper, SKEW_MARGIN_MS } from "./group_keeper.ts";
 import type { Peer } from "./peer.ts";
 
 /** What is done about each type of conflict until policies can be chosen. */
@@ -35,11 +36,12 @@ interface ApplyObserverOptions {
   readonly metrics: Metrics;
   readonly conflicts: ConflictCounts;
   readonly groups: GroupKeeper;
+  readonly history: AppliedHistory;
 }
 
 /** Counts what a sender's transactions did here. */
 export function applyObserver(
-  { peer, sender, metrics, conflicts, groups }: ApplyObserverOptions,
+  { peer, sender, metrics, conflicts, groups, history }: ApplyObserverOptions,
 ): ApplyObserver {
   return {
     committed({ transactions, commitTimestamp, durationMs, changes }) {
@@ -52,7 +54,10 @@ export function applyObserver(
       metrics.countConflict(type, RESOLUTIONS[type]);
     },
     deduplicated: () => {},
-    caughtUp: (committedBefore) => groups.caughtUp(sender, committedBefore),
+    caughtUp: (committedBefore) => {
+      groups.caughtUp(sender, committedBefore);
+      history.caughtUp(sender, committedBefore - BigInt(SKEW_MARGIN_MS) * 1000n);
+    },
   };
 }
 

@@ -1,6 +1,7 @@
 /**
  * The ports of a link: how an attempt gets its slot, its peer and its bookkeeping from this node.
  */
+import type { AppliedHistory } from "../applied_history.ts";
 import type { CompressionSetting } from "../config.ts";
 import type { SessionPorts } from "../link/ports.ts";
 import { formatLsn } from "../lsn.ts";
@@ -33,6 +34,7 @@ interface OutboundOptions {
   /** A peer was recognised, by this certificate or by none. */
   readonly proven: (peer: string, proven: ProvenPeer | null) => void;
   readonly clock: SenderClock;
+  readonly history: AppliedHistory;
   /** Is told what decoding yields. */
   readonly sourceObserver: SourceObserver;
 }
@@ -84,6 +86,7 @@ export function outboundPorts(options: OutboundOptions, peer: string): SessionPo
         signal,
       }),
     clock: options.clock,
+    history: options.history,
     readClock: () => readWalClock(query),
     storeAck: (endLsn) => storeAck(query, peer, formatLsn(endLsn)),
   };

@@ -6,7 +6,8 @@
 import { Buffer } from "node:buffer";
 import { MmliteError } from "../errors.ts";
 import { type Lsn, toLsn } from "../lsn.ts";
-import type { Ack, CaughtUp, Data, Fragment, FragmentStart, Frame, Heartbeat } from "./frame.ts";
+import type { SeenNode } from "../seen_versions.ts";
+import type { Ack, CaughtUp, Data, Fragment, FragmentStart, Frame, Heartbeat, Seen } from "./frame.ts";
 import { decodeHandshake, encodeHandshake } from "./handshake.ts";
 import {
   FRAME_LAYOUT,
@@ -18,6 +19,9 @@ import {
   MESSAGE_LENGTH_BYTES,
 } from "./layout.ts";
 import { MessageCursor } from "./message_cursor.ts";
+
+/** Position and time of a node in a seen frame. */
+const SEEN_VALUES_BYTES = 16;
 
 /** A frame as bytes, header included; throws `internal` for one beyond the bounds. */
 export function encodeFrame(frame: Frame): Uint8Array {
@@ -56,6 +60,8 @@ function encodePayload(frame: Frame): Uint8Array {
       return encodeHeartbeat(frame);
     case "caught_up":
       return encode64((buffer) => buffer.writeBigInt64BE(frame.committedBefore));
+    case "seen":
+      return encodeSeen(frame);
   }
 }
 
@@ -98,6 +104,8 @@ export function decodePayload(kind: Frame["kind"], payload: Uint8Array): Frame {
       return decodeHeartbeat(payload);
     case "caught_up":
       return { kind, committedBefore: viewOf(payload).getBigInt64(0) } satisfies CaughtUp;
+    case "seen":
+      return decodeSeen(payload);
   }
 }
 
@@ -123,6 +131,33 @@ function decodeHeartbeat(payload: Uint8Array): Heartbeat {
   const echoed = view.getBigInt64(12);
   const echo = echoed === 0n ? null : { sentAt: echoed, heldFor: view.getBigUint64(20) };
   return { kind: "heartbeat", sentAt, clock: { uncertainty: view.getUint32(8), echo } };
+}
+
+function encodeSeen({ nodes }: Seen): Uint8Array {
+  return Buffer.concat(nodes.map(({ node, position, timestamp }) => {
+    const name = Buffer.from(node, "utf8");
+    const bytes = Buffer.allocUnsafe(1 + name.length + SEEN_VALUES_BYTES);
+    bytes.writeUInt8(name.length, 0);
+    bytes.set(name, 1);
+    bytes.writeBigUInt64BE(position, 1 + name.length);
+    bytes.writeBigInt64BE(timestamp, 1 + name.length + 8);
+    return bytes;
+  }));
+}
+
+function decodeSeen(payload: Uint8Array): Seen {
+  const view = viewOf(payload);
+  const nodes: SeenNode[] = [];
+  for (let at = 0; at < payload.length;) {
+    const values = at + 1 + payload[at];
+    if (payload[at] === 0 || values + SEEN_VALUES_BYTES > payload.length) {
+      throw new MmliteError("protocol", `Cannot read a seen frame: a node of it does not fit at ${at}`);
+    }
+    const node = Buffer.from(payload.subarray(at + 1, values)).toString("utf8");
+    nodes.push({ node, position: toLsn(view.getBigUint64(values)), timestamp: view.getBigInt64(values + 8) });
+    at = values + SEEN_VALUES_BYTES;
+  }
+  return { kind: "seen", nodes };
 }
 
 /** Walks over the messages once, so that none of a frame is taken whose last runs past its end. */

@@ -89,6 +89,13 @@ const frame: fc.Arbitrary<Frame> = fc.oneof(
     kind: fc.constant("caught_up" as const),
     committedBefore: fc.bigInt(-(2n ** 63n), 2n ** 63n - 1n),
   }),
+  record({
+    kind: fc.constant("seen" as const),
+    nodes: fc.array(
+      record({ node: name, position: lsn, timestamp: fc.bigInt(-(2n ** 63n), 2n ** 63n - 1n) }),
+      { minLength: 1, maxLength: 5 },
+    ),
+  }),
 );
 
 /** The same frame with plain arrays for bytes: a view and a copy of the same bytes become equal. */

@@ -2,6 +2,7 @@
  * The frames that two nodes exchange, as values. Bytes: `docs/PROTOCOL.md`.
  */
 import type { Lsn } from "../lsn.ts";
+import type { SeenNode } from "../seen_versions.ts";
 import type { Compression } from "./compression.ts";
 
 /** Version of the frames and of the handshake; both ends must speak the same. */
@@ -115,5 +116,22 @@ export interface CaughtUp {
   readonly committedBefore: bigint;
 }
 
+/** What the pusher had of other nodes when it committed the transactions that follow. */
+export interface Seen {
+  readonly kind: "seen";
+  /** The nodes whose values have changed since the last such frame; at least one. */
+  readonly nodes: readonly SeenNode[];
+}
+
 /** A frame. */
-export type Frame = Hello | Welcome | Refusal | Data | FragmentStart | Fragment | Ack | Heartbeat | CaughtUp;
+export type Frame =
+  | Hello
+  | Welcome
+  | Refusal
+  | Data
+  | FragmentStart
+  | Fragment
+  | Ack
+  | Heartbeat
+  | CaughtUp
+  | Seen;

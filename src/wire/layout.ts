@@ -23,6 +23,9 @@ export const FRAGMENT_BYTES = 0x4_0000;
 /** A heartbeat with its half of an exchange of clocks, bytes. */
 export const HEARTBEAT_CLOCK_BYTES = 28;
 
+/** The greatest payload of seen, bytes: more than two thousand nodes. */
+export const MAX_SEEN_BYTES = 0x1_0000;
+
 interface FrameLayout {
   /** The type byte; never reused for another frame. */
   readonly type: number;
@@ -42,6 +45,7 @@ export const FRAME_LAYOUT: Readonly<Record<Frame["kind"], FrameLayout>> = {
   ack: { type: 7, min: 8, max: 8 },
   heartbeat: { type: 8, min: 8, max: HEARTBEAT_CLOCK_BYTES },
   caught_up: { type: 9, min: 8, max: 8 },
+  seen: { type: 10, min: 18, max: MAX_SEEN_BYTES },
 };
 
 const KIND_OF_TYPE = new Map(

@@ -150,6 +150,8 @@ export class ApplyPair implements AsyncDisposable {
       mayGroup: () => true,
       clock: { untilPassed: () => 0 },
       maxClockWaitMs: 10_000,
+      causes: { areMet: () => true, wait: () => Promise.resolve() },
+      applied: { committing: () => {}, committed: () => {}, visible: () => {} },
       signal: new AbortController().signal,
       ...overrides,
     });
