@@ -14,6 +14,7 @@ import { CONFLICT_SQLSTATE } from "../pg/conflict_schema.ts";
 import { decodeMessage } from "../pgoutput/decode.ts";
 import type { Begin, Truncate } from "../pgoutput/message.ts";
 import { MESSAGE_TYPE } from "../pgoutput/peek.ts";
+import type { AppliedLog } from "./causes.ts";
 import { ChangeWriter, type RowChange, type TargetRelation } from "./change_writer.ts";
 import { Durability } from "./durability.ts";
 import { applyError, stopsTransaction } from "./failure.ts";
@@ -80,6 +81,7 @@ export interface TransactionWriterOptions {
    * 2000-01-01 UTC. */
   readonly seenBefore: bigint;
   readonly observer: ApplyObserver;
+  readonly applied: AppliedLog;
   /** Everything up to here is committed. */
   readonly onCommitted: (endLsn: Lsn) => void;
   /** A failure; nothing may be sent after it, or where it can be mended not before {@link TransactionWriter.recover}. */
@@ -268,6 +270,7 @@ export class TransactionWriter {
     this.#requireUndisturbed();
     if (this.#position !== endLsn) this.#move(endLsn, open.timestampBytes);
     this.pipeline.execute(TAG.name, this.#tagSink, [this.#positionBytes, open.timestampBytes]);
+    this.#options.applied.committing(endLsn, open.commitTimestamp);
     this.pipeline.execute(COMMIT.name, {
       doing: "commit",
       completed: (tag) => this.#committed(open, endLsn, tag),
@@ -402,6 +405,7 @@ export class TransactionWriter {
     }
     this.#committedLsn = endLsn;
     this.#report(open);
+    this.#options.applied.committed(endLsn);
     this.#options.onCommitted(endLsn);
   }
 
@@ -423,6 +427,7 @@ export class TransactionWriter {
   }
 
   #noteWal(insertLsn: Lsn, flushLsn: Lsn): void {
+    this.#options.applied.visible(this.#committedLsn, insertLsn);
     this.#durability.note(this.#committedLsn, { insertLsn, flushLsn });
   }
 

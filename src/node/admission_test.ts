@@ -46,6 +46,13 @@ Deno.test("a life of a database that is over does not take the place of the one 
     policies: () => assert.fail("nothing is answered"),
     policyOf: () => assert.fail("nothing is applied"),
     applied: { add: () => {} },
+    clock: { untilPassed: () => assert.fail("nothing is applied") },
+    maxClockWaitMs: 0,
+    causes: {
+      areMet: () => assert.fail("nothing is applied"),
+      wait: () => assert.fail("nothing is applied"),
+    },
+    appliedLog: () => assert.fail("nothing is applied"),
   };
   await assert.rejects(admit(options, hello), {
     kind: "fenced",

@@ -169,6 +169,10 @@ export class ApplyPair implements AsyncDisposable {
       mayGroup: () => true,
       policyOf: () => DEFAULT_POLICY,
       seenBefore: this.#openedAt,
+      clock: { untilPassed: () => 0 },
+      maxClockWaitMs: 10_000,
+      causes: { areMet: () => true, wait: () => Promise.resolve() },
+      applied: { committing: () => {}, committed: () => {}, visible: () => {} },
       signal: new AbortController().signal,
       ...overrides,
     };

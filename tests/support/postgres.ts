@@ -57,6 +57,8 @@ export interface StartOptions {
   readonly locale?: string;
   /** Words to put before the command line, to be run by root, such as `ip netns exec NAME`. */
   readonly enter?: readonly string[];
+  /** Further environment variables of its processes. */
+  readonly env?: Readonly<Record<string, string>>;
   /** Where programs and templates are kept; the shared cache in the temporary directory unless given. */
   readonly cache?: string;
 }
@@ -119,7 +121,10 @@ export async function startPostgres(options: StartOptions): Promise<PostgresServ
   const template = options.cloneOf ?? await ensureTemplate(major, { cache, encoding, locale });
   const directory = await makeScratch(`pg${major}`);
   await Deno.chmod(directory, 0o755);
-  const server = new EmbeddedServer(major, { binaries, directory, enter: options.enter ?? [] });
+  const server = new EmbeddedServer(major, {
+    ...{ binaries, directory },
+    ...{ enter: options.enter ?? [], env: options.env ?? {} },
+  });
   try {
     await copyCluster(template, server.dataDir);
     // A network namespace holds nobody but whom the test puts there.
@@ -151,6 +156,7 @@ class EmbeddedServer implements PostgresServer {
   readonly dataDir: string;
   readonly #binaries: string;
   readonly #enter: readonly string[];
+  readonly #env: Readonly<Record<string, string>>;
   readonly #logFile: string;
   readonly #leash: Leash;
   #port = 0;
@@ -159,10 +165,16 @@ class EmbeddedServer implements PostgresServer {
 
   constructor(
     major: PostgresMajor,
-    places: { binaries: string; directory: string; enter: readonly string[] },
+    places: {
+      binaries: string;
+      directory: string;
+      enter: readonly string[];
+      env: Readonly<Record<string, string>>;
+    },
   ) {
     this.major = major;
     this.#enter = places.enter;
+    this.#env = places.env;
     this.host = places.directory;
     this.dataDir = join(places.directory, "data");
     this.#binaries = places.binaries;
@@ -244,7 +256,11 @@ class EmbeddedServer implements PostgresServer {
     const [entrance, ...words] = [...this.#enter, ...switchTo(user, this.#enter), "sh"];
     const postmaster = new Deno.Command(entrance, {
       // The shell only redirects: `exec` makes its process the postmaster.
-      args: [...words, "-c", 'exec "$1" -D "$2" >>"$3" 2>&1', "sh", program, this.dataDir, this.#logFile],
+      args: [
+        ...[...words, "-c", 'log=$1; shift; exec env "$@" >>"$log" 2>&1', "sh", this.#logFile],
+        ...Object.entries(this.#env).map(([name, value]) => `${name}=${value}`),
+        ...[program, "-D", this.dataDir],
+      ],
       cwd: this.host,
       clearEnv: true,
       env: SERVER_ENVIRONMENT,
