@@ -105,6 +105,7 @@ class Retry {
       epoch: 0n,
       position: transaction.endLsn,
       applied: NO_LOG,
+      others: () => [],
       onDurable: () => {},
       onCommitted: () => {},
       onFailure: fail,
@@ -133,7 +134,11 @@ class Retry {
 
   async #apply(): Promise<void> {
     const { id, commitLsn, commitMicroseconds, endLsn, origin } = this.#transaction;
-    this.#writer.beginAgain({ kind: "begin", commitLsn, commitTimestamp: commitMicroseconds, xid: 0 });
+    this.#writer.beginAgain({
+      ...{ kind: "begin", commitLsn, commitTimestamp: commitMicroseconds, xid: 0 },
+      // What it had seen was not kept.
+      seen: SeenVersions.NOTHING,
+    });
     if (!await lockQuarantined(this.#query, id)) {
       throw new MmliteError(
         "not_found",

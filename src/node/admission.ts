@@ -39,6 +39,8 @@ interface AdmissionOptions {
   readonly trust: (sender: string) => Trust;
   readonly mayGroup: () => boolean;
   readonly policyOf: (schema: string, name: string) => TablePolicy;
+  /** All nodes but a sender whose rows may be here, this one included. */
+  readonly others: (sender: string) => readonly string[];
   /** Is told of what applies. */
   readonly applied: Pick<Applied, "add">;
   /** Stands for all of them. */
@@ -96,6 +98,7 @@ export async function admit(options: AdmissionOptions, hello: Hello): Promise<Ad
         mayGroup: options.mayGroup,
         policyOf: options.policyOf,
         seenBefore,
+        others: () => options.others(sender),
         clock: options.clock,
         maxClockWaitMs: options.maxClockWaitMs,
         causes: options.causes,

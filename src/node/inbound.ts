@@ -67,6 +67,8 @@ export function openInbox(
     trust,
     mayGroup: () => groups.hasRoom,
     policyOf: (schema: string, name: string) => policies.policyOf(schema, name),
+    others: (sender: string) =>
+      [options.self.node, ...peers.list().map(({ name }) => name)].filter((name) => name !== sender),
     policies: () => policies.digest,
     applied,
   };
