@@ -126,8 +126,17 @@ export class Units {
       this.#write();
       this.#proceed();
     } catch (thrown) {
+      if (await this.#ends()) this.#options.failed(thrown);
+    }
+  }
+
+  /** Whether what is under way is committed in the end; a failure of it is told elsewhere. */
+  async #ends(): Promise<boolean> {
+    try {
       while (this.#underWay.length > 0) await this.#progress.promise;
-      this.#options.failed(thrown);
+      return true;
+    } catch {
+      return false;
     }
   }
 }
