@@ -39,6 +39,8 @@ export type CompressionSetting = "auto" | "off" | "zstd" | "gzip";
 
 /** What is done about a transaction that an operator would have to see to: block its link, or set it aside. */
 export type OnError = "block" | "quarantine";
+/** Whether transactions wait until what caused them is applied. */
+export type Consistency = "causal" | "eventual";
 
 /** A peer that the configuration names; the control API may add others. */
 export interface ConfiguredPeer {
@@ -87,6 +89,9 @@ export interface ConflictsConfig {
   readonly tables: readonly (TableName & { readonly policy: TablePolicy })[];
   readonly keepSeconds: number;
   readonly onError: OnError;
+  /** How long apply waits until the server's clock has reached the time of an incoming commit. */
+  readonly maxClockWaitMs: number;
+  readonly consistency: Consistency;
 }
 
 /** Where settings are looked for. */
@@ -170,6 +175,8 @@ function completeConflicts({ settings: { conflicts }, origins }: MergedSettings)
     tables,
     keepSeconds: parseDuration(conflicts.keep)!,
     onError: conflicts.on_error,
+    maxClockWaitMs: parseDuration(conflicts.max_clock_wait, 0)! * 1000,
+    consistency: conflicts.consistency,
   };
 }
 

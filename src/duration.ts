@@ -7,9 +7,9 @@ const UNIT_SECONDS: Readonly<Record<string, number>> = { s: 1, m: 60, h: 3600, d
 /** What is expected of a duration, to stand behind "expected". */
 export const DURATION_RULE = "a number and its unit, such as 90s, 30m, 1h or 7d";
 
-/** Whole seconds, at least one, or null for what is no duration. */
-export function parseDuration(text: string): number | null {
+/** Whole seconds, at least `least`, or null for what is no such duration. */
+export function parseDuration(text: string, least = 1): number | null {
   const match = /^(\d{1,9})(s|m|h|d)$/.exec(text);
-  const seconds = match === null ? 0 : Number(match[1]) * UNIT_SECONDS[match[2]];
-  return seconds > 0 ? seconds : null;
+  const seconds = match === null ? -1 : Number(match[1]) * UNIT_SECONDS[match[2]];
+  return seconds >= least ? seconds : null;
 }

@@ -140,6 +140,13 @@ export const ERROR_POLICY = {
       "Remove the cause: it is tried again within a minute, or at once after `mmlite peers retry`. Or run " +
       "`mmlite peers skip` on the node that receives, which keeps the transaction in quarantine",
   },
+  clock_skew: {
+    disposition: "block",
+    exitCode: 1,
+    httpStatus: 409,
+    title: "Clocks differ",
+    hint: "Set the clock of the node that is wrong, and let NTP keep it; the link goes on by itself then",
+  },
   slot_lost: {
     disposition: "block",
     exitCode: 1,

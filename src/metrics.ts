@@ -48,7 +48,7 @@ export interface PeerGauges {
   readonly inboundLagSeconds: number | null;
   readonly slotRetainedWalBytes: number | null;
   readonly slotSafeWalSizeBytes: number | null;
-  /** The peer's clock minus ours, seconds. */
+  /** The clock of the peer's PostgreSQL minus that of ours, seconds. */
   readonly clockSkewSeconds: number | null;
 }
 
@@ -81,6 +81,8 @@ export interface Metrics {
   countChanges(origin: string, kind: ChangeKind, changes: number): void;
   /** Counts conflicts of one of PostgreSQL's types, such as `update_missing`, by what was done about them. */
   countConflict(type: string, resolution: string, conflicts?: number): void;
+  /** Counts that transactions were let through without those of a node that caused them. */
+  countCausalTimeout(peer: string): void;
   /** Sets when this node's certificate expires, and the CA's that issued it. */
   setCertificateExpiry(times: CertificateTimes): void;
   /** Sets what is kept of deleted rows, bytes, and of how many tables nodes may hold different rows. */
@@ -115,6 +117,7 @@ export function createMetrics(version: string): Metrics {
     },
     countChanges: (origin, kind, changes) => series.appliedChanges.inc({ origin, kind }, changes),
     countConflict: (type, resolution, conflicts = 1) => series.conflicts.inc({ type, resolution }, conflicts),
+    countCausalTimeout: (peer) => series.causalTimeouts.inc({ peer }),
     setCertificateExpiry: ({ expiresAt, authorityExpiresAt }) => {
       series.certificateExpiry.set({ certificate: "node" }, expiresAt.getTime() / 1000);
       series.certificateExpiry.set({ certificate: "ca" }, authorityExpiresAt.getTime() / 1000);
@@ -151,7 +154,11 @@ function createSeries(registry: Registry) {
     slotSafe: gauge("mmlite_slot_safe_wal_size_bytes", "WAL that can be written before the slot is lost", [
       "peer",
     ]),
-    clockSkew: gauge("mmlite_clock_skew_seconds", "Clock of the peer minus clock of this node", ["peer"]),
+    clockSkew: gauge(
+      "mmlite_clock_skew_seconds",
+      "Clock of the peer's PostgreSQL minus clock of this node's",
+      ["peer"],
+    ),
     quarantined: gauge(
       "mmlite_quarantined_transactions",
       "Transactions that were set aside, not applied",
@@ -189,6 +196,11 @@ function createSeries(registry: Registry) {
       "origin",
       "kind",
     ]),
+    causalTimeouts: counter(
+      "mmlite_causal_timeouts_total",
+      "Times that transactions were let through after waiting for earlier ones of the peer in vain",
+      ["peer"],
+    ),
     conflicts: counter("mmlite_conflicts_total", "Conflicts met while applying", ["type", "resolution"]),
     tombstones: gauge(
       "mmlite_tombstone_bytes",
@@ -211,6 +223,7 @@ function setPeer(series: Series, { peer, gauges }: { peer: string; gauges: PeerG
   series.sentMessageBytes.inc({ peer }, 0);
   series.sentBytes.inc({ peer }, 0);
   series.reconnects.inc({ peer }, 0);
+  series.causalTimeouts.inc({ peer }, 0);
   const { lagSeconds, lagBytes, slotRetained, slotSafe, clockSkew } = series;
   setOrRemove(lagSeconds, { labels: { peer, direction: "outbound" }, value: gauges.outboundLagSeconds });
   setOrRemove(lagSeconds, { labels: { peer, direction: "inbound" }, value: gauges.inboundLagSeconds });
@@ -242,4 +255,5 @@ function removePeer(series: Series, peer: string): void {
   series.sentMessageBytes.remove({ peer });
   series.sentBytes.remove({ peer });
   series.reconnects.remove({ peer });
+  series.causalTimeouts.remove({ peer });
 }

@@ -3,9 +3,11 @@ import assert from "node:assert/strict";
 import { Buffer } from "node:buffer";
 import { Inbox } from "../src/inbox/inbox.ts";
 import { runSession } from "../src/link/session.ts";
+import { AppliedHistory } from "../src/applied_history.ts";
 import { MmliteError } from "../src/errors.ts";
 import { type Lsn, toLsn } from "../src/lsn.ts";
 import type { Channel } from "../src/wire/channel.ts";
+import { PROCESS_CLOCK } from "../src/wire/clock_exchange.ts";
 import { type Compression, COMPRESSIONS } from "../src/wire/compression.ts";
 import { type ChannelPair, httpPair, memoryPair } from "./support/channel_pair.ts";
 import { eventually, within } from "./support/poll.ts";
@@ -22,11 +24,13 @@ function push(channel: Channel, compression: Compression | null) {
       hello: () => Promise.resolve(hello({ compression: compression === null ? [] : [compression] })),
       recognise: () => Promise.resolve(),
       openSource: () => Promise.resolve(source),
+      clock: PROCESS_CLOCK,
+      history: new AppliedHistory(),
       readClock: () => Promise.resolve({ timestamp: 0n, walLsn: toLsn(1n << 60n) }),
       asksAgain: () => new Promise(() => {}),
       storeAck: () => Promise.resolve(),
     },
-    { started: () => {}, sent: () => {}, wrote: () => {}, acked: () => {}, heartbeat: () => {} },
+    { started: () => {}, sent: () => {}, wrote: () => {}, acked: () => {}, clock: () => {} },
     stop.signal,
   );
   running.catch(() => {});
@@ -40,6 +44,8 @@ function receive(channel: Channel, compression: Compression | null) {
   const { promise: failed, reject: fail } = Promise.withResolvers<never>();
   failed.catch(() => {});
   const inbox = new Inbox({
+    clock: PROCESS_CLOCK,
+    clockOf: () => {},
     recognise: () => Promise.resolve(),
     admit: () =>
       Promise.resolve({
@@ -52,6 +58,7 @@ function receive(channel: Channel, compression: Compression | null) {
           opened.resolve(onDurable);
           return Promise.resolve({
             push: (bytes, start, end) => void received.push(Buffer.from(bytes.slice(start, end))),
+            seen: () => {},
             caughtUp: () => {},
             flush: () => {},
             close: () => Promise.resolve(),

@@ -103,6 +103,12 @@ export const PeerStatus = z.object({
   lag_bytes: ByteAmount.nullable(),
   lag_seconds: Seconds.nullable(),
   slot: SlotStatus.nullable(),
+  clock_skew_seconds: Seconds.nullable().openapi({
+    description: "the clock of the peer's PostgreSQL minus this node's; null before it was measured",
+  }),
+  clock_skew_uncertainty_seconds: Seconds.nullable().openapi({
+    description: "how much that may be more or less: half of the time that heartbeats are under way",
+  }),
   inbound: InboundStatus,
   sent_transactions: Count,
   compression: z.enum(["zstd", "gzip"]).nullable().openapi({
@@ -128,6 +134,9 @@ export const PostgresStatus = z.object({
   host: z.string().nullable(),
   wal_lsn: LsnText.nullable(),
   track_commit_timestamp: z.boolean().nullable(),
+  clock_offset_seconds: Seconds.nullable().openapi({
+    description: "its clock minus that of the host of mmlite",
+  }),
   problem: Trouble.nullable(),
 }).openapi("PostgresStatus");
 export type PostgresStatus = z.infer<typeof PostgresStatus>;

@@ -15,10 +15,13 @@ import type { Row } from "../pg/query.ts";
 import { decodeMessage } from "../pgoutput/decode.ts";
 import type { Begin, Message, Truncate } from "../pgoutput/message.ts";
 import { decodeBegin, decodeCommit, MESSAGE_TYPE } from "../pgoutput/peek.ts";
+import { type SeenNode, SeenVersions } from "../seen_versions.ts";
+import type { OriginBegin } from "./causes.ts";
 import type { TargetRelation } from "./change_writer.ts";
 import { isDisturbed, stopsTransaction } from "./failure.ts";
+import { Gate, type GateOptions } from "./gate.ts";
 import { Gathering, type GatheringOptions } from "./gathering.ts";
-import type { Targets } from "./held.ts";
+import type { HeldTransactions, Targets } from "./held.ts";
 import { QuarantineWriter } from "./quarantine_writer.ts";
 import { Relations } from "./relations.ts";
 import { type ApplySession, type ApplySessionOptions, openApplySession } from "./session.ts";
@@ -37,7 +40,8 @@ export interface ApplierOptions
   extends
     ApplySessionOptions,
     Omit<TransactionWriterOptions, "onCommitted" | "onFailure">,
-    Omit<GatheringOptions, "offer"> {
+    Omit<GatheringOptions, "offer">,
+    Omit<GateOptions, "origin"> {
   /** Whether sets are tried; outlives the applier, because what failed by sets comes again. */
   readonly trust: Trust;
   readonly policyOf: (schema: string, name: string) => TablePolicy;
@@ -49,13 +53,13 @@ export interface ApplierOptions
 type Incoming =
   | { readonly state: "between" }
   /** It was applied before. */
-  | { readonly state: "skipping"; readonly begin: Begin }
+  | { readonly state: "skipping"; readonly begin: OriginBegin }
   /** It is kept in quarantine instead of being applied. */
-  | { readonly state: "keeping"; readonly begin: Begin }
+  | { readonly state: "keeping"; readonly begin: OriginBegin }
   /** Its changes are the last ones held. */
-  | { readonly state: "holding"; readonly begin: Begin }
+  | { readonly state: "holding"; readonly begin: OriginBegin }
   /** It is too large to hold: its beginning has been written. */
-  | { readonly state: "streaming"; readonly begin: Begin };
+  | { readonly state: "streaming"; readonly begin: OriginBegin };
 
 const BETWEEN: Incoming = { state: "between" };
 
@@ -71,6 +75,7 @@ export class Applier {
   readonly #options: ApplierOptions;
   readonly #session: ApplySession;
   readonly #writer: TransactionWriter;
+  readonly #gate: Gate;
   readonly #units: Units;
   readonly #gathering: Gathering;
   readonly #relations: Relations;
@@ -81,6 +86,8 @@ export class Applier {
   #failure: MmliteError | undefined;
   #recovery: Promise<void> | undefined;
   #incoming: Incoming = BETWEEN;
+  /** What the origin had when it committed the transaction that comes. */
+  #seen = SeenVersions.NOTHING;
   /** The last transaction that was written before its end had come. */
   #streamed: { readonly begin: Begin; readonly mode: WriteMode; endLsn: Lsn | undefined } | undefined;
   /** End of the last transaction that came whole. */
@@ -105,7 +112,13 @@ export class Applier {
       onCommitted: (endLsn) => this.#committed(endLsn),
       onFailure: (error, canRecover) => this.#lose(error, canRecover),
     });
-    this.#units = new Units(this.#writer, (held) => this.#gathering.recycle(held));
+    this.#gate = new Gate(options);
+    this.#units = new Units({
+      writer: this.#writer,
+      mayWrite: (held) => this.#gate.pass(lastOf(held)),
+      done: (held) => this.#gathering.recycle(held),
+      failed: (thrown) => this.#fail(toMmliteError(thrown)),
+    });
     this.#gathering = new Gathering({ ...options, offer: (unit) => this.#units.offer(unit) });
     this.#relations = new Relations({
       serverVersion: session.serverVersion,
@@ -149,6 +162,21 @@ export class Applier {
     }
   }
 
+  /**
+   * What the origin had of other nodes when it committed the transactions that follow, where that has changed. Returns a
+   * promise only when the caller must wait. Throws, or rejects, with the applier's failure.
+   */
+  seen(nodes: readonly SeenNode[]): Promise<void> | void {
+    if (this.#failure !== undefined) throw this.#failure;
+    if (this.#incoming.state !== "between") {
+      this.#failWith(this.#violation("what it had, inside a transaction"));
+    }
+    this.#seen = this.#seen.with(nodes);
+    if (this.#options.causes.areMet(this.#seen)) return;
+    // What waits must not take along what another node's transactions may wait for.
+    return this.#recovery?.then(() => this.#cut()) ?? this.#cut();
+  }
+
   /** Whatever the origin committed before this time, microseconds since 2000-01-01 UTC, has been pushed. */
   caughtUp(committedBefore: bigint): void {
     const position = this.#position;
@@ -185,6 +213,7 @@ export class Applier {
       const idle = this.idle().catch(() => {}).finally(() => enough.abort());
       await Promise.race([idle, delay(CLOSE_WAIT_MS, enough.signal)]);
     }
+    this.#gate.close();
     this.#writer.close();
     this.#reject(new MmliteError("aborted", `Cannot apply "${this.#options.origin}": closed`));
     await closeClient(this.#session.client);
@@ -224,8 +253,9 @@ export class Applier {
     }
   }
 
-  #begin(begin: Begin): Promise<void> | undefined {
+  #begin(decoded: Begin): Promise<void> | undefined {
     if (this.#incoming.state !== "between") throw this.#violation("a transaction inside another");
+    const begin = { ...decoded, seen: this.#seen };
     if (begin.commitLsn === this.#options.skipLsn && begin.commitLsn >= this.#position) {
       return this.#keep(begin);
     }
@@ -236,7 +266,7 @@ export class Applier {
   }
 
   /** Puts a transaction into quarantine; what came before it is applied first. */
-  async #keep(begin: Begin): Promise<void> {
+  async #keep(begin: OriginBegin): Promise<void> {
     this.#incoming = { state: "keeping", begin };
     await this.#commitWhole();
     this.#streamed = { begin, mode: "rows", endLsn: undefined };
@@ -329,8 +359,9 @@ export class Applier {
   }
 
   /** Writes a transaction before its end has come. It cannot be written again, so nothing before it may fail. */
-  async #stream(begin: Begin): Promise<void> {
+  async #stream(begin: OriginBegin): Promise<void> {
     await this.#commitWhole();
+    await Promise.race([this.#gate.pass(begin), this.failed]);
     const held = this.#gathering.takeOpen();
     this.#incoming = { state: "streaming", begin };
     const mode = this.#options.trust.nextMode(begin.commitLsn);
@@ -383,6 +414,11 @@ export class Applier {
       return this.#writer.pipeline.room();
     }
     if (!this.#gathering.end(incoming.begin, endLsn)) return;
+    return this.#cut();
+  }
+
+  /** Hands on the whole transactions held. */
+  #cut(): Promise<void> | undefined {
     this.#gathering.offerWhole();
     return this.#units.room();
   }
@@ -410,6 +446,10 @@ export class Applier {
     if (this.#mark === undefined || this.#writer.committedLsn < this.#mark.position) return;
     this.#options.observer.caughtUp(this.#mark.committedBefore);
     this.#mark = undefined;
+    // Where nothing is written, nothing else reads how far the WAL is by now.
+    const { state } = this.#incoming;
+    const isIdle = this.#units.isEmpty && state !== "streaming" && state !== "keeping";
+    if (isIdle && this.#recovery === undefined && this.#failure === undefined) this.#writer.endBatch();
   }
 
   async #progress(): Promise<void> {
@@ -463,12 +503,18 @@ export class Applier {
   #fail(error: MmliteError): void {
     if (this.#failure !== undefined) return;
     this.#failure = error;
+    this.#gate.close();
     this.#writer.close();
     // Breaking the connection off is the rollback, and ends whatever the server is waiting for.
     destroyClient(this.#session.client);
     this.#units.fail(error);
     this.#reject(error);
   }
+}
+
+/** What is waited for before transactions are written together: the last has seen the most. */
+function lastOf(held: HeldTransactions): OriginBegin {
+  return { ...held.transactions.at(-1)!.begin, commitTimestamp: held.latestTimestamp };
 }
 
 /** What a transaction that was not held failed of: it comes again, and is written in a way that tells more. */

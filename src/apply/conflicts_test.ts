@@ -3,6 +3,7 @@ import assert from "node:assert/strict";
 import { ApplyPair, Seen } from "../../tests/support/apply_pair.ts";
 import { type PostgresMajor, startPostgres } from "../../tests/support/postgres.ts";
 import type { ConflictPolicy } from "../conflict_policy.ts";
+import { toLsn } from "../lsn.ts";
 import { pushAll } from "../../tests/support/apply_pair.ts";
 
 interface Case {
@@ -76,6 +77,15 @@ const CASES: readonly Case[] = [
 
 const SCHEMA = "CREATE TABLE t (id int PRIMARY KEY, v text)";
 
+/** When the row of the target was committed, microseconds since 2000-01-01 UTC. */
+async function lastCommit(pair: ApplyPair): Promise<bigint> {
+  const [time] = await pair.rows(
+    `SELECT (extract(epoch FROM pg_xact_commit_timestamp(xmin) - timestamptz '2000-01-01 00:00:00Z') * 1000000)::bigint
+       FROM t`,
+  );
+  return BigInt(time.slice(1, -1));
+}
+
 /** Applies the remote change of a case before or after the local one was made. */
 async function play(pair: ApplyPair, { first, local = "", remote }: Case, order: "newer" | "older") {
   if (first !== undefined) await pair.replicate(first);
@@ -102,6 +112,29 @@ for (const major of [10, 18] satisfies PostgresMajor[]) {
         });
       }
     }
+
+    await t.step(
+      "a row that the author of a change had seen gives way, and that is no conflict",
+      async () => {
+        await using pair = await ApplyPair.open({ ...options, name: "author" });
+        const conflictsOf = async (others: readonly string[], isLate: boolean) => {
+          await pair.target.query("UPDATE t SET v = v || '+'");
+          const at = await lastCommit(pair);
+          await pair.source.query("UPDATE t SET v = v || '-'");
+          const seen = new Seen();
+          const applier = await pair.openApplier(seen, { others: () => others });
+          const timestamp = isLate ? at - 1n : at;
+          await applier.seen([{ node: "here", position: toLsn(1n), timestamp }]);
+          await pushAll(applier, await pair.record());
+          await applier.close();
+          return seen.conflicts;
+        };
+        await pair.replicate("INSERT INTO t VALUES (1, '')");
+        assert.deepEqual(await conflictsOf(["here"], false), []);
+        assert.deepEqual(await conflictsOf(["here"], true), ["update_origin_differs"]);
+        assert.deepEqual(await conflictsOf(["here", "nyc"], false), ["update_origin_differs"]);
+      },
+    );
 
     await t.step("both rows and versions of a conflict are kept", async () => {
       await using pair = await ApplyPair.open({ ...options, name: "kept" });

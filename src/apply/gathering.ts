@@ -6,7 +6,7 @@
  * applier to say.
  */
 import type { Lsn } from "../lsn.ts";
-import type { Begin } from "../pgoutput/message.ts";
+import type { OriginBegin } from "./causes.ts";
 import { HeldTransactions, isTruncate, type Targets } from "./held.ts";
 import type { WriteMode } from "./transaction_writer.ts";
 import type { Trust } from "./trust.ts";
@@ -58,7 +58,7 @@ export class Gathering {
    * Ends the transaction. It goes with those before it if all are to be written alike; otherwise these are handed on.
    * Returns whether no more should be added.
    */
-  end(begin: Begin, endLsn: Lsn): boolean {
+  end(begin: OriginBegin, endLsn: Lsn): boolean {
     const held = this.#held;
     const isEmpty = held.openCount === 0;
     held.end(begin, endLsn);
@@ -95,7 +95,7 @@ export class Gathering {
     if (this.#spare.length < MAX_SPARE) this.#spare.push(held);
   }
 
-  #nextMode({ commitLsn }: Begin): WriteMode {
+  #nextMode({ commitLsn }: OriginBegin): WriteMode {
     const { trust, mayGroup } = this.#options;
     return this.#bySets && mayGroup() ? trust.nextMode(commitLsn) : "rows";
   }

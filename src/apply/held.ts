@@ -2,13 +2,13 @@
  * Transactions that have come and are not committed here: in their order, each change a place in what came.
  */
 import type { Lsn } from "../lsn.ts";
-import type { Begin } from "../pgoutput/message.ts";
+import type { OriginBegin } from "./causes.ts";
 import type { TargetRelation } from "./change_writer.ts";
 import { grown } from "./grown.ts";
 
 /** A transaction whose end is known; its changes are those from `from` to `to`. */
 export interface HeldTransaction {
-  readonly begin: Begin;
+  readonly begin: OriginBegin;
   readonly endLsn: Lsn;
   readonly from: number;
   readonly to: number;
@@ -53,6 +53,15 @@ export class HeldTransactions {
     return this.transactions.at(-1)?.endLsn;
   }
 
+  /** When the latest of the transactions committed, microseconds since 2000-01-01 UTC; there must be one. */
+  get latestTimestamp(): bigint {
+    let latest = this.transactions[0].begin.commitTimestamp;
+    for (const { begin } of this.transactions) {
+      if (begin.commitTimestamp > latest) latest = begin.commitTimestamp;
+    }
+    return latest;
+  }
+
   /** Whether no more should be added. */
   get isFull(): boolean {
     return this.count >= FULL_CHANGES || this.byteLength >= FULL_BYTES ||
@@ -86,7 +95,7 @@ export class HeldTransactions {
   }
 
   /** Ends the transaction that the last changes are of. One before it that is empty goes: this one's end is later. */
-  end(begin: Begin, endLsn: Lsn): void {
+  end(begin: OriginBegin, endLsn: Lsn): void {
     const last = this.transactions.at(-1);
     if (last !== undefined && last.from === last.to) this.transactions.pop();
     this.transactions.push({ begin, endLsn, from: this.wholeCount, to: this.count });

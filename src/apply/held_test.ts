@@ -1,8 +1,15 @@
 import assert from "node:assert/strict";
 import { parseLsn } from "../lsn.ts";
+import { SeenVersions } from "../seen_versions.ts";
 import { HeldTransactions } from "./held.ts";
 
-const BEGIN = { kind: "begin", commitLsn: parseLsn("0/1"), commitTimestamp: 0n, xid: 1 } as const;
+const BEGIN = {
+  kind: "begin",
+  commitLsn: parseLsn("0/1"),
+  commitTimestamp: 0n,
+  xid: 1,
+  seen: SeenVersions.NOTHING,
+} as const;
 const END_LSN = parseLsn("0/2");
 
 /** Adds changes of so many bytes each. */

@@ -4,6 +4,7 @@
  *
  * Nobody else may hold the origin meanwhile: the caller sees to that.
  */
+import type { TablePolicy } from "../conflict_policy.ts";
 import { MmliteError, toMmliteError } from "../errors.ts";
 import { formatLsn } from "../lsn.ts";
 import { closeClient, destroyClient } from "../pg/client.ts";
@@ -16,9 +17,11 @@ import {
   readKeptMessages,
 } from "../pg/quarantine.ts";
 import { type Query, queryWith } from "../pg/query.ts";
-import type { TablePolicy } from "../conflict_policy.ts";
 import { decodeMessage } from "../pgoutput/decode.ts";
+import { SeenVersions } from "../seen_versions.ts";
+import type { AppliedLog, Causes } from "./causes.ts";
 import { isDisturbed } from "./failure.ts";
+import { Gate, type GateOptions } from "./gate.ts";
 import type { Targets } from "./held.ts";
 import { Relations } from "./relations.ts";
 import { type ApplySession, type ApplySessionOptions, openApplySession } from "./session.ts";
@@ -29,9 +32,12 @@ import { type ApplyObserver, TransactionWriter } from "./transaction_writer.ts";
 const PAGE_MESSAGES = 256;
 /** How often it is begun where other sessions come to the same rows. */
 const MAX_ATTEMPTS = 5;
+const NO_CAUSES: Causes = { areMet: () => true, wait: () => Promise.resolve() };
+/** Nothing new of the origin is applied. */
+const NO_LOG: AppliedLog = { committing: () => {}, committed: () => {}, visible: () => {} };
 
 /** What applying a transaction again needs. */
-export interface RetryOptions extends ApplySessionOptions {
+export interface RetryOptions extends ApplySessionOptions, Omit<GateOptions, "origin" | "causes"> {
   readonly transaction: QuarantinedTransaction;
   readonly policyOf: (schema: string, name: string) => TablePolicy;
   /** See `TransactionWriterOptions`. */
@@ -42,6 +48,7 @@ export interface RetryOptions extends ApplySessionOptions {
 
 /** See the module's head. Throws what the transaction fails of, and `not_found` if it is in quarantine no more. */
 export async function retryQuarantined(options: RetryOptions): Promise<void> {
+  await passGate(options);
   for (let attempt = 1;; attempt++) {
     try {
       return await retryOnce(options);
@@ -49,6 +56,19 @@ export async function retryQuarantined(options: RetryOptions): Promise<void> {
       // Another session came to the same rows: again, it is settled.
       if (attempt === MAX_ATTEMPTS || !isDisturbed(toMmliteError(thrown))) throw thrown;
     }
+  }
+}
+
+/** Waits until this server's clock has passed the time of the commit; its causes have been waited for long enough. */
+async function passGate({ transaction, signal, ...options }: RetryOptions): Promise<void> {
+  const gate = new Gate({ ...options, causes: NO_CAUSES });
+  const close = () => gate.close();
+  signal.addEventListener("abort", close, { once: true });
+  try {
+    const { commitLsn, commitMicroseconds: commitTimestamp } = transaction;
+    await gate.pass({ commitLsn, commitTimestamp, seen: SeenVersions.NOTHING });
+  } finally {
+    signal.removeEventListener("abort", close);
   }
 }
 
@@ -84,6 +104,8 @@ class Retry {
       ...options,
       epoch: 0n,
       position: transaction.endLsn,
+      applied: NO_LOG,
+      others: () => [],
       onDurable: () => {},
       onCommitted: () => {},
       onFailure: fail,
@@ -112,7 +134,11 @@ class Retry {
 
   async #apply(): Promise<void> {
     const { id, commitLsn, commitMicroseconds, endLsn, origin } = this.#transaction;
-    this.#writer.beginAgain({ kind: "begin", commitLsn, commitTimestamp: commitMicroseconds, xid: 0 });
+    this.#writer.beginAgain({
+      ...{ kind: "begin", commitLsn, commitTimestamp: commitMicroseconds, xid: 0 },
+      // What it had seen was not kept.
+      seen: SeenVersions.NOTHING,
+    });
     if (!await lockQuarantined(this.#query, id)) {
       throw new MmliteError(
         "not_found",

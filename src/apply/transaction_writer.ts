@@ -12,8 +12,9 @@ import { type Lsn, parseLsn } from "../lsn.ts";
 import { Pipeline, type ReplySink } from "../pg/pipeline.ts";
 import { CONFLICT_SQLSTATE } from "../pg/conflict_schema.ts";
 import { decodeMessage } from "../pgoutput/decode.ts";
-import type { Begin, Truncate } from "../pgoutput/message.ts";
+import type { Truncate } from "../pgoutput/message.ts";
 import { MESSAGE_TYPE } from "../pgoutput/peek.ts";
+import type { AppliedLog, OriginBegin } from "./causes.ts";
 import { ChangeWriter, type RowChange, type TargetRelation } from "./change_writer.ts";
 import { Durability } from "./durability.ts";
 import { applyError, stopsTransaction } from "./failure.ts";
@@ -83,7 +84,10 @@ export interface TransactionWriterOptions {
   /** What any node committed before this time the origin has had before all that it sends, microseconds since
    * 2000-01-01 UTC. */
   readonly seenBefore: bigint;
+  /** See `VersionsOptions`. */
+  readonly others: () => readonly string[];
   readonly observer: ApplyObserver;
+  readonly applied: AppliedLog;
   /** Everything up to here is committed. */
   readonly onCommitted: (endLsn: Lsn) => void;
   /** A failure; nothing may be sent after it, or where it can be mended not before {@link TransactionWriter.recover}. */
@@ -162,7 +166,7 @@ export class TransactionWriter {
     this.#groupSink = { doing: "note the versions of a group", completed: () => {} };
     this.#undisturbedSink = { doing: "look for deletes of others", completed: () => {} };
     this.#tombstonesSink = { doing: "note deleted rows", completed: () => {} };
-    this.#versions = new Versions(options.origin, options.seenBefore);
+    this.#versions = new Versions(options);
     this.#keepsVersions = session.trackCommitTimestamp;
     this.#keepsOrigins = session.serverVersion >= ORIGINS_SINCE;
     this.#walSink = {
@@ -199,7 +203,7 @@ export class TransactionWriter {
   writeGroup(held: HeldTransactions): void {
     const { transactions } = held;
     const versions = this.#versions;
-    versions.begin(transactions.map(({ begin }) => begin.commitTimestamp));
+    versions.begin(transactions.map(({ begin }) => begin));
     const { commitLsn } = transactions[0].begin;
     const { endLsn } = transactions.at(-1)!;
     this.#begin({ commitLsn, commitTimestamp: versions.last, transactions: transactions.length }, {
@@ -215,7 +219,7 @@ export class TransactionWriter {
   writeEach(held: HeldTransactions): void {
     held.transactions.forEach(({ begin, endLsn }, i) => {
       if (endLsn <= this.#committedLsn) return;
-      this.#versions.begin([begin.commitTimestamp]);
+      this.#versions.begin([begin]);
       this.#begin({ ...begin, transactions: 1 }, { endLsn, mode: "rows" });
       try {
         this.#writeTransaction(held, i, 0);
@@ -227,15 +231,15 @@ export class TransactionWriter {
   }
 
   /** Writes the beginning of a transaction whose end is not known: the position is its commit record until then. */
-  beginLong(begin: Begin, mode: WriteMode): void {
-    this.#versions.begin([begin.commitTimestamp]);
+  beginLong(begin: OriginBegin, mode: WriteMode): void {
+    this.#versions.begin([begin]);
     this.#begin({ ...begin, transactions: 1 }, { endLsn: begin.commitLsn, mode });
     this.#sets.begin(false);
   }
 
   /** Writes the beginning of a transaction that the position, which is this writer's, has passed long ago. */
-  beginAgain(begin: Begin): void {
-    this.#versions.begin([begin.commitTimestamp]);
+  beginAgain(begin: OriginBegin): void {
+    this.#versions.begin([begin]);
     this.#begin({ ...begin, transactions: 1 }, { endLsn: undefined, mode: "rows" });
   }
 
@@ -272,6 +276,7 @@ export class TransactionWriter {
     this.#requireUndisturbed();
     if (this.#position !== endLsn) this.#move(endLsn, open.timestampBytes);
     this.pipeline.execute(TAG.name, this.#tagSink, [this.#positionBytes, open.timestampBytes]);
+    this.#options.applied.committing(endLsn, open.commitTimestamp);
     this.pipeline.execute(COMMIT.name, {
       doing: "commit",
       completed: (tag) => this.#committed(open, endLsn, tag),
@@ -410,6 +415,7 @@ export class TransactionWriter {
     }
     this.#committedLsn = endLsn;
     this.#report(open);
+    this.#options.applied.committed(endLsn);
     this.#options.onCommitted(endLsn);
   }
 
@@ -431,6 +437,7 @@ export class TransactionWriter {
   }
 
   #noteWal(insertLsn: Lsn, flushLsn: Lsn): void {
+    this.#options.applied.visible(this.#committedLsn, insertLsn);
     this.#durability.note(this.#committedLsn, { insertLsn, flushLsn });
   }
 

@@ -16,18 +16,28 @@ export interface Unit {
   readonly mode: WriteMode;
 }
 
+interface UnitsOptions {
+  readonly writer: TransactionWriter;
+  /** Undefined if transactions may be written now, else a promise of it. */
+  readonly mayWrite: (held: HeldTransactions) => Promise<void> | undefined;
+  /** What is committed may be used again. */
+  readonly done: (held: HeldTransactions) => void;
+  /** A unit must not be written, and everything before it is committed. */
+  readonly failed: (thrown: unknown) => void;
+}
+
 /** See the module's head. */
 export class Units {
-  readonly #writer: TransactionWriter;
-  readonly #done: (held: HeldTransactions) => void;
+  readonly #options: UnitsOptions;
   #underWay: Unit[] = [];
   #waiting: Unit[] = [];
   #progress = Promise.withResolvers<void>();
 
-  /** `done` gets what is committed, and may use it again. */
-  constructor(writer: TransactionWriter, done: (held: HeldTransactions) => void) {
-    this.#writer = writer;
-    this.#done = done;
+  /** The first that waits may not be written yet, whatever room there is. */
+  #isHeldBack = false;
+
+  constructor(options: UnitsOptions) {
+    this.#options = options;
   }
 
   /** Whether everything offered is committed. */
@@ -67,7 +77,7 @@ export class Units {
     let done = 0;
     while (done < this.#underWay.length && this.#underWay[done].held.endLsn! <= endLsn) done++;
     if (done === 0) return 0;
-    for (const { held } of this.#underWay.splice(0, done)) this.#done(held);
+    for (const { held } of this.#underWay.splice(0, done)) this.#options.done(held);
     this.#write();
     this.#proceed();
     return done;
@@ -93,13 +103,40 @@ export class Units {
   }
 
   #write(): void {
-    while (this.#underWay.length < MAX_UNDER_WAY) {
-      const unit = this.#waiting.shift();
+    const { writer, mayWrite } = this.#options;
+    while (this.#underWay.length < MAX_UNDER_WAY && !this.#isHeldBack) {
+      const unit = this.#waiting.at(0);
       if (unit === undefined) return;
+      const allowed = mayWrite(unit.held);
+      if (allowed !== undefined) return void this.#holdBack(allowed);
+      this.#waiting.shift();
       this.#underWay.push(unit);
-      if (unit.mode === "sets") this.#writer.writeGroup(unit.held);
-      else this.#writer.writeEach(unit.held);
-      this.#writer.endBatch();
+      if (unit.mode === "sets") writer.writeGroup(unit.held);
+      else writer.writeEach(unit.held);
+      writer.endBatch();
+    }
+  }
+
+  /** Goes on once the first that waits is allowed; if it never is, what is under way ends before that is told. */
+  async #holdBack(allowed: Promise<void>): Promise<void> {
+    this.#isHeldBack = true;
+    try {
+      await allowed;
+      this.#isHeldBack = false;
+      this.#write();
+      this.#proceed();
+    } catch (thrown) {
+      if (await this.#ends()) this.#options.failed(thrown);
+    }
+  }
+
+  /** Whether what is under way is committed in the end; a failure of it is told elsewhere. */
+  async #ends(): Promise<boolean> {
+    try {
+      while (this.#underWay.length > 0) await this.#progress.promise;
+      return true;
+    } catch {
+      return false;
     }
   }
 }

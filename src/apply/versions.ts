@@ -4,6 +4,8 @@
  */
 import { Buffer } from "node:buffer";
 import { formatTimestamp } from "../pg/timestamp.ts";
+import { SeenVersions } from "../seen_versions.ts";
+import type { OriginBegin } from "./causes.ts";
 import { RowTimes } from "./row_times.ts";
 
 /** Of the transaction that a change is of, as the text of parameters. */
@@ -14,6 +16,20 @@ export interface ChangeVersion {
   /** Whatever any node committed before this time its origin had seen. */
   readonly seen: Uint8Array;
 }
+
+/** What {@link Versions} needs to know. */
+export interface VersionsOptions {
+  /** The name of the node that sends. */
+  readonly origin: string;
+  /** What any node committed before this time the sender has had before all that it sends, microseconds since
+   * 2000-01-01 UTC. */
+  readonly seenBefore: bigint;
+  /** All nodes but the sender whose rows may be here, this one included. */
+  readonly others: () => readonly string[];
+}
+
+/** A transaction of the sender's, as far as its versions matter. */
+type Versioned = Pick<OriginBegin, "commitTimestamp" | "seen">;
 
 /** Used again for one local transaction after another. */
 export class Versions {
@@ -27,26 +43,26 @@ export class Versions {
   #timestamps: readonly bigint[] = [];
   #first = 0n;
   #last = 0n;
-  readonly #seenBefore: bigint;
-  readonly #seen: Uint8Array;
+  /** What each had seen, by the transactions' numbers, and the least of it. */
+  #seenBefore: readonly bigint[] = [];
+  #leastSeen = 0n;
+  readonly #options: VersionsOptions;
   #transaction = -1;
   #version: ChangeVersion | undefined;
 
-  /**
-   * `origin` is the name of the node that sends. `seenBefore`, microseconds since 2000-01-01 UTC: what any node
-   * committed before this time the sender has had before all that it sends.
-   */
-  constructor(origin: string, seenBefore: bigint) {
-    this.node = Buffer.from(origin, "utf8");
-    this.#seenBefore = seenBefore;
-    this.#seen = Buffer.from(formatTimestamp(seenBefore), "latin1");
+  constructor(options: VersionsOptions) {
+    this.node = Buffer.from(options.origin, "utf8");
+    this.#options = options;
   }
 
-  /** Begins a local transaction of those that were committed at these times, microseconds since 2000-01-01 UTC. */
-  begin(timestamps: readonly bigint[]): void {
+  /** Begins a local transaction of these of the sender. */
+  begin(transactions: readonly Versioned[]): void {
+    const timestamps = transactions.map(({ commitTimestamp }) => commitTimestamp);
     this.#timestamps = timestamps;
-    this.#first = timestamps.reduce((a, b) => a < b ? a : b);
+    this.#first = least(timestamps);
     this.#last = timestamps.reduce((a, b) => a > b ? a : b);
+    this.#seenBefore = this.#whatWasSeen(transactions);
+    this.#leastSeen = least(this.#seenBefore);
     this.#transaction = -1;
     this.clear();
   }
@@ -70,7 +86,7 @@ export class Versions {
 
   /** A row that any node wrote before this time gives way, and that is no conflict. */
   get bound(): bigint {
-    return this.#first < this.#seenBefore ? this.#first : this.#seenBefore;
+    return this.#first < this.#leastSeen ? this.#first : this.#leastSeen;
   }
 
   /** The times by the transactions' numbers. */
@@ -83,8 +99,29 @@ export class Versions {
     if (this.#transaction !== transaction) {
       this.#transaction = transaction;
       const at = Buffer.from(formatTimestamp(this.#timestamps[transaction]), "latin1");
-      this.#version = { at, node: this.node, seen: this.#seen };
+      const seen = Buffer.from(formatTimestamp(this.#seenBefore[transaction]), "latin1");
+      this.#version = { at, node: this.node, seen };
     }
     return this.#version!;
   }
+
+  /** What any node committed before these times the sender had before each transaction. */
+  #whatWasSeen(transactions: readonly Versioned[]): bigint[] {
+    const { seenBefore, others } = this.#options;
+    const nodes = others();
+    let known = SeenVersions.NOTHING;
+    let before = seenBefore;
+    return transactions.map(({ seen }) => {
+      // It is the same one from one change of it to the next.
+      if (seen === known) return before;
+      known = seen;
+      const bound = seen.lowerBound(nodes);
+      before = bound === undefined || bound < seenBefore ? seenBefore : bound + 1n;
+      return before;
+    });
+  }
+}
+
+function least(times: readonly bigint[]): bigint {
+  return times.reduce((a, b) => a < b ? a : b);
 }

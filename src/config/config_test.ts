@@ -41,12 +41,25 @@ Deno.test("the least configuration is completed by defaults", async () => {
       tables: [],
       keepSeconds: 2_592_000,
       onError: "block",
+      maxClockWaitMs: 10_000,
+      consistency: "eventual",
     },
     state: "/var/lib/private/mmlite",
     insecure: false,
     compression: "auto",
     log: { level: "info", format: "text" },
   });
+});
+
+Deno.test("the bound of waiting for clocks is a duration", async () => {
+  const { conflicts } = await loadConfig({ flags: { ...LEAST, "max-clock-wait": "2m" }, env: BARE });
+  assert.equal(conflicts.maxClockWaitMs, 120_000);
+  await assert.rejects(
+    loadConfig({ flags: { ...LEAST, "max-clock-wait": "10" }, env: BARE }),
+    {
+      message: 'Cannot use --max-clock-wait "10": expected a number and its unit, such as 90s, 30m, 1h or 7d',
+    },
+  );
 });
 
 Deno.test("a node that nobody can dial advertises none, and is a peer without a URL", async () => {
@@ -114,6 +127,8 @@ Deno.test("policies come from the file, and how long conflicts are kept from a f
       ],
       keepSeconds: 90,
       onError: "block",
+      maxClockWaitMs: 10_000,
+      consistency: "eventual",
     });
   });
   await withFile(

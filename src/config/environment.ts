@@ -27,6 +27,8 @@ export const DEFAULT_API_ADDRESS = "127.0.0.1:7433";
 const DEFAULT_CLUSTER = "mmlite";
 /** How long conflicts stay on record. */
 const DEFAULT_KEEP_CONFLICTS = "30d";
+/** Clocks that NTP keeps are milliseconds apart: more than this is not worth waiting for before somebody looks. */
+const DEFAULT_MAX_CLOCK_WAIT = "10s";
 
 /** A comma outside of double quotes. */
 const COMMA = /,(?=(?:[^"]*"[^"]*")*[^"]*$)/;
@@ -101,6 +103,8 @@ export function defaultLayer(env: Environment): Layer<DefaultedSettings> {
       keep: DEFAULT_KEEP_CONFLICTS,
       tables: {},
       on_error: "block",
+      consistency: "eventual",
+      max_clock_wait: DEFAULT_MAX_CLOCK_WAIT,
     },
     state: defaultStateDirectory(env),
     insecure: false,

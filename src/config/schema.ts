@@ -61,6 +61,11 @@ const Duration = z.string().refine((text) => parseDuration(text) !== null, {
   error: `expected ${DURATION_RULE}`,
 });
 
+/** A duration that may be zero. */
+const Wait = z.string().refine((text) => parseDuration(text, 0) !== null, {
+  error: `expected ${DURATION_RULE}`,
+});
+
 const Policy = z.enum(CONFLICT_POLICIES);
 
 /** A policy for single types of conflict. */
@@ -93,6 +98,14 @@ const Conflicts = z.strictObject({
     description:
       "of a transaction that cannot be applied: block its link, or put it into quarantine and go on",
   }),
+  consistency: z.enum(["causal", "eventual"]).optional()
+    .meta({
+      description: "causal: changes wait, for some seconds at most, until what caused them is there",
+    }),
+  max_clock_wait: Wait.optional()
+    .meta({
+      description: "how long changes wait for this server's clock to reach the time of their commit",
+    }),
 }).superRefine(({ default: policy, allow_divergence }, { addIssue }) => {
   if (policy === undefined) return;
   requireConvergence(
@@ -170,7 +183,10 @@ export interface DefaultedSettings extends Settings {
   };
   peers: Group<"peers">;
   tables: Needs<Group<"tables">, "exclude">;
-  conflicts: Needs<Group<"conflicts">, "default" | "keep" | "tables" | "on_error">;
+  conflicts: Needs<
+    Group<"conflicts">,
+    "default" | "keep" | "tables" | "on_error" | "consistency" | "max_clock_wait"
+  >;
   state: string;
   insecure: boolean;
   compression: NonNullable<Settings["compression"]>;

@@ -51,6 +51,18 @@ export const SETTINGS: readonly Setting[] = [
   },
   text("conflicts.on_error", "on-error", "WHAT", "with what cannot be applied: block, or quarantine it"),
   text("compression", "compression", "HOW", "to other nodes: auto, off, zstd or gzip"),
+  text(
+    "conflicts.consistency",
+    "consistency",
+    "HOW",
+    "eventual, or causal: changes wait, for some seconds at most, until what caused them is there",
+  ),
+  text(
+    "conflicts.max_clock_wait",
+    "max-clock-wait",
+    "DURATION",
+    "how long changes wait for this server's clock to reach the time of their commit",
+  ),
   text("log.level", "log-level", "LEVEL", "debug, info, warning or error"),
   text("log.format", "log-format", "FORMAT", "text or json"),
 ];

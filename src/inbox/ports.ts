@@ -1,9 +1,12 @@
 /**
  * What an inbox needs from the rest of the node, declared by the inbox.
  */
+import type { OffsetInterval } from "../clock_offset.ts";
 import type { MmliteError } from "../errors.ts";
 import type { Lsn } from "../lsn.ts";
+import type { SeenNode } from "../seen_versions.ts";
 import type { ProvenPeer } from "../wire/channel.ts";
+import type { SenderClock } from "../wire/clock_exchange.ts";
 import type { Compression } from "../wire/compression.ts";
 import type { Hello, NodeIdentity } from "../wire/frame.ts";
 
@@ -12,6 +15,9 @@ export interface TransactionSink {
   /** One verbatim pgoutput message, from `start` to `end` in `bytes`, the whole of them where left out; returns a
    * promise only when the caller must wait. */
   push(bytes: Uint8Array, start?: number, end?: number): Promise<void> | void;
+  /** What the sender had of other nodes when it committed the transactions that follow, where that has changed; a promise
+   * only when the caller must wait. */
+  seen(nodes: readonly SeenNode[]): Promise<void> | void;
   /** Whatever the sender committed before this time, microseconds since 2000-01-01 UTC, has been pushed. */
   caughtUp(committedBefore: bigint): void;
   /** Nothing more is at hand for the moment: commit what is whole. */
@@ -47,6 +53,10 @@ export interface InboxPorts {
   readonly askedAgain: (sender: string) => void;
   /** A session has failed; what its sender and status are told, once this node has done what it does by itself. */
   readonly judge: (sender: string, error: MmliteError) => Promise<MmliteError>;
+  /** What heartbeats say the time by. */
+  readonly clock: SenderClock;
+  /** The clock of a sender's PostgreSQL minus ours, as a heartbeat tells. */
+  readonly clockOf: (sender: string, offset: OffsetInterval) => void;
   /** What comes from a sender is doing, for status. */
   readonly observe: (sender: string, state: InboundState) => void;
 }

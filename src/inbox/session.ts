@@ -9,7 +9,7 @@ import type { Lsn } from "../lsn.ts";
 import type { Channel } from "../wire/channel.ts";
 import { encodeFrame } from "../wire/codec.ts";
 import { type ChunkReader, openChunkReader } from "../wire/decompressor.ts";
-import { type Frame, type Hello, PROTOCOL_VERSION } from "../wire/frame.ts";
+import { type Frame, type Heartbeat, type Hello, PROTOCOL_VERSION } from "../wire/frame.ts";
 import { FrameDecoder, MessageAssembler } from "../wire/frame_decoder.ts";
 import { HANDSHAKE_TIMEOUT_MS, isRefusal, refusalError } from "../wire/frame_stream.ts";
 import { MessageCursor } from "../wire/message_cursor.ts";
@@ -26,7 +26,7 @@ export async function receive(
   if (ended.aborted) return channel.destroy();
   const breakOff = () => channel.destroy();
   ended.addEventListener("abort", breakOff, { once: true });
-  const liveness = keepAlive(channel);
+  const liveness = keepAlive(channel, { clock: context.ports.clock });
   try {
     await session({ ...context, channel, liveness, signal: ended, abort: () => stop.abort() });
     await channel.end();
@@ -149,6 +149,7 @@ async function receiveFrom(context: Receiving): Promise<void> {
       compression: admission.compression,
       policies: admission.policies,
     }));
+    context.liveness.exchangeClocks({ first: false });
     const askedAgain = () => context.ports.askedAgain(context.sender);
     await Promise.race([pushAll({ ...context, chunks, askedAgain }, sink), sink.failed]);
   } finally {
@@ -163,10 +164,14 @@ interface Pushing extends Omit<Receiving, "chunks"> {
 }
 
 async function pushAll(
-  { chunks, decoder, rest, liveness, askedAgain }: Pushing,
+  { chunks, decoder, rest, liveness, ports, sender, askedAgain }: Pushing,
   sink: TransactionSink,
 ): Promise<void> {
-  const to = { assembler: new MessageAssembler(), sink, askedAgain };
+  const heard = (beat: Heartbeat) => {
+    const offset = liveness.heardBeat(beat);
+    if (offset !== undefined) ports.clockOf(sender, offset);
+  };
+  const to = { assembler: new MessageAssembler(), sink, heard, askedAgain };
   await pushFrames(rest, to);
   sink.flush();
   for (;;) {
@@ -186,10 +191,11 @@ async function pushAll(
 /** Pushes the messages of some frames, and waits only where the sink wants it. */
 async function pushFrames(
   frames: readonly Frame[],
-  { assembler, sink, askedAgain }: {
-    assembler: MessageAssembler;
-    sink: TransactionSink;
-    askedAgain: () => void;
+  { assembler, sink, heard, askedAgain }: {
+    readonly assembler: MessageAssembler;
+    readonly sink: TransactionSink;
+    readonly heard: (beat: Heartbeat) => void;
+    readonly askedAgain: () => void;
   },
 ): Promise<void> {
   for (const frame of frames) {
@@ -215,7 +221,14 @@ async function pushFrames(
       case "try_again":
         askedAgain();
         break;
+      case "seen": {
+        assembler.assertWhole(frame.kind);
+        const room = sink.seen(frame.nodes);
+        if (room !== undefined) await room;
+        break;
+      }
       case "heartbeat":
+        heard(frame);
         break;
       case "refusal":
         throw new MmliteError("refused", `Sender stopped: ${frame.message}`, {

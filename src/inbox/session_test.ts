@@ -29,6 +29,8 @@ function startInbox({ compression = null }: { compression?: Compression | null }
   const log: string[] = [];
   const sinks: TestSink[] = [];
   const inbox = new Inbox({
+    clock: { read: () => ({ time: 100_000n, uncertaintyMs: 1 }) },
+    clockOf: (sender, { offsetMs }) => void log.push(`${sender} is ${offsetMs} ms ahead`),
     recognise: ({ identity }) => {
       if (identity.incarnation === SENDER.incarnation) return Promise.resolve();
       return Promise.reject(new MmliteError("fenced", "Cannot replicate with a stranger"));
@@ -48,6 +50,7 @@ function startInbox({ compression = null }: { compression?: Compression | null }
           log.push(`open ${number}`);
           return Promise.resolve({
             push: (bytes, start, end) => void pushed.push(Buffer.from(bytes).toString("utf8", start, end)),
+            seen: (nodes) => void pushed.push(`seen ${nodes.map(({ node }) => node)}`),
             caughtUp: (committedBefore) => void pushed.push(`caught up to ${committedBefore}`),
             flush: () => {},
             failed,
@@ -109,8 +112,9 @@ Deno.test("what a sender pushes reaches the database verbatim, and what is durab
   const [sink] = run.sinks;
   await sender.say(dataFrame(Buffer.from("begin"), Buffer.from("commit")));
   await sender.say({ kind: "caught_up", committedBefore: 7n });
-  await eventually("both messages", () => sink.pushed.length === 3, { intervalMs: 2 });
-  assert.deepEqual(sink.pushed, ["begin", "commit", "caught up to 7"]);
+  await sender.say({ kind: "seen", nodes: [{ node: "nyc", position: toLsn(1n), timestamp: 2n }] });
+  await eventually("all of it", () => sink.pushed.length === 4, { intervalMs: 2 });
+  assert.deepEqual(sink.pushed, ["begin", "commit", "caught up to 7", "seen nyc"]);
   await sender.say({ kind: "try_again" });
   await eventually("the wish", () => run.log.includes("fra asks again"), { intervalMs: 2 });
   sink.durable(toLsn(200n));
@@ -124,6 +128,18 @@ Deno.test("what a sender pushes reaches the database verbatim, and what is durab
     "close 1",
     "fra disconnected",
   ]);
+});
+
+Deno.test("heartbeats exchange clocks once the handshake is done, and the first is answered at once", async () => {
+  await using run = startInbox();
+  const { sender } = await run.stream();
+  const clock = { uncertainty: 0, echo: null };
+  await sender.say({ kind: "heartbeat", sentAt: 90_000n, clock });
+  const answer = await sender.hear("heartbeat");
+  assert.deepEqual(answer.clock, { uncertainty: 1000, echo: { sentAt: 90_000n, heldFor: 0n } });
+  const echo = { sentAt: 100_000n, heldFor: 0n };
+  await sender.say({ kind: "heartbeat", sentAt: 90_000n, clock: { ...clock, echo } });
+  await eventually("the clock", () => run.log.includes("fra is -10 ms ahead"), { intervalMs: 2 });
 });
 
 Deno.test("fragments reach the database as one message", async () => {
@@ -191,7 +207,7 @@ Deno.test("a sender of another protocol is refused", async () => {
   await using run = startInbox();
   const { sender } = run.connect();
   await sender.say(hello({ protocol: 99 }));
-  await isRefused(sender, "refused", /speaks protocol 99, this node 2/);
+  await isRefused(sender, "refused", /speaks protocol 99, this node 3/);
 });
 
 const STRANGER: Partial<Hello> = { identity: { ...SENDER, incarnation: RECEIVER.incarnation } };

@@ -17,8 +17,9 @@ export type LinkState =
   | { readonly name: "blocked"; readonly error: MmliteError }
   | { readonly name: "fenced"; readonly error: MmliteError };
 
-/** How long a link that is blocked by a differing schema waits before it looks again, milliseconds. */
-export const SCHEMA_RETRY_MS = 5_000;
+/** How long a link that is blocked by what may be mended elsewhere, schemas or clocks that differ, waits before it
+ * looks again, milliseconds. */
+export const MENDED_ELSEWHERE_RETRY_MS = 5_000;
 /** How long one waits that is blocked by what an operator has to mend at the peer, at first and at most,
  * milliseconds: each look sends the transaction again. */
 export const OPERATOR_RETRY_MS = 5_000;
@@ -168,7 +169,8 @@ export class Link {
 async function lookAgain(kind: ErrorKind, failures: number, signal: AbortSignal): Promise<void> {
   switch (kind) {
     case "schema_mismatch":
-      return await delay(SCHEMA_RETRY_MS, signal);
+    case "clock_skew":
+      return await delay(MENDED_ELSEWHERE_RETRY_MS, signal);
     case "apply_failed":
     case "permission":
       return await delay(Math.min(OPERATOR_RETRY_LIMIT_MS, OPERATOR_RETRY_MS * 2 ** failures), signal);

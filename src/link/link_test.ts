@@ -1,7 +1,13 @@
 import assert from "node:assert/strict";
 import { eventually, within } from "../../tests/support/poll.ts";
 import { type ErrorKind, MmliteError } from "../errors.ts";
-import { type AttemptReport, Link, type LinkState, OPERATOR_RETRY_MS, SCHEMA_RETRY_MS } from "./link.ts";
+import {
+  type AttemptReport,
+  Link,
+  type LinkState,
+  MENDED_ELSEWHERE_RETRY_MS,
+  OPERATOR_RETRY_MS,
+} from "./link.ts";
 
 type Attempt = (signal: AbortSignal, report: AttemptReport) => Promise<void>;
 
@@ -90,7 +96,8 @@ for (const [kind, state] of [["apply_failed", "blocked"], ["fenced", "fenced"]] 
 
 for (
   const [kind, waitMs] of [
-    ["schema_mismatch", SCHEMA_RETRY_MS],
+    ["schema_mismatch", MENDED_ELSEWHERE_RETRY_MS],
+    ["clock_skew", MENDED_ELSEWHERE_RETRY_MS],
     ["apply_failed", OPERATOR_RETRY_MS],
     ["permission", OPERATOR_RETRY_MS],
   ] as const

@@ -1,9 +1,12 @@
 /**
  * What a link needs from the rest of the node, declared by the link.
  */
+import type { AppliedHistory } from "../applied_history.ts";
+import type { OffsetInterval } from "../clock_offset.ts";
 import type { Lsn } from "../lsn.ts";
 import type { Source, SourceBatch } from "../pgoutput/source.ts";
 import type { Channel, ProvenPeer } from "../wire/channel.ts";
+import type { SenderClock } from "../wire/clock_exchange.ts";
 import type { Compression } from "../wire/compression.ts";
 import type { Hello, Welcome } from "../wire/frame.ts";
 
@@ -23,6 +26,10 @@ export interface SessionPorts {
   readonly readClock: () => Promise<WalClock>;
   /** Resolves, once for each time, when the peer is to be asked to try its own link to this node again. */
   readonly asksAgain: (signal: AbortSignal) => Promise<void>;
+  /** What this node has of other nodes. */
+  readonly history: AppliedHistory;
+  /** What heartbeats say the time by. */
+  readonly clock: SenderClock;
   /** Puts an ack on disk; the slot is confirmed after it returns. */
   readonly storeAck: (endLsn: Lsn) => Promise<void>;
 }
@@ -42,6 +49,6 @@ export interface SessionObserver {
   /** So many bytes were put on the channel: frames, compressed if they are. */
   readonly wrote: (bytes: number) => void;
   readonly acked: (endLsn: Lsn) => void;
-  /** The receiver's clock when it sent a heartbeat, microseconds since 1970-01-01 UTC. */
-  readonly heartbeat: (sentAt: bigint) => void;
+  /** The clock of the receiver's PostgreSQL minus ours, as a heartbeat tells. */
+  readonly clock: (offset: OffsetInterval) => void;
 }

@@ -4,9 +4,11 @@
  * A straight line that knows nothing of retries. The replication connection and the stream to the peer live and
  * die together, so there is no half-connected state.
  */
+import { SeenCursor } from "../applied_history.ts";
 import { delay } from "../backoff.ts";
 import { MmliteError } from "../errors.ts";
 import { formatLsn, type Lsn } from "../lsn.ts";
+import { decodeBegin, MESSAGE_TYPE, messageType } from "../pgoutput/peek.ts";
 import type { Source } from "../pgoutput/source.ts";
 import type { Channel } from "../wire/channel.ts";
 import { encodeFrame } from "../wire/codec.ts";
@@ -64,13 +66,14 @@ async function begin({ hello, welcome, ...context }: Begun): Promise<void> {
     return channel.write(bytes);
   };
   const writer = openFrameWriter(send, compression);
-  const liveness = keepAlive(channel, writer);
+  const liveness = keepAlive(channel, { writer, clock: ports.clock });
   // Nobody reads until the slot is open, which may take long; silence is not the other end's then.
   liveness.listening(false);
   try {
     requireSamePast(hello, welcome);
     await ports.recognise(welcome, channel.peer);
     observer.started({ resumeLsn, walLsn: hello.walLsn, compression });
+    liveness.exchangeClocks({ first: true });
     await stream({ ...context, writer, liveness, sentLsn: resumeLsn, passedLsn: resumeLsn, mark: undefined });
   } finally {
     liveness.stop();
@@ -118,13 +121,21 @@ async function stream(session: Stream): Promise<void> {
 }
 
 async function pump(session: Stream, source: Source): Promise<void> {
-  const { writer, observer } = session;
+  const { writer, observer, ports: { history } } = session;
   const batch = new FrameBatch();
+  const seen = new SeenCursor(history);
   for await (const outgoing of source.batches()) {
     const { messages, endLsn } = outgoing;
     if (endLsn !== null) session.sentLsn = endLsn;
+    // Before it is sent: what comes back because of it is applied later than this.
+    history.reached(outgoing.walEnd);
     for (let index = 0; index < messages.length; index++) {
-      batch.add(messages.bytes(index), messages.start(index), messages.end(index));
+      const [bytes, start, end] = [messages.bytes(index), messages.start(index), messages.end(index)];
+      if (messageType(bytes, start, end) === MESSAGE_TYPE.begin) {
+        const nodes = seen.next(decodeBegin(bytes, start, end).commitLsn);
+        if (nodes !== undefined) batch.addFrame(encodeFrame({ kind: "seen", nodes }));
+      }
+      batch.add(bytes, start, end);
       if (batch.byteLength >= BATCH_BYTES) await writeAll(writer, batch);
     }
     if (batch.byteLength > 0) await writeAll(writer, batch);
@@ -175,9 +186,11 @@ async function readAcks(session: Stream, acks: AckKeeper): Promise<void> {
         requireSent(session, frame.endLsn);
         acks.offer(frame.endLsn);
         break;
-      case "heartbeat":
-        session.observer.heartbeat(frame.sentAt);
+      case "heartbeat": {
+        const offset = liveness.heardBeat(frame);
+        if (offset !== undefined) session.observer.clock(offset);
         break;
+      }
       case "refusal":
         throw refusalError(frame);
       default:

@@ -5,6 +5,7 @@ import { memoryPair, takeEnd } from "../../tests/support/channel_pair.ts";
 import { dataFrame, messagesIn } from "../../tests/support/message_batch.ts";
 import { eventually, within } from "../../tests/support/poll.ts";
 import { hello, SENDER, TestSource, welcome } from "../../tests/support/session_parts.ts";
+import { AppliedHistory } from "../applied_history.ts";
 import { type ErrorKind, MmliteError } from "../errors.ts";
 import { type Lsn, toLsn } from "../lsn.ts";
 import type { Channel } from "../wire/channel.ts";
@@ -20,7 +21,17 @@ import { runSession } from "./session.ts";
 function startSession({ parts = {}, ...ports }:
   & { parts?: Partial<Hello> }
   & Partial<
-    Pick<SessionPorts, "prepare" | "connect" | "hello" | "recognise" | "readClock" | "storeAck" | "asksAgain">
+    Pick<
+      SessionPorts,
+      | "prepare"
+      | "connect"
+      | "hello"
+      | "recognise"
+      | "history"
+      | "readClock"
+      | "storeAck"
+      | "asksAgain"
+    >
   > = {}) {
   const pair = memoryPair();
   const source = new TestSource();
@@ -38,6 +49,8 @@ function startSession({ parts = {}, ...ports }:
         return Promise.resolve(source);
       },
       // Further than any test goes.
+      clock: { read: () => ({ time: 100_000n, uncertaintyMs: 1 }) },
+      history: new AppliedHistory(),
       readClock: () => Promise.resolve({ timestamp: 0n, walLsn: toLsn(1n << 60n) }),
       asksAgain: aborted,
       storeAck: (endLsn) => {
@@ -51,7 +64,7 @@ function startSession({ parts = {}, ...ports }:
       sent: ({ endLsn, messages }) => void log.push(`sent ${endLsn} ${messages.byteLength}`),
       wrote: (bytes) => void written.push(bytes),
       acked: (endLsn) => void log.push(`acked ${endLsn}`),
-      heartbeat: (sentAt) => void log.push(`heartbeat ${sentAt}`),
+      clock: ({ offsetMs, uncertaintyMs }) => void log.push(`clock ${offsetMs} ± ${uncertaintyMs}`),
     },
     stop.signal,
   );
@@ -97,7 +110,8 @@ Deno.test("what the slot yields goes out verbatim, from where the receiver stand
   assert.deepEqual(messagesIn(data).map((message) => Buffer.from(message)), messages);
   await eventually("the batch to be counted", () => run.log.includes("sent 200 11"), { intervalMs: 2 });
   assert.deepEqual(run.log, ["started 120 500", "open 120", "sent 200 11"]);
-  assert.deepEqual(run.written, [5 + 4 + 5 + 4 + 6]);
+  // A heartbeat first, which exchanges clocks.
+  assert.deepEqual(run.written, [5 + 28, 5 + 4 + 5 + 4 + 6]);
   run.stop();
   await run.running;
 });
@@ -185,6 +199,8 @@ for (const compression of COMPRESSIONS) {
     await run.peer.say(welcome({ compression }));
     const reader = openChunkReader(chunks, { compression, remote: "sender" });
     const decoder = new FrameDecoder();
+    const { value: beat } = await within("a heartbeat", 5_000, reader.next());
+    assert.equal(decoder.push(beat!)[0].kind, "heartbeat");
     for (const endLsn of [200n, 300n]) {
       run.source.put(endLsn, Buffer.alloc(1_000, "x"));
       const { value } = await within("a frame", 5_000, reader.next());
@@ -214,6 +230,34 @@ Deno.test("a message too long for one frame goes out in fragments", async () => 
   run.source.put(200n, new Uint8Array(FRAGMENT_BYTES + 1));
   assert.equal((await run.peer.hear("fragment_start")).totalLength, FRAGMENT_BYTES + 1);
   assert.equal((await run.peer.hear("fragment")).bytes.length, 1);
+  run.stop();
+  await run.running;
+});
+
+/** A Begin of pgoutput. */
+function begin(commitLsn: bigint): Buffer {
+  const bytes = Buffer.alloc(21);
+  bytes.write("B");
+  bytes.writeBigUInt64BE(commitLsn, 1);
+  return bytes;
+}
+
+Deno.test("what this node had of others goes out before a transaction, where it has changed", async () => {
+  const history = new AppliedHistory();
+  history.begin("nyc", { position: toLsn(5n), timestamp: 50n });
+  const run = await startStreaming({ history });
+  history.reached(toLsn(210n));
+  history.committing("nyc", toLsn(9n), 90n);
+  history.visible("nyc", toLsn(9n), toLsn(230n));
+  run.source.put(260n, begin(200n), begin(205n), begin(220n), begin(240n));
+  const hear = async () => (await run.peer.hear("seen")).nodes;
+  const count = async () => messagesIn(await run.peer.hear("data")).length;
+  assert.deepEqual(await hear(), [{ node: "nyc", position: 5n, timestamp: 50n }]);
+  assert.equal(await count(), 2);
+  assert.deepEqual(await hear(), [{ node: "nyc", position: 9n, timestamp: 50n }]);
+  assert.equal(await count(), 1);
+  assert.deepEqual(await hear(), [{ node: "nyc", position: 9n, timestamp: 90n }]);
+  assert.equal(await count(), 1);
   run.stop();
   await run.running;
 });
@@ -274,7 +318,7 @@ Deno.test("a receiver may stand anywhere between its ack, or the slot's beginnin
 Deno.test("a receiver of another protocol is refused", async () => {
   const run = startSession();
   await run.peer.say(welcome({ protocol: 99 }));
-  await breaks(run, "refused", /speaks protocol 99, this node 2/);
+  await breaks(run, "refused", /speaks protocol 99, this node 3/);
 });
 
 Deno.test("a receiver that is not recognised gets nothing", async () => {
@@ -324,10 +368,12 @@ Deno.test("a slot that fails breaks the session with its error, and the stream w
   await assert.rejects(run.peer.hear("data"), { kind: "unreachable" });
 });
 
-Deno.test("a heartbeat tells the receiver's clock", async () => {
+Deno.test("a heartbeat that answers one tells the receiver's clock", async () => {
   const run = await startStreaming();
-  await run.peer.say({ kind: "heartbeat", sentAt: 7n });
-  await eventually("the heartbeat", () => run.log.includes("heartbeat 7"), { intervalMs: 2 });
+  const echo = { sentAt: 60_000n, heldFor: 20_000n };
+  await run.peer.say({ kind: "heartbeat", sentAt: 105_000n, clock: { uncertainty: 2_000, echo } });
+  // 25 ms there and -5 ms back by the two clocks, which it itself knows by 2 ms and we by 1.
+  await eventually("the clock", () => run.log.includes("clock 15 ± 13"), { intervalMs: 2 });
   run.stop();
   await run.running;
 });

@@ -2,13 +2,15 @@
  * The door of the inbox: who may apply here, from which position, in which epoch.
  */
 import { type ApplyObserver, openApplier } from "../apply/applier.ts";
+import type { AppliedLog, Causes } from "../apply/causes.ts";
+import type { ApplyClock } from "../apply/gate.ts";
 import type { Trust } from "../apply/trust.ts";
 import type { CompressionSetting } from "../config.ts";
 import type { TablePolicy } from "../conflict_policy.ts";
 import { MmliteError } from "../errors.ts";
 import { parsePeerUrl } from "../http/peer_url.ts";
 import type { Admission } from "../inbox/ports.ts";
-import { formatLsn } from "../lsn.ts";
+import { formatLsn, type Lsn } from "../lsn.ts";
 import { type PeerRow, readPeer, readSeenBefore, setPeerIdentity } from "../pg/peers.ts";
 import { ensureOrigin, nextEpoch, originName, readProgressOf, startProgress } from "../pg/progress.ts";
 import { readSkip } from "../pg/quarantine.ts";
@@ -37,10 +39,17 @@ interface AdmissionOptions {
   readonly trust: (sender: string) => Trust;
   readonly mayGroup: () => boolean;
   readonly policyOf: (schema: string, name: string) => TablePolicy;
+  /** All nodes but a sender whose rows may be here, this one included. */
+  readonly others: (sender: string) => readonly string[];
   /** Is told of what applies. */
   readonly applied: Pick<Applied, "add">;
   /** Stands for all of them. */
   readonly policies: () => string;
+  readonly clock: ApplyClock;
+  readonly causes: Causes;
+  /** Is told how far a sender is applied, which stands where the database says. */
+  readonly appliedLog: (sender: string, position: Lsn) => AppliedLog;
+  readonly maxClockWaitMs: number;
 }
 
 /** Decides whether a sender may apply here, and makes a node that is new here a peer; throws why not. */
@@ -89,6 +98,11 @@ export async function admit(options: AdmissionOptions, hello: Hello): Promise<Ad
         mayGroup: options.mayGroup,
         policyOf: options.policyOf,
         seenBefore,
+        others: () => options.others(sender),
+        clock: options.clock,
+        maxClockWaitMs: options.maxClockWaitMs,
+        causes: options.causes,
+        applied: options.appliedLog(sender, lsn),
         signal,
       });
       options.applied.add(applier);

@@ -44,8 +44,16 @@ Deno.test("a life of a database that is over does not take the place of the one 
     trust: () => assert.fail("nothing is applied"),
     mayGroup: () => assert.fail("nothing is applied"),
     policies: () => assert.fail("nothing is answered"),
+    others: () => assert.fail("nothing is applied"),
     policyOf: () => assert.fail("nothing is applied"),
     applied: { add: () => {} },
+    clock: { untilPassed: () => assert.fail("nothing is applied") },
+    maxClockWaitMs: 0,
+    causes: {
+      areMet: () => assert.fail("nothing is applied"),
+      wait: () => assert.fail("nothing is applied"),
+    },
+    appliedLog: () => assert.fail("nothing is applied"),
   };
   await assert.rejects(admit(options, hello), {
     kind: "fenced",

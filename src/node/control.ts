@@ -23,6 +23,7 @@ import { Peer } from "./peer.ts";
 import type { Peers } from "./peers.ts";
 import type { PublicationKeeper } from "./publication_keeper.ts";
 import type { Quarantine } from "./quarantine.ts";
+import type { ServerClock } from "./server_clock.ts";
 import {
   differingPolicies,
   nodeStatus,
@@ -51,6 +52,7 @@ interface ControlOptions {
   readonly groups: GroupKeeper;
   readonly invites: Invites;
   readonly conflicts: ConflictCounts;
+  readonly clock: ServerClock;
   readonly quarantine: Quarantine;
   readonly metrics: Metrics;
   /** Null on a node that speaks cleartext. */
@@ -217,6 +219,7 @@ async function status(options: ControlOptions): Promise<NodeStatus> {
       host: `${database.target.host}:${database.target.port}`,
       wal_lsn: positions === null ? null : formatLsn(positions.walLsn),
       track_commit_timestamp: facts.trackCommitTimestamp,
+      clock_offset_seconds: options.clock.offsetSeconds,
       problem: problem === null ? null : { kind: problem.kind, message: problem.message, hint: problem.hint },
     },
     peers,
@@ -231,6 +234,7 @@ async function status(options: ControlOptions): Promise<NodeStatus> {
       ...differingPolicies(peers),
       ...options.groups.problems(),
       ...quarantineProblems(positions?.quarantined ?? null),
+      ...options.peers.list().flatMap(({ clock }) => clock.problem ?? []),
       ...(options.tls === null ? [] : tlsProblems(options.tls)),
     ],
   });
@@ -258,7 +262,7 @@ function updateGauges({ peers, metrics, tls, groups, tables }: ControlOptions, v
       lagBytes: numberOf(shown.lag_bytes),
       slotRetainedWalBytes: numberOf(shown.slot?.retained_wal_bytes),
       slotSafeWalSizeBytes: numberOf(shown.slot?.safe_wal_size),
-      clockSkewSeconds: peer.outbound.clockSkewSeconds,
+      clockSkewSeconds: peer.clock.skew?.seconds ?? null,
     });
   }
 }

@@ -1,20 +1,24 @@
 /**
  * The inbox of this node: who may push to it, and who is told of what arrives.
  */
+import type { AppliedHistory } from "../applied_history.ts";
 import { Trust } from "../apply/trust.ts";
 import type { CompressionSetting } from "../config.ts";
 import { Inbox } from "../inbox/inbox.ts";
+import type { Lsn } from "../lsn.ts";
 import type { Metrics } from "../metrics.ts";
 import type { ProvenPeer } from "../wire/channel.ts";
 import type { NodeIdentity } from "../wire/frame.ts";
 import { admit, recognise } from "./admission.ts";
 import type { Applied } from "./applied.ts";
+import type { Causality } from "./causality.ts";
 import type { ConflictPolicies } from "./conflict_policies.ts";
 import type { Database } from "./database.ts";
 import type { GroupKeeper } from "./group_keeper.ts";
 import { applyObserver, type ConflictCounts } from "./observers.ts";
 import type { Peers } from "./peers.ts";
 import type { Quarantine } from "./quarantine.ts";
+import type { ServerClock } from "./server_clock.ts";
 
 interface InboundOptions {
   readonly database: Database;
@@ -29,11 +33,15 @@ interface InboundOptions {
   readonly groups: GroupKeeper;
   readonly applied: Applied;
   readonly quarantine: Quarantine;
+  readonly clock: ServerClock;
+  readonly history: AppliedHistory;
+  readonly causes: Causality;
+  readonly maxClockWaitMs: number;
 }
 
 /** An inbox whose senders are this node's peers, or become so. */
 export function openInbox(
-  { peers, metrics, conflicts, policies, groups, applied, quarantine, ...options }: InboundOptions,
+  { peers, metrics, conflicts, policies, groups, applied, quarantine, history, ...options }: InboundOptions,
 ): Inbox {
   const trusts = new Map<string, Trust>();
   const trust = (sender: string) => {
@@ -46,10 +54,21 @@ export function openInbox(
     register: (name: string, url: string | null) => peers.register(name, url),
     dials: (peer: string) => peers.find(peer)?.url !== null,
     observer: (sender: string) =>
-      applyObserver({ peer: peers.find(sender), sender, metrics, conflicts, groups, applied }),
+      applyObserver({ peer: peers.find(sender), sender, metrics, conflicts, groups, applied, history }),
+    appliedLog: (sender: string, position: Lsn) => {
+      history.begin(sender, { position, timestamp: undefined });
+      options.causes.committed(sender, position);
+      return {
+        committing: (endLsn: Lsn, timestamp: bigint) => history.committing(sender, endLsn, timestamp),
+        committed: (endLsn: Lsn) => options.causes.committed(sender, endLsn),
+        visible: (endLsn: Lsn, walLsn: Lsn) => history.visible(sender, endLsn, walLsn),
+      };
+    },
     trust,
     mayGroup: () => groups.hasRoom,
     policyOf: (schema: string, name: string) => policies.policyOf(schema, name),
+    others: (sender: string) =>
+      [options.self.node, ...peers.list().map(({ name }) => name)].filter((name) => name !== sender),
     policies: () => policies.digest,
     applied,
   };
@@ -62,6 +81,8 @@ export function openInbox(
     admit: (hello) => admit(admission, hello),
     judge: (sender, error) => quarantine.judge(sender, error),
     askedAgain: (sender) => peers.askedAgain(sender),
+    clock: options.clock,
+    clockOf: (sender, offset) => peers.find(sender)?.clock.heard(offset),
     observe: (sender, state) => peers.find(sender)?.inbound.enter(state),
   });
 }

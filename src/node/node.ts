@@ -1,6 +1,7 @@
 /**
  * Assembly: one page that joins the roles to the adapters, and closes them in the mirrored order.
  */
+import { AppliedHistory } from "../applied_history.ts";
 import type { NodeControl } from "../api/control.ts";
 import type { Config } from "../config.ts";
 import { advertisedUrl, formatAddress, isLoopbackHost, peerScheme } from "../config/address.ts";
@@ -10,10 +11,14 @@ import { listenForPeers } from "../http/peer_server.ts";
 import type { Inbox } from "../inbox/inbox.ts";
 import { log } from "../log.ts";
 import { createMetrics } from "../metrics.ts";
+import { readProgress } from "../pg/progress.ts";
+import { readWalClock } from "../pg/server.ts";
 import { VERSION } from "../version.ts";
 import type { ProvenPeer } from "../wire/channel.ts";
 import type { NodeIdentity } from "../wire/frame.ts";
 import { Applied } from "./applied.ts";
+import { Causality } from "./causality.ts";
+import { parseTimestamp } from "./clock.ts";
 import { ConflictKeeper } from "./conflict_keeper.ts";
 import { ConflictPolicies } from "./conflict_policies.ts";
 import { createControl } from "./control.ts";
@@ -34,6 +39,7 @@ import { Quarantine } from "./quarantine.ts";
 import { Tables } from "./tables.ts";
 import { ReturnStreams } from "./return_streams.ts";
 import { Reception } from "./reception.ts";
+import { ServerClock } from "./server_clock.ts";
 import { authorityFiles, openTls } from "./tls.ts";
 
 interface StartOptions {
@@ -92,6 +98,14 @@ export async function startNode(config: Config, { signal, apiAddress }: StartOpt
     let url: string | null = null;
     const ownUrls: string[] = [];
     const conflicts = new ConflictCounts();
+    const clock = new ServerClock(database);
+    await clock.measure();
+    const history = await readHistory(database);
+    const causes = new Causality({
+      consistency: config.conflicts.consistency,
+      isSender: (node) => peers.find(node)?.removing === false,
+      timedOut: (node) => metrics.countCausalTimeout(node),
+    });
     const groups = new GroupKeeper({ database, peers: () => peers.list().map(({ name }) => name) });
     const applied = new Applied();
     await applied.load(database.control.query("read what was applied"));
@@ -109,9 +123,11 @@ export async function startNode(config: Config, { signal, apiAddress }: StartOpt
       onError: config.conflicts.onError,
       withoutInbound: (sender, work) => inbox.without(sender, work),
       observer: (sender) =>
-        applyObserver({ peer: peers.find(sender), sender, metrics, conflicts, groups, applied }),
+        applyObserver({ peer: peers.find(sender), sender, metrics, conflicts, groups, applied, history }),
       policyOf,
       applied,
+      clock,
+      maxClockWaitMs: config.conflicts.maxClockWaitMs,
       signal: ended,
     });
     const slots = new PeerSlots(database);
@@ -142,6 +158,8 @@ export async function startNode(config: Config, { signal, apiAddress }: StartOpt
           policies: () => policies.digest,
           heardPolicies: (peer, policies) => peers.heardPolicies(peer, policies),
           proven,
+          clock,
+          history,
           sourceObserver: sourceObserver(metrics),
           ownDeletes,
         }, peer),
@@ -157,7 +175,11 @@ export async function startNode(config: Config, { signal, apiAddress }: StartOpt
       }),
       dropInbound: (peer) => inbox.drop(peer),
       dropReturns: (peer) => returns.drop(peer),
-      removed: (peer) => metrics.removePeer(peer),
+      removed: (peer) => {
+        metrics.removePeer(peer);
+        history.forget(peer);
+        causes.forget(peer);
+      },
     });
     const inbox: Inbox = openInbox({
       database,
@@ -171,6 +193,10 @@ export async function startNode(config: Config, { signal, apiAddress }: StartOpt
       groups,
       applied,
       quarantine,
+      clock,
+      history,
+      causes,
+      maxClockWaitMs: config.conflicts.maxClockWaitMs,
     });
     const invites = new Invites({
       database,
@@ -211,6 +237,7 @@ export async function startNode(config: Config, { signal, apiAddress }: StartOpt
       guard.run(ended),
       publications.run(ended, usable),
       groups.run(ended, usable),
+      clock.run(ended, usable),
       new ConflictKeeper({ database, keepSeconds: config.conflicts.keepSeconds }).run(ended, usable),
       tls?.run(ended),
     ]);
@@ -240,6 +267,7 @@ export async function startNode(config: Config, { signal, apiAddress }: StartOpt
         groups,
         invites,
         conflicts,
+        clock,
         quarantine,
         metrics,
         tls: tlsKeys,
@@ -260,6 +288,20 @@ export async function startNode(config: Config, { signal, apiAddress }: StartOpt
     await close();
     throw thrown;
   }
+}
+
+/** What is applied here of other nodes, as earlier processes left it. */
+async function readHistory({ control }: Database): Promise<AppliedHistory> {
+  const history = new AppliedHistory();
+  const query = control.query("read the positions");
+  const progress = await readProgress(query);
+  // After the positions: they are visible to whatever is committed behind it.
+  history.reached((await readWalClock(query)).walLsn);
+  for (const { origin, lsn, commitTimestamp } of progress) {
+    const timestamp = commitTimestamp === null ? undefined : parseTimestamp(commitTimestamp);
+    history.begin(origin, { position: lsn, timestamp });
+  }
+  return history;
 }
 
 /** Who this node is: its name, and which life of which database it runs on. */

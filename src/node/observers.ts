@@ -1,11 +1,12 @@
 /**
  * What the roles report, put into metrics and the peers' counts.
  */
+import type { AppliedHistory } from "../applied_history.ts";
 import type { ApplyObserver } from "../apply/applier.ts";
 import type { Metrics } from "../metrics.ts";
 import type { SourceObserver } from "../source/source.ts";
 import type { Applied } from "./applied.ts";
-import type { GroupKeeper } from "./group_keeper.ts";
+import { type GroupKeeper, SKEW_MARGIN_MS } from "./group_keeper.ts";
 import type { Peer } from "./peer.ts";
 
 /** Conflicts by type since the process started. */
@@ -29,11 +30,12 @@ interface ApplyObserverOptions {
   readonly conflicts: ConflictCounts;
   readonly groups: GroupKeeper;
   readonly applied: Applied;
+  readonly history: AppliedHistory;
 }
 
 /** Counts what a sender's transactions did here. */
 export function applyObserver(
-  { peer, sender, metrics, conflicts, groups, applied }: ApplyObserverOptions,
+  { peer, sender, metrics, conflicts, groups, applied, history }: ApplyObserverOptions,
 ): ApplyObserver {
   return {
     committed({ transactions, commitTimestamp, durationMs, changes }) {
@@ -49,7 +51,10 @@ export function applyObserver(
       metrics.countConflict(type, resolution);
     },
     deduplicated: () => {},
-    caughtUp: (committedBefore) => groups.caughtUp(sender, committedBefore),
+    caughtUp: (committedBefore) => {
+      groups.caughtUp(sender, committedBefore);
+      history.caughtUp(sender, committedBefore - BigInt(SKEW_MARGIN_MS) * 1000n);
+    },
   };
 }
 

@@ -1,6 +1,7 @@
 /**
  * The ports of a link: how an attempt gets its slot, its peer and its bookkeeping from this node.
  */
+import type { AppliedHistory } from "../applied_history.ts";
 import { DeletesReader, type OwnDeletes } from "../apply/own_deletes.ts";
 import type { CompressionSetting } from "../config.ts";
 import type { SessionPorts } from "../link/ports.ts";
@@ -12,6 +13,7 @@ import { requireSlot, slotName } from "../pg/slots.ts";
 import type { Source } from "../pgoutput/source.ts";
 import { openSource, type SourceObserver } from "../source/source.ts";
 import type { ProvenPeer } from "../wire/channel.ts";
+import type { SenderClock } from "../wire/clock_exchange.ts";
 import { type NodeIdentity, PROTOCOL_VERSION } from "../wire/frame.ts";
 import { offeredCompressions } from "./compression.ts";
 import type { Database } from "./database.ts";
@@ -37,6 +39,8 @@ interface OutboundOptions {
   readonly heardPolicies: (peer: string, policies: string | null) => void;
   /** A peer was recognised, by this certificate or by none. */
   readonly proven: (peer: string, proven: ProvenPeer | null) => void;
+  readonly clock: SenderClock;
+  readonly history: AppliedHistory;
   /** Is told what decoding yields. */
   readonly sourceObserver: SourceObserver;
   /** Notes what is deleted here. */
@@ -94,6 +98,8 @@ export function outboundPorts(options: OutboundOptions, peer: string): Omit<Sess
           signal,
         }),
       ),
+    clock: options.clock,
+    history: options.history,
     readClock: () => readWalClock(query),
     storeAck: (endLsn) => storeAck(query, peer, formatLsn(endLsn)),
   };

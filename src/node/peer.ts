@@ -1,6 +1,7 @@
 /**
  * One peer as the running node sees it: its link, and the counts of both directions since the process started.
  */
+import type { OffsetInterval } from "../clock_offset.ts";
 import type { MmliteError } from "../errors.ts";
 import type { InboundState } from "../inbox/ports.ts";
 import { type AttemptReport, Link } from "../link/link.ts";
@@ -12,6 +13,7 @@ import { decodeCommit, MESSAGE_TYPE, messageType } from "../pgoutput/peek.ts";
 import type { SourceBatch } from "../pgoutput/source.ts";
 import type { Compression } from "../wire/compression.ts";
 import { ageSeconds, unixMs } from "./clock.ts";
+import { PeerClock } from "./peer_clock.ts";
 import { ReturnLoop, type ReturnPorts } from "./return_loop.ts";
 
 /** Least time between two samples of the un-acked, milliseconds; bounds their number with a slow peer. */
@@ -52,17 +54,17 @@ export class OutboundProgress implements SessionObserver {
   compression: Compression | null = null;
   /** Attempts of the link since the process started. */
   attempts = 0;
-  /** The peer's clock minus ours at the last heartbeat, less the time it travelled, seconds; null before one. */
-  clockSkewSeconds: number | null = null;
   #samples: Sample[] = [];
   #sampledAt = 0;
   /** Where the WAL ended when the session began: beyond it the link streams. */
   #catchupLsn: Lsn | null = null;
   #resumeLsn: Lsn | null = null;
   readonly #observer: PeerObserver;
+  readonly #peerClock: PeerClock;
 
-  constructor(observer: PeerObserver) {
+  constructor(observer: PeerObserver, peerClock: PeerClock) {
     this.#observer = observer;
+    this.#peerClock = peerClock;
   }
 
   /** Age of the oldest transaction that was sent and not acked, seconds; 0 if there is none. */
@@ -107,8 +109,8 @@ export class OutboundProgress implements SessionObserver {
     this.#samples = kept < 0 ? [] : this.#samples.slice(kept);
   }
 
-  heartbeat(sentAt: bigint): void {
-    this.clockSkewSeconds = Number(sentAt / 1000n) / 1000 - Date.now() / 1000;
+  clock(offset: OffsetInterval): void {
+    this.#peerClock.heard(offset);
   }
 
   #count(messages: MessageBatch): void {
@@ -214,6 +216,7 @@ export class Peer {
   removing = false;
   readonly outbound: OutboundProgress;
   readonly inbound = new InboundProgress();
+  readonly clock: PeerClock;
   readonly link: Link;
   /** Keeps a stream open for a peer that does not dial this node. */
   readonly returning: ReturnLoop;
@@ -228,7 +231,8 @@ export class Peer {
   constructor(name: string, url: string | null, { ports, returnPorts, observer }: PeerOptions) {
     this.name = name;
     this.url = url;
-    this.outbound = new OutboundProgress(observer);
+    this.clock = new PeerClock(name);
+    this.outbound = new OutboundProgress(observer, this.clock);
     this.returning = new ReturnLoop(name, returnPorts);
     this.link = new Link({
       peer: name,

@@ -3,6 +3,7 @@
  */
 import { retryQuarantined } from "../apply/quarantine_retry.ts";
 import type { ApplyObserver } from "../apply/applier.ts";
+import type { ApplyClock } from "../apply/gate.ts";
 import type { Page } from "../api/control.ts";
 import type {
   QuarantineChange,
@@ -51,6 +52,8 @@ interface QuarantineOptions {
   readonly policyOf: (schema: string, name: string) => TablePolicy;
   /** Is told of what applies. */
   readonly applied: Pick<Applied, "add">;
+  readonly clock: ApplyClock;
+  readonly maxClockWaitMs: number;
   readonly signal: AbortSignal;
 }
 
@@ -173,7 +176,7 @@ export class Quarantine {
 
   async #apply(transaction: QuarantinedTransaction): Promise<void> {
     const { origin } = transaction;
-    const { database, observer, policyOf, applied, signal } = this.#options;
+    const { database, observer, policyOf, applied, clock, maxClockWaitMs, signal } = this.#options;
     const query = this.#query(`apply a transaction of "${origin}"`);
     await ensureOrigin(query, origin);
     const applying = retryQuarantined({
@@ -184,6 +187,8 @@ export class Quarantine {
       // It is no measure of how far behind this node is.
       observer: { ...observer(origin), committed: () => {}, caughtUp: () => {} },
       policyOf,
+      clock,
+      maxClockWaitMs,
       seenBefore: await readSeenBefore(query, origin),
       signal,
     });

@@ -63,7 +63,7 @@ export interface PeerView {
 
 /** One peer's status. */
 export function peerStatus(peer: Peer, { positions, policies }: PeerView): PeerStatus {
-  const { link, outbound } = peer;
+  const { link, outbound, clock: { skew } } = peer;
   const slot = positions?.slots.get(slotName(peer.name)) ?? null;
   const lagBytes = lagOf(positions, slot);
   return {
@@ -80,6 +80,8 @@ export function peerStatus(peer: Peer, { positions, policies }: PeerView): PeerS
     lag_bytes: lagBytes === null ? null : String(lagBytes),
     lag_seconds: FLOWING.has(link.state.name) ? outbound.lagSeconds : null,
     slot: slot === null ? null : slotStatus(slot),
+    clock_skew_seconds: skew?.seconds ?? null,
+    clock_skew_uncertainty_seconds: skew?.uncertaintySeconds ?? null,
     inbound: inboundStatus(peer, positions),
     sent_transactions: outbound.sentTransactions,
     compression: FLOWING.has(link.state.name) ? outbound.compression : null,

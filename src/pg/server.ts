@@ -160,6 +160,14 @@ export async function readWalClock(query: Query): Promise<{ timestamp: bigint; w
   return { timestamp: BigInt(row!.timestamp!), walLsn: parseLsn(row!.lsn!) };
 }
 
+/** The server's clock, microseconds since 2000-01-01 UTC. */
+export async function readServerTime(query: Query): Promise<bigint> {
+  const [row] = await query(
+    "SELECT (extract(epoch FROM clock_timestamp() - timestamptz '2000-01-01 00:00:00Z') * 1000000)::bigint::text AS now",
+  );
+  return BigInt(row!.now!);
+}
+
 /** Where the server's WAL stands. */
 export async function readWalLsn(query: Query): Promise<Lsn> {
   const [row] = await query("SELECT pg_current_wal_flush_lsn()::text AS lsn");

@@ -6,17 +6,32 @@
 import { Buffer } from "node:buffer";
 import { MmliteError } from "../errors.ts";
 import { type Lsn, toLsn } from "../lsn.ts";
-import type { Ack, CaughtUp, Data, Fragment, FragmentStart, Frame, Heartbeat, TryAgain } from "./frame.ts";
+import type { SeenNode } from "../seen_versions.ts";
+import type {
+  Ack,
+  CaughtUp,
+  Data,
+  Fragment,
+  FragmentStart,
+  Frame,
+  Heartbeat,
+  Seen,
+  TryAgain,
+} from "./frame.ts";
 import { decodeHandshake, encodeHandshake } from "./handshake.ts";
 import {
   FRAME_LAYOUT,
   HEADER_BYTES,
+  HEARTBEAT_CLOCK_BYTES,
   LENGTH_BYTES,
   MAX_FRAME_BYTES,
   MAX_MESSAGE_BYTES,
   MESSAGE_LENGTH_BYTES,
 } from "./layout.ts";
 import { MessageCursor } from "./message_cursor.ts";
+
+/** Position and time of a node in a seen frame. */
+const SEEN_VALUES_BYTES = 16;
 
 /** A frame as bytes, header included; throws `internal` for one beyond the bounds. */
 export function encodeFrame(frame: Frame): Uint8Array {
@@ -52,9 +67,11 @@ function encodePayload(frame: Frame): Uint8Array {
     case "ack":
       return encode64((buffer) => buffer.writeBigUInt64BE(frame.endLsn));
     case "heartbeat":
-      return encode64((buffer) => buffer.writeBigInt64BE(frame.sentAt));
+      return encodeHeartbeat(frame);
     case "caught_up":
       return encode64((buffer) => buffer.writeBigInt64BE(frame.committedBefore));
+    case "seen":
+      return encodeSeen(frame);
     case "try_again":
       return new Uint8Array(1);
   }
@@ -96,12 +113,65 @@ export function decodePayload(kind: Frame["kind"], payload: Uint8Array): Frame {
     case "ack":
       return { kind, endLsn: decodeLsn(payload) } satisfies Ack;
     case "heartbeat":
-      return { kind, sentAt: viewOf(payload).getBigInt64(0) } satisfies Heartbeat;
+      return decodeHeartbeat(payload);
     case "caught_up":
       return { kind, committedBefore: viewOf(payload).getBigInt64(0) } satisfies CaughtUp;
+    case "seen":
+      return decodeSeen(payload);
     case "try_again":
       return { kind } satisfies TryAgain;
   }
+}
+
+/** Of an echo that there is none of, all bits of its time are zero: nobody's clock shows 1970. */
+function encodeHeartbeat({ sentAt, clock }: Heartbeat): Uint8Array {
+  if (clock === undefined) return encode64((buffer) => buffer.writeBigInt64BE(sentAt));
+  const buffer = Buffer.alloc(HEARTBEAT_CLOCK_BYTES);
+  buffer.writeBigInt64BE(sentAt, 0);
+  buffer.writeUInt32BE(clock.uncertainty, 8);
+  buffer.writeBigInt64BE(clock.echo?.sentAt ?? 0n, 12);
+  buffer.writeBigUInt64BE(clock.echo?.heldFor ?? 0n, 20);
+  return buffer;
+}
+
+function decodeHeartbeat(payload: Uint8Array): Heartbeat {
+  const view = viewOf(payload);
+  const sentAt = view.getBigInt64(0);
+  if (payload.length === 8) return { kind: "heartbeat", sentAt };
+  if (payload.length !== HEARTBEAT_CLOCK_BYTES) {
+    const bounds = `${payload.length} bytes are neither 8 nor ${HEARTBEAT_CLOCK_BYTES}`;
+    throw new MmliteError("protocol", `Cannot read a heartbeat frame: ${bounds}`);
+  }
+  const echoed = view.getBigInt64(12);
+  const echo = echoed === 0n ? null : { sentAt: echoed, heldFor: view.getBigUint64(20) };
+  return { kind: "heartbeat", sentAt, clock: { uncertainty: view.getUint32(8), echo } };
+}
+
+function encodeSeen({ nodes }: Seen): Uint8Array {
+  return Buffer.concat(nodes.map(({ node, position, timestamp }) => {
+    const name = Buffer.from(node, "utf8");
+    const bytes = Buffer.allocUnsafe(1 + name.length + SEEN_VALUES_BYTES);
+    bytes.writeUInt8(name.length, 0);
+    bytes.set(name, 1);
+    bytes.writeBigUInt64BE(position, 1 + name.length);
+    bytes.writeBigInt64BE(timestamp, 1 + name.length + 8);
+    return bytes;
+  }));
+}
+
+function decodeSeen(payload: Uint8Array): Seen {
+  const view = viewOf(payload);
+  const nodes: SeenNode[] = [];
+  for (let at = 0; at < payload.length;) {
+    const values = at + 1 + payload[at];
+    if (payload[at] === 0 || values + SEEN_VALUES_BYTES > payload.length) {
+      throw new MmliteError("protocol", `Cannot read a seen frame: a node of it does not fit at ${at}`);
+    }
+    const node = Buffer.from(payload.subarray(at + 1, values)).toString("utf8");
+    nodes.push({ node, position: toLsn(view.getBigUint64(values)), timestamp: view.getBigInt64(values + 8) });
+    at = values + SEEN_VALUES_BYTES;
+  }
+  return { kind: "seen", nodes };
 }
 
 /** Walks over the messages once, so that none of a frame is taken whose last runs past its end. */

@@ -77,8 +77,26 @@ const frame: fc.Arbitrary<Frame> = fc.oneof(
     sentAt: fc.bigInt(-(2n ** 63n), 2n ** 63n - 1n),
   }),
   record({
+    kind: fc.constant("heartbeat" as const),
+    sentAt: fc.bigInt(-(2n ** 63n), 2n ** 63n - 1n),
+    clock: record({
+      uncertainty: uint32,
+      echo: fc.option(record({
+        sentAt: fc.bigInt(1n, 2n ** 63n - 1n),
+        heldFor: fc.bigInt(0n, 0xffff_ffff_ffff_ffffn),
+      })),
+    }),
+  }),
+  record({
     kind: fc.constant("caught_up" as const),
     committedBefore: fc.bigInt(-(2n ** 63n), 2n ** 63n - 1n),
+  }),
+  record({
+    kind: fc.constant("seen" as const),
+    nodes: fc.array(
+      record({ node: name, position: lsn, timestamp: fc.bigInt(-(2n ** 63n), 2n ** 63n - 1n) }),
+      { minLength: 1, maxLength: 5 },
+    ),
   }),
   record({ kind: fc.constant("try_again" as const) }),
 );
@@ -271,7 +289,7 @@ Deno.test("a hello of another protocol version is read if it fits and else says 
   const push = (json: unknown) => new FrameDecoder().push(rawFrame(1, Buffer.from(JSON.stringify(json))));
   const [frame] = push({ ...good, protocol: 99, later: true });
   assert.equal((frame as Hello).protocol, 99);
-  assert.match(protocolError(() => push({ protocol: 99 })), /it speaks protocol 99, this node 2/);
+  assert.match(protocolError(() => push({ protocol: 99 })), /it speaks protocol 99, this node 3/);
 });
 
 Deno.test("nodes that say nothing of compression have none, and unknown algorithms may be offered (PROTOCOL 3)", () => {

@@ -2,10 +2,11 @@
  * The frames that two nodes exchange, as values. Bytes: `docs/PROTOCOL.md`.
  */
 import type { Lsn } from "../lsn.ts";
+import type { SeenNode } from "../seen_versions.ts";
 import type { Compression } from "./compression.ts";
 
 /** Version of the frames and of the handshake; both ends must speak the same. */
-export const PROTOCOL_VERSION = 2;
+export const PROTOCOL_VERSION = 3;
 
 /** Who a node is; both sides say it before any data. */
 export interface NodeIdentity {
@@ -98,8 +99,18 @@ export interface Ack {
 /** Sent by both sides at an interval, so that silence means that the other side is gone. */
 export interface Heartbeat {
   readonly kind: "heartbeat";
-  /** The sender's clock, microseconds since 1970-01-01 UTC. */
+  /** The clock of the sender's PostgreSQL, microseconds since 1970-01-01 UTC. */
   readonly sentAt: bigint;
+  /** What tells the other side how far the clocks are apart; missing before the handshake is done. */
+  readonly clock?: HeartbeatClock;
+}
+
+/** One half of an exchange of clocks. */
+export interface HeartbeatClock {
+  /** How far `sentAt` may be from that clock, microseconds. */
+  readonly uncertainty: number;
+  /** The other side's last heartbeat: when it was sent, and how long ago it came here, microseconds; null before it. */
+  readonly echo: { readonly sentAt: bigint; readonly heldFor: bigint } | null;
 }
 
 /** Whatever the pusher committed before a time has been pushed before this frame. */
@@ -107,6 +118,13 @@ export interface CaughtUp {
   readonly kind: "caught_up";
   /** Microseconds since 2000-01-01 UTC, by the clock of the pusher's PostgreSQL. */
   readonly committedBefore: bigint;
+}
+
+/** What the pusher had of other nodes when it committed the transactions that follow. */
+export interface Seen {
+  readonly kind: "seen";
+  /** The nodes whose values have changed since the last such frame; at least one. */
+  readonly nodes: readonly SeenNode[];
 }
 
 /** The pusher asks the receiver to try its own link to the pusher again: what stopped it may be over. */
@@ -125,4 +143,5 @@ export type Frame =
   | Ack
   | Heartbeat
   | CaughtUp
+  | Seen
   | TryAgain;

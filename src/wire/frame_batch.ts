@@ -17,7 +17,7 @@ const SLAB_BYTES = 0x4_0000;
 /** Up to this many bytes are copied one by one, 1 ns each; a view and `set` take 40 ns, however few they are. */
 const LOOP_COPY_BYTES = 40;
 
-/** A finished data frame, or a message to be cut into fragments. */
+/** A finished frame, or a message to be cut into fragments. */
 type Piece = { readonly frame: Uint8Array } | { readonly longMessage: Uint8Array };
 
 /** Collects messages into frames; `drain` hands the frames over and leaves the batch empty. */
@@ -51,6 +51,13 @@ export class FrameBatch {
     this.#end = at + length;
     if (length > LOOP_COPY_BYTES) slab.set(bytes.subarray(start, end), at);
     else for (let from = start; from < end;) slab[at++] = bytes[from++];
+  }
+
+  /** Adds a whole frame of another kind, behind the messages added so far. */
+  addFrame(frame: Uint8Array): void {
+    this.#closeFrame();
+    this.#pieces.push({ frame });
+    this.#piecesLength += frame.length;
   }
 
   /**

@@ -20,6 +20,12 @@ export const MAX_MESSAGE_BYTES = 0x4000_0000;
 /** A longer message travels as fragments of this many bytes each, so that heartbeats pass between them. */
 export const FRAGMENT_BYTES = 0x4_0000;
 
+/** A heartbeat with its half of an exchange of clocks, bytes. */
+export const HEARTBEAT_CLOCK_BYTES = 28;
+
+/** The greatest payload of seen, bytes: more than two thousand nodes. */
+export const MAX_SEEN_BYTES = 0x1_0000;
+
 interface FrameLayout {
   /** The type byte; never reused for another frame. */
   readonly type: number;
@@ -37,8 +43,9 @@ export const FRAME_LAYOUT: Readonly<Record<Frame["kind"], FrameLayout>> = {
   fragment_start: { type: 5, min: 5, max: MAX_FRAME_BYTES - 1 },
   fragment: { type: 6, min: 1, max: MAX_FRAME_BYTES - 1 },
   ack: { type: 7, min: 8, max: 8 },
-  heartbeat: { type: 8, min: 8, max: 8 },
+  heartbeat: { type: 8, min: 8, max: HEARTBEAT_CLOCK_BYTES },
   caught_up: { type: 9, min: 8, max: 8 },
+  seen: { type: 10, min: 18, max: MAX_SEEN_BYTES },
   try_again: { type: 11, min: 1, max: 1 },
 };
 

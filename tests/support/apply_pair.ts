@@ -169,6 +169,11 @@ export class ApplyPair implements AsyncDisposable {
       mayGroup: () => true,
       policyOf: () => DEFAULT_POLICY,
       seenBefore: this.#openedAt,
+      others: () => [],
+      clock: { untilPassed: () => 0 },
+      maxClockWaitMs: 10_000,
+      causes: { areMet: () => true, wait: () => Promise.resolve() },
+      applied: { committing: () => {}, committed: () => {}, visible: () => {} },
       signal: new AbortController().signal,
       ...overrides,
     };

@@ -57,7 +57,7 @@ export interface StartOptions {
   readonly locale?: string;
   /** Words to put before the command line, to be run by root, such as `ip netns exec NAME`. */
   readonly enter?: readonly string[];
-  /** Further environment variables. */
+  /** Further environment variables of its processes. */
   readonly env?: Readonly<Record<string, string>>;
   /** Where programs and templates are kept; the shared cache in the temporary directory unless given. */
   readonly cache?: string;
@@ -121,8 +121,10 @@ export async function startPostgres(options: StartOptions): Promise<PostgresServ
   const template = options.cloneOf ?? await ensureTemplate(major, { cache, encoding, locale });
   const directory = await makeScratch(`pg${major}`);
   await Deno.chmod(directory, 0o755);
-  const { enter = [], env = {} } = options;
-  const server = new EmbeddedServer(major, { binaries, directory, enter, env });
+  const server = new EmbeddedServer(major, {
+    ...{ binaries, directory },
+    ...{ enter: options.enter ?? [], env: options.env ?? {} },
+  });
   try {
     await copyCluster(template, server.dataDir);
     // A network namespace holds nobody but whom the test puts there.
@@ -254,10 +256,14 @@ class EmbeddedServer implements PostgresServer {
     const [entrance, ...words] = [...this.#enter, ...switchTo(user, this.#enter), "sh"];
     const postmaster = new Deno.Command(entrance, {
       // The shell only redirects: `exec` makes its process the postmaster.
-      args: [...words, "-c", 'exec "$1" -D "$2" >>"$3" 2>&1', "sh", program, this.dataDir, this.#logFile],
+      args: [
+        ...[...words, "-c", 'log=$1; shift; exec env "$@" >>"$log" 2>&1', "sh", this.#logFile],
+        ...Object.entries(this.#env).map(([name, value]) => `${name}=${value}`),
+        ...[program, "-D", this.dataDir],
+      ],
       cwd: this.host,
       clearEnv: true,
-      env: { ...SERVER_ENVIRONMENT, ...this.#env },
+      env: SERVER_ENVIRONMENT,
       stdin: "null",
       stdout: "null",
       stderr: "null",

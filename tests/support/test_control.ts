@@ -185,6 +185,8 @@ export function testPeer(name: string, url: string | null): PeerStatus {
     acked_lsn: "0/1A",
     lag_bytes: "1",
     lag_seconds: 0.001,
+    clock_skew_seconds: 0.002,
+    clock_skew_uncertainty_seconds: 0.0005,
     slot: { ...slot, retained_wal_bytes: "11", wal_status: "reserved", safe_wal_size: null },
     inbound: {
       state: "blocked",
@@ -270,6 +272,7 @@ const NODE_PAGE = {
     host: "/var/run/postgresql",
     wal_lsn: "0/1C",
     track_commit_timestamp: true,
+    clock_offset_seconds: 0.0001,
     problem: null,
   },
   tables: { replicated: 1, insert_only: 0, diverged: 0 },
