@@ -10,9 +10,9 @@ import type { ConflictType, Resolution } from "../conflict_policy.ts";
 import { MmliteError } from "../errors.ts";
 import { type Lsn, parseLsn } from "../lsn.ts";
 import { Pipeline, type ReplySink } from "../pg/pipeline.ts";
-import { CONFLICT_SQLSTATE } from "../pg/conflict_schema.ts";
+import { CONFLICT_SQLSTATE, UNSENT_SQLSTATE } from "../pg/conflict_schema.ts";
 import { decodeMessage } from "../pgoutput/decode.ts";
-import type { Begin, Truncate } from "../pgoutput/message.ts";
+import type { Begin, Truncate, Tuple } from "../pgoutput/message.ts";
 import { MESSAGE_TYPE } from "../pgoutput/peek.ts";
 import { ChangeWriter, type RowChange, type TargetRelation } from "./change_writer.ts";
 import { Durability } from "./durability.ts";
@@ -84,6 +84,8 @@ export interface TransactionWriterOptions {
   readonly observer: ApplyObserver;
   /** Everything up to here is committed. */
   readonly onCommitted: (endLsn: Lsn) => void;
+  /** Rows that were written await values from these nodes. */
+  readonly onUnsent?: (nodes: ReadonlySet<string>) => void;
   /** A failure; nothing may be sent after it, or where it can be mended not before {@link TransactionWriter.recover}. */
   readonly onFailure: (error: MmliteError, canRecover: boolean) => void;
 }
@@ -107,6 +109,8 @@ interface OpenTransaction extends Beginning {
   readonly startedAt: number;
   readonly counts: Record<ChangeKind, number>;
   readonly conflicts: (readonly [ConflictType, Resolution])[];
+  /** Nodes of which rows await values. */
+  readonly unsent: Set<string>;
 }
 
 /** See the module's head. */
@@ -216,6 +220,17 @@ export class TransactionWriter {
     });
   }
 
+  /** Writes a row of the origin's that was fetched, as it was committed there at a time; between transactions. */
+  writeFetched(target: TargetRelation, tuple: Tuple, commitTimestamp: bigint): void {
+    const endLsn = this.#position;
+    this.#versions.begin([commitTimestamp]);
+    // What the origin has sent is still what it was: its time does not move, as its position does not.
+    this.#begin({ commitLsn: endLsn, commitTimestamp, transactions: 0 }, { endLsn, mode: "rows" });
+    this.#open!.counts.update++;
+    this.#changes.writeFetched(target, tuple, 0);
+    this.commit(endLsn);
+  }
+
   /** Writes the beginning of a transaction whose end is not known: the position is its commit record until then. */
   beginLong(begin: Begin, mode: WriteMode): void {
     this.#versions.begin([begin.commitTimestamp]);
@@ -304,6 +319,7 @@ export class TransactionWriter {
       startedAt: performance.now(),
       counts: { insert: 0, update: 0, delete: 0, truncate: 0 },
       conflicts: [],
+      unsent: new Set(),
     };
     this.#open = open;
     this.#hasWritten = false;
@@ -311,7 +327,7 @@ export class TransactionWriter {
       doing: "begin",
       completed: () => void (this.#answering = open),
     });
-    this.#move(endLsn, open.timestampBytes);
+    this.#move(endLsn, transactions === 0 ? null : open.timestampBytes);
   }
 
   /** Writes one of those held, `number` being which one of those that are written together it is. */
@@ -370,7 +386,7 @@ export class TransactionWriter {
     this.#changes.requireGone();
   }
 
-  #move(to: Lsn, timestampBytes: Uint8Array): void {
+  #move(to: Lsn, timestampBytes: Uint8Array | null): void {
     const from = this.#positionBytes;
     this.#position = to;
     this.#positionBytes = int64(to);
@@ -396,10 +412,18 @@ export class TransactionWriter {
     this.#options.onCommitted(endLsn);
   }
 
-  #report({ transactions, commitTimestamp, startedAt, counts, conflicts }: OpenTransaction): void {
-    const { observer } = this.#options;
+  #report({ transactions, commitTimestamp, startedAt, counts, conflicts, unsent }: OpenTransaction): void {
+    const { observer, onUnsent } = this.#options;
+    if (unsent.size > 0) onUnsent?.(unsent);
     const changes = counts.insert + counts.update + counts.delete + counts.truncate;
-    observer.committed({ transactions, commitTimestamp, durationMs: performance.now() - startedAt, changes });
+    if (transactions > 0) {
+      observer.committed({
+        transactions,
+        commitTimestamp,
+        durationMs: performance.now() - startedAt,
+        changes,
+      });
+    }
     if (counts.insert > 0) observer.change("insert", counts.insert);
     if (counts.update > 0) observer.change("update", counts.update);
     if (counts.delete > 0) observer.change("delete", counts.delete);
@@ -408,6 +432,7 @@ export class TransactionWriter {
   }
 
   #note({ code, message }: { code?: string; message?: string }): void {
+    if (code === UNSENT_SQLSTATE) this.#answering?.unsent.add(message!);
     if (code !== CONFLICT_SQLSTATE) return;
     const [type, resolution] = message!.split(" ");
     this.#answering?.conflicts.push([type as ConflictType, resolution as Resolution]);
