@@ -9,7 +9,7 @@ import type { Channel } from "../src/wire/channel.ts";
 import { type Compression, COMPRESSIONS } from "../src/wire/compression.ts";
 import { type ChannelPair, httpPair, memoryPair } from "./support/channel_pair.ts";
 import { eventually, within } from "./support/poll.ts";
-import { hello, RECEIVER, TestSource } from "./support/session_parts.ts";
+import { hello, NOTHING_UNSENT, RECEIVER, TestSource } from "./support/session_parts.ts";
 
 /** A link's session that pushes what its source yields. */
 function push(channel: Channel, compression: Compression | null) {
@@ -23,6 +23,7 @@ function push(channel: Channel, compression: Compression | null) {
       recognise: () => Promise.resolve(),
       openSource: () => Promise.resolve(source),
       readClock: () => Promise.resolve({ timestamp: 0n, walLsn: toLsn(1n << 60n) }),
+      readRow: () => Promise.resolve({ kind: "none", at: 0n }),
       storeAck: () => Promise.resolve(),
     },
     { started: () => {}, sent: () => {}, wrote: () => {}, acked: () => {}, heartbeat: () => {} },
@@ -47,11 +48,13 @@ function receive(channel: Channel, compression: Compression | null) {
         dialsBack: true,
         compression,
         policies: "",
+        unsent: NOTHING_UNSENT,
         openSink: (onDurable) => {
           opened.resolve(onDurable);
           return Promise.resolve({
             push: (bytes, start, end) => void received.push(Buffer.from(bytes.slice(start, end))),
             caughtUp: () => {},
+            fetched: () => Promise.resolve(),
             flush: () => {},
             close: () => Promise.resolve(),
             failed,

@@ -14,6 +14,7 @@ import { FrameDecoder, MessageAssembler } from "../wire/frame_decoder.ts";
 import { HANDSHAKE_TIMEOUT_MS, isRefusal, refusalError } from "../wire/frame_stream.ts";
 import { MessageCursor } from "../wire/message_cursor.ts";
 import { keepAlive, type Liveness } from "../wire/liveness.ts";
+import { Questions } from "./questions.ts";
 import type { Admission, InboxPorts, RunningSession, TransactionSink } from "./ports.ts";
 
 /** Receives on one channel until the sender ends it, something fails, or `signal` aborts. Never throws. */
@@ -111,7 +112,7 @@ async function admitted(context: Omit<Receiving, "admission">, hello: Hello): Pr
     const admission = await ports.admit(hello);
     signal.throwIfAborted();
     ports.observe(sender, { name: "streaming" });
-    await receiveFrom({ ...context, admission });
+    await receiveFrom({ ...context, admission }, sender);
     ports.observe(sender, { name: "disconnected" });
   } catch (thrown) {
     const error = toMmliteError(thrown);
@@ -128,11 +129,18 @@ interface Receiving extends Session {
   readonly admission: Admission;
 }
 
-async function receiveFrom(context: Receiving): Promise<void> {
+async function receiveFrom(context: Receiving, sender: string): Promise<void> {
   const { channel, admission, signal } = context;
   const { remote } = channel;
   const acks = new AckWriter(channel);
   const sink = await admission.openSink((endLsn) => acks.offer(endLsn), signal);
+  const questions = new Questions({
+    unsent: admission.unsent,
+    sink,
+    sender,
+    write: (frame) => channel.write(frame),
+  });
+  const over = new AbortController();
   const chunks = openChunkReader(context.chunks, { compression: admission.compression, remote });
   try {
     await channel.write(encodeFrame({
@@ -144,19 +152,28 @@ async function receiveFrom(context: Receiving): Promise<void> {
       compression: admission.compression,
       policies: admission.policies,
     }));
-    await Promise.race([pushAll({ ...context, chunks }, sink), sink.failed]);
+    await Promise.race([
+      pushAll({ ...context, chunks, questions }, sink),
+      sink.failed,
+      questions.run(AbortSignal.any([signal, over.signal])).then(() => new Promise<never>(() => {})),
+    ]);
   } finally {
+    over.abort();
     chunks.close();
     await sink.close();
   }
 }
 
 async function pushAll(
-  { chunks, decoder, rest, liveness }: Omit<Receiving, "chunks"> & { chunks: ChunkReader },
+  { chunks, decoder, rest, liveness, questions }: Omit<Receiving, "chunks"> & {
+    chunks: ChunkReader;
+    questions: Questions;
+  },
   sink: TransactionSink,
 ): Promise<void> {
   const assembler = new MessageAssembler();
-  await pushFrames(rest, assembler, sink);
+  const target = { assembler, sink, questions };
+  await pushFrames(rest, target);
   sink.flush();
   for (;;) {
     liveness.listening(true);
@@ -164,7 +181,7 @@ async function pushAll(
     // A sender cannot get a heartbeat through while we do not read, so its silence means nothing then.
     liveness.listening(false);
     if (done) return decoder.finish();
-    await pushFrames(decoder.push(chunk), assembler, sink);
+    await pushFrames(decoder.push(chunk), target);
     sink.flush();
     // A chunk that is here already comes without the event loop turning, and what was written to PostgreSQL would
     // stay: with a chunk a turn it goes out while the next is taken.
@@ -175,8 +192,11 @@ async function pushAll(
 /** Pushes the messages of some frames, and waits only where the sink wants it. */
 async function pushFrames(
   frames: readonly Frame[],
-  assembler: MessageAssembler,
-  sink: TransactionSink,
+  { assembler, sink, questions }: {
+    assembler: MessageAssembler;
+    sink: TransactionSink;
+    questions: Questions;
+  },
 ): Promise<void> {
   for (const frame of frames) {
     switch (frame.kind) {
@@ -197,6 +217,9 @@ async function pushFrames(
       }
       case "caught_up":
         sink.caughtUp(frame.committedBefore);
+        break;
+      case "row":
+        await questions.take(frame);
         break;
       case "heartbeat":
         break;

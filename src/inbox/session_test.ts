@@ -4,7 +4,7 @@ import { Buffer } from "node:buffer";
 import { memoryPair, takeEnd, type TestEnd } from "../../tests/support/channel_pair.ts";
 import { dataFrame } from "../../tests/support/message_batch.ts";
 import { eventually, within } from "../../tests/support/poll.ts";
-import { hello, RECEIVER, SENDER, welcome } from "../../tests/support/session_parts.ts";
+import { hello, NOTHING_UNSENT, RECEIVER, SENDER, welcome } from "../../tests/support/session_parts.ts";
 import { type ErrorKind, MmliteError } from "../errors.ts";
 import { type Lsn, toLsn } from "../lsn.ts";
 import { encodeFrame } from "../wire/codec.ts";
@@ -40,6 +40,7 @@ function startInbox({ compression = null }: { compression?: Compression | null }
         dialsBack: true,
         compression,
         policies: POLICIES,
+        unsent: NOTHING_UNSENT,
         openSink: (durable) => {
           const pushed: string[] = [];
           const { promise: failed, reject: fail } = Promise.withResolvers<never>();
@@ -49,6 +50,7 @@ function startInbox({ compression = null }: { compression?: Compression | null }
           return Promise.resolve({
             push: (bytes, start, end) => void pushed.push(Buffer.from(bytes).toString("utf8", start, end)),
             caughtUp: (committedBefore) => void pushed.push(`caught up to ${committedBefore}`),
+            fetched: () => Promise.resolve(),
             flush: () => {},
             failed,
             close: () => {
@@ -181,7 +183,7 @@ Deno.test("a sender of another protocol is refused", async () => {
   await using run = startInbox();
   const { sender } = run.connect();
   await sender.say(hello({ protocol: 99 }));
-  await isRefused(sender, "refused", /speaks protocol 99, this node 2/);
+  await isRefused(sender, "refused", /speaks protocol 99, this node 3/);
 });
 
 const STRANGER: Partial<Hello> = { identity: { ...SENDER, incarnation: RECEIVER.incarnation } };

@@ -5,7 +5,8 @@ import type { Lsn } from "../lsn.ts";
 import type { Source, SourceBatch } from "../pgoutput/source.ts";
 import type { Channel, ProvenPeer } from "../wire/channel.ts";
 import type { Compression } from "../wire/compression.ts";
-import type { Hello, Welcome } from "../wire/frame.ts";
+import type { Hello, WantRow, Welcome } from "../wire/frame.ts";
+import type { RowAnswer } from "../wire/row_frames.ts";
 
 /** The rest of the node, as one attempt of a link sees it. */
 export interface SessionPorts {
@@ -21,6 +22,8 @@ export interface SessionPorts {
   /** The time now, microseconds since 2000-01-01 UTC, and where the WAL ends then: what was committed before the one
    * ends before the other. */
   readonly readClock: () => Promise<WalClock>;
+  /** A row that the receiver asks for, as it is here now. */
+  readonly readRow: (want: WantRow) => Promise<RowAnswer>;
   /** Puts an ack on disk; the slot is confirmed after it returns. */
   readonly storeAck: (endLsn: Lsn) => Promise<void>;
 }

@@ -20,7 +20,7 @@ import { runSession } from "./session.ts";
 function startSession({ parts = {}, ...ports }:
   & { parts?: Partial<Hello> }
   & Partial<
-    Pick<SessionPorts, "prepare" | "connect" | "hello" | "recognise" | "readClock" | "storeAck">
+    Pick<SessionPorts, "prepare" | "connect" | "hello" | "recognise" | "readClock" | "readRow" | "storeAck">
   > = {}) {
   const pair = memoryPair();
   const source = new TestSource();
@@ -39,6 +39,7 @@ function startSession({ parts = {}, ...ports }:
       },
       // Further than any test goes.
       readClock: () => Promise.resolve({ timestamp: 0n, walLsn: toLsn(1n << 60n) }),
+      readRow: () => Promise.resolve({ kind: "none", at: 0n }),
       storeAck: (endLsn) => {
         log.push(`store ${endLsn}`);
         return Promise.resolve();
@@ -261,7 +262,7 @@ Deno.test("a receiver may stand anywhere between its ack, or the slot's beginnin
 Deno.test("a receiver of another protocol is refused", async () => {
   const run = startSession();
   await run.peer.say(welcome({ protocol: 99 }));
-  await breaks(run, "refused", /speaks protocol 99, this node 2/);
+  await breaks(run, "refused", /speaks protocol 99, this node 3/);
 });
 
 Deno.test("a receiver that is not recognised gets nothing", async () => {

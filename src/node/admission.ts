@@ -1,13 +1,13 @@
 /**
  * The door of the inbox: who may apply here, from which position, in which epoch.
  */
-import { type ApplyObserver, openApplier } from "../apply/applier.ts";
+import { type Applier, type ApplyObserver, openApplier } from "../apply/applier.ts";
 import type { Trust } from "../apply/trust.ts";
 import type { CompressionSetting } from "../config.ts";
 import type { TablePolicy } from "../conflict_policy.ts";
 import { MmliteError } from "../errors.ts";
 import { parsePeerUrl } from "../http/peer_url.ts";
-import type { Admission } from "../inbox/ports.ts";
+import type { Admission, TransactionSink } from "../inbox/ports.ts";
 import { formatLsn } from "../lsn.ts";
 import { type PeerRow, readPeer, setPeerIdentity } from "../pg/peers.ts";
 import { ensureOrigin, nextEpoch, originName, readProgressOf, startProgress } from "../pg/progress.ts";
@@ -18,6 +18,7 @@ import type { Hello, NodeIdentity } from "../wire/frame.ts";
 import { allowedCompressions } from "./compression.ts";
 import type { Applied } from "./applied.ts";
 import type { Database } from "./database.ts";
+import type { UnsentRows } from "./unsent.ts";
 import { requireKnown, requireProven } from "./recognition.ts";
 
 interface AdmissionOptions {
@@ -38,6 +39,8 @@ interface AdmissionOptions {
   readonly policyOf: (schema: string, name: string) => TablePolicy;
   /** Is told of what applies. */
   readonly applied: Pick<Applied, "add">;
+  /** Rows that await values of senders. */
+  readonly unsent: Pick<UnsentRows, "of" | "noted">;
   /** Stands for all of them. */
   readonly policies: () => string;
 }
@@ -73,6 +76,7 @@ export async function admit(options: AdmissionOptions, hello: Hello): Promise<Ad
     dialsBack: options.dials(sender),
     compression: chooseCompression(hello.compression, allowedCompressions(options.compression)),
     policies: options.policies(),
+    unsent: options.unsent.of(sender),
     openSink: async (onDurable, signal) => {
       const applier = await openApplier({
         target: database.streamTarget,
@@ -87,11 +91,28 @@ export async function admit(options: AdmissionOptions, hello: Hello): Promise<Ad
         policyOf: options.policyOf,
         // What both had when they became peers is what they began with.
         seenBefore,
+        onUnsent: (nodes) => options.unsent.noted(nodes),
         signal,
       });
       options.applied.add(applier);
-      return applier;
+      return toSink(applier);
     },
+  };
+}
+
+function toSink(applier: Applier): TransactionSink {
+  return {
+    push: (bytes, start, end) => applier.push(bytes, start, end),
+    caughtUp: (committedBefore) => applier.caughtUp(committedBefore),
+    fetched: ({ schema, name, key }, { columns, values, at }) =>
+      applier.fetched({
+        ...{ schema, name, columns, at },
+        key: key.map(({ column }) => column),
+        values: values.map((bytes) => bytes === null ? { kind: "null" } : { kind: "text", bytes }),
+      }),
+    flush: () => applier.flush(),
+    close: () => applier.close(),
+    failed: applier.failed,
   };
 }
 

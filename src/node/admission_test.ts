@@ -46,6 +46,7 @@ Deno.test("a life of a database that is over does not take the place of the one 
     policies: () => assert.fail("nothing is answered"),
     policyOf: () => assert.fail("nothing is applied"),
     applied: { add: () => {} },
+    unsent: { of: () => assert.fail("nothing is applied"), noted: () => {} },
   };
   await assert.rejects(admit(options, hello), {
     kind: "fenced",

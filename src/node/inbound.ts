@@ -14,6 +14,7 @@ import type { Database } from "./database.ts";
 import type { GroupKeeper } from "./group_keeper.ts";
 import { applyObserver, type ConflictCounts } from "./observers.ts";
 import type { Peers } from "./peers.ts";
+import { UnsentRows } from "./unsent.ts";
 
 interface InboundOptions {
   readonly database: Database;
@@ -50,6 +51,7 @@ export function openInbox(
     policyOf: (schema: string, name: string) => policies.policyOf(schema, name),
     policies: () => policies.digest,
     applied,
+    unsent: new UnsentRows(options.database),
   };
   return new Inbox({
     recognise: async (hello, proven) => {

@@ -17,6 +17,7 @@ import {
   MESSAGE_LENGTH_BYTES,
 } from "./layout.ts";
 import { MessageCursor } from "./message_cursor.ts";
+import { decodeRowPiece, decodeWantRow, encodeRowPiece, encodeWantRow } from "./row_frames.ts";
 
 /** A frame as bytes, header included; throws `internal` for one beyond the bounds. */
 export function encodeFrame(frame: Frame): Uint8Array {
@@ -55,6 +56,10 @@ function encodePayload(frame: Frame): Uint8Array {
       return encode64((buffer) => buffer.writeBigInt64BE(frame.sentAt));
     case "caught_up":
       return encode64((buffer) => buffer.writeBigInt64BE(frame.committedBefore));
+    case "want_row":
+      return encodeWantRow(frame);
+    case "row":
+      return encodeRowPiece(frame);
   }
 }
 
@@ -97,6 +102,10 @@ export function decodePayload(kind: Frame["kind"], payload: Uint8Array): Frame {
       return { kind, sentAt: viewOf(payload).getBigInt64(0) } satisfies Heartbeat;
     case "caught_up":
       return { kind, committedBefore: viewOf(payload).getBigInt64(0) } satisfies CaughtUp;
+    case "want_row":
+      return decodeWantRow(payload);
+    case "row":
+      return decodeRowPiece(payload);
   }
 }
 

@@ -80,6 +80,19 @@ const frame: fc.Arbitrary<Frame> = fc.oneof(
     kind: fc.constant("caught_up" as const),
     committedBefore: fc.bigInt(-(2n ** 63n), 2n ** 63n - 1n),
   }),
+  record({
+    kind: fc.constant("want_row" as const),
+    id: uint32,
+    schema: name,
+    name,
+    key: fc.array(record({ column: name, value: fc.uint8Array({ maxLength: 300 }) }), { maxLength: 3 }),
+  }),
+  record({
+    kind: fc.constant("row" as const),
+    id: uint32,
+    isLast: fc.boolean(),
+    bytes: fc.uint8Array({ maxLength: 300 }),
+  }),
 );
 
 /** The same frame with plain arrays for bytes: a view and a copy of the same bytes become equal. */
@@ -87,7 +100,10 @@ function plain(frame: Frame): unknown {
   if (frame.kind === "data") {
     return { kind: frame.kind, messages: messagesIn(frame).map((bytes) => [...bytes]) };
   }
-  if (frame.kind === "fragment_start" || frame.kind === "fragment") {
+  if (frame.kind === "want_row") {
+    return { ...frame, key: frame.key.map(({ column, value }) => ({ column, value: [...value] })) };
+  }
+  if (frame.kind === "fragment_start" || frame.kind === "fragment" || frame.kind === "row") {
     return { ...frame, bytes: [...frame.bytes] };
   }
   return { ...frame };
@@ -268,7 +284,7 @@ Deno.test("a hello of another protocol version is read if it fits and else says 
   const push = (json: unknown) => new FrameDecoder().push(rawFrame(1, Buffer.from(JSON.stringify(json))));
   const [frame] = push({ ...good, protocol: 99, later: true });
   assert.equal((frame as Hello).protocol, 99);
-  assert.match(protocolError(() => push({ protocol: 99 })), /it speaks protocol 99, this node 2/);
+  assert.match(protocolError(() => push({ protocol: 99 })), /it speaks protocol 99, this node 3/);
 });
 
 Deno.test("nodes that say nothing of compression have none, and unknown algorithms may be offered (PROTOCOL 3)", () => {

@@ -5,7 +5,7 @@ import type { Lsn } from "../lsn.ts";
 import type { Compression } from "./compression.ts";
 
 /** Version of the frames and of the handshake; both ends must speak the same. */
-export const PROTOCOL_VERSION = 2;
+export const PROTOCOL_VERSION = 3;
 
 /** Who a node is; both sides say it before any data. */
 export interface NodeIdentity {
@@ -109,5 +109,35 @@ export interface CaughtUp {
   readonly committedBefore: bigint;
 }
 
+/** The receiver asks for a row that the pusher wrote: what came of it had not all its values. */
+export interface WantRow {
+  readonly kind: "want_row";
+  /** By which the answer is known. */
+  readonly id: number;
+  readonly schema: string;
+  readonly name: string;
+  /** The columns that tell which row, and their values as text. */
+  readonly key: readonly { readonly column: string; readonly value: Uint8Array }[];
+}
+
+/** A piece of the answer to `want_row`. */
+export interface RowPiece {
+  readonly kind: "row";
+  readonly id: number;
+  readonly isLast: boolean;
+  readonly bytes: Uint8Array;
+}
+
 /** A frame. */
-export type Frame = Hello | Welcome | Refusal | Data | FragmentStart | Fragment | Ack | Heartbeat | CaughtUp;
+export type Frame =
+  | Hello
+  | Welcome
+  | Refusal
+  | Data
+  | FragmentStart
+  | Fragment
+  | Ack
+  | Heartbeat
+  | CaughtUp
+  | WantRow
+  | RowPiece;

@@ -39,6 +39,8 @@ export const FRAME_LAYOUT: Readonly<Record<Frame["kind"], FrameLayout>> = {
   ack: { type: 7, min: 8, max: 8 },
   heartbeat: { type: 8, min: 8, max: 8 },
   caught_up: { type: 9, min: 8, max: 8 },
+  want_row: { type: 12, min: 10, max: MAX_FRAME_BYTES - 1 },
+  row: { type: 13, min: 5, max: MAX_FRAME_BYTES - 1 },
 };
 
 const KIND_OF_TYPE = new Map(
