@@ -74,6 +74,17 @@ export async function forgetUnsent(
   );
 }
 
+/** Nothing can be asked of a node any more: tables with rows that await values of it are marked. */
+export async function giveUpUnsent(query: Query, origin: string): Promise<void> {
+  await query(
+    `WITH gone AS (DELETE FROM mmlite.unsent WHERE origin = $1 RETURNING table_schema, table_name)
+     INSERT INTO mmlite.diverged (table_schema, table_name, reason)
+       SELECT DISTINCT table_schema, table_name, format('rows of node %s were not fetched before it was removed', $1::text)
+         FROM gone ON CONFLICT DO NOTHING`,
+    [origin],
+  );
+}
+
 /** A row of this node as it is now; `at` in microseconds since 2000-01-01 UTC. */
 export type PublishedRow =
   | { readonly kind: "none" | "withheld"; readonly at: bigint }
