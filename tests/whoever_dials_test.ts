@@ -11,7 +11,7 @@ import { PROCESS_CLOCK } from "../src/wire/clock_exchange.ts";
 import { type Compression, COMPRESSIONS } from "../src/wire/compression.ts";
 import { type ChannelPair, httpPair, memoryPair } from "./support/channel_pair.ts";
 import { eventually, within } from "./support/poll.ts";
-import { hello, RECEIVER, TestSource } from "./support/session_parts.ts";
+import { hello, NOTHING_UNSENT, RECEIVER, TestSource } from "./support/session_parts.ts";
 
 /** A link's session that pushes what its source yields. */
 function push(channel: Channel, compression: Compression | null) {
@@ -28,6 +28,7 @@ function push(channel: Channel, compression: Compression | null) {
       history: new AppliedHistory(),
       readClock: () => Promise.resolve({ timestamp: 0n, walLsn: toLsn(1n << 60n) }),
       asksAgain: () => new Promise(() => {}),
+      readRow: () => Promise.resolve({ kind: "none", at: 0n }),
       storeAck: () => Promise.resolve(),
     },
     { started: () => {}, sent: () => {}, wrote: () => {}, acked: () => {}, clock: () => {} },
@@ -54,12 +55,14 @@ function receive(channel: Channel, compression: Compression | null) {
         dialsBack: true,
         compression,
         policies: "",
+        unsent: NOTHING_UNSENT,
         openSink: (onDurable) => {
           opened.resolve(onDurable);
           return Promise.resolve({
             push: (bytes, start, end) => void received.push(Buffer.from(bytes.slice(start, end))),
             seen: () => {},
             caughtUp: () => {},
+            fetched: () => Promise.resolve(),
             flush: () => {},
             close: () => Promise.resolve(),
             failed,

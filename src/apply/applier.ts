@@ -13,7 +13,7 @@ import { formatLsn, type Lsn } from "../lsn.ts";
 import { closeClient, destroyClient } from "../pg/client.ts";
 import type { Row } from "../pg/query.ts";
 import { decodeMessage } from "../pgoutput/decode.ts";
-import type { Begin, Message, Truncate } from "../pgoutput/message.ts";
+import type { Begin, Message, Truncate, Tuple } from "../pgoutput/message.ts";
 import { decodeBegin, decodeCommit, MESSAGE_TYPE } from "../pgoutput/peek.ts";
 import { type SeenNode, SeenVersions } from "../seen_versions.ts";
 import type { OriginBegin } from "./causes.ts";
@@ -47,6 +47,18 @@ export interface ApplierOptions
   readonly policyOf: (schema: string, name: string) => TablePolicy;
   /** The transaction that is kept in quarantine instead of being applied, by its commit LSN. */
   readonly skipLsn?: Lsn;
+}
+
+/** A row as its author has it, which is the node that sends here. */
+export interface FetchedRow {
+  readonly schema: string;
+  readonly name: string;
+  /** Names of the columns that tell rows apart. */
+  readonly key: readonly string[];
+  readonly columns: readonly string[];
+  readonly values: Tuple;
+  /** When it was committed there, microseconds since 2000-01-01 UTC. */
+  readonly at: bigint;
 }
 
 /** What is under way on the incoming side. */
@@ -94,6 +106,9 @@ export class Applier {
   #position: Lsn;
   /** Up to when everything has come, and the position that shows that it is committed here. */
   #mark: { readonly committedBefore: bigint; readonly position: Lsn } | undefined;
+  /** Rows that wait to be written between transactions; and ids of the relations that they are of. */
+  #fetched: { readonly target: TargetRelation; readonly values: Tuple; readonly at: bigint }[] = [];
+  readonly #fetchedIds = new Map<string, number>();
   /** The relation of the last change: the next is mostly of the same. */
   #relationId = -1;
   #target: TargetRelation | undefined;
@@ -156,7 +171,10 @@ export class Applier {
     try {
       const { state } = this.#incoming;
       if (state === "streaming" || state === "keeping") this.#writer.pipeline.flush();
-      else if (this.#units.isEmpty) this.#gathering.offerWhole();
+      else if (this.#units.isEmpty) {
+        this.#writeFetched();
+        this.#gathering.offerWhole();
+      }
     } catch (thrown) {
       this.#fail(toMmliteError(thrown));
     }
@@ -175,6 +193,31 @@ export class Applier {
     if (this.#options.causes.areMet(this.#seen)) return;
     // What waits must not take along what another node's transactions may wait for.
     return this.#recovery?.then(() => this.#cut()) ?? this.#cut();
+  }
+
+  /** Takes a row that was fetched from the origin, to be written in its version as soon as nothing is under way. One
+   * that does not fit the table here waits until it is fetched again. */
+  async fetched({ schema, name, key, columns, values, at }: FetchedRow): Promise<void> {
+    if (this.#failure !== undefined) throw this.#failure;
+    const label = JSON.stringify([schema, name]);
+    // Apart from those that are announced, which are positive.
+    const relationId = this.#fetchedIds.get(label) ?? -1 - this.#fetchedIds.size;
+    this.#fetchedIds.set(label, relationId);
+    this.#relations.announce({
+      kind: "relation",
+      relationId,
+      schema,
+      name,
+      replicaIdentity: "default",
+      columns: columns.map((name) => ({ name, key: key.includes(name), typeOid: 0, typeModifier: -1 })),
+    });
+    try {
+      const target = await this.#resolve(relationId);
+      if (target.map.key !== null) this.#fetched.push({ target, values, at });
+    } catch (thrown) {
+      const error = toMmliteError(thrown);
+      if (error.kind !== "schema_mismatch") this.#failWith(thrown);
+    }
   }
 
   /** Whatever the origin committed before this time, microseconds since 2000-01-01 UTC, has been pushed. */
@@ -440,6 +483,16 @@ export class Applier {
     this.#reachMark();
     // What has come meanwhile goes together.
     if (this.#units.isEmpty) this.flush();
+  }
+
+  #writeFetched(): void {
+    if (this.#fetched.length === 0 || this.#streamed !== undefined) return;
+    for (const { target, values, at } of this.#fetched.splice(0)) {
+      // One of later than now here comes again when it is asked for again.
+      if (this.#options.clock.untilPassed(at) > 0) continue;
+      this.#writer.writeFetched(target, values, at);
+    }
+    this.#writer.endBatch();
   }
 
   #reachMark(): void {

@@ -10,9 +10,11 @@ import { KeyHash, type TableHash, tableHash } from "./key_hash.ts";
 import type { MappedRelation } from "./relation_map.ts";
 import type { RelationStatements, StatementCache } from "./statement_cache.ts";
 import {
+  answeredStatement,
   deleteStatement,
   evictStatement,
   exclusionStatement,
+  fetchedStatement,
   insertMovedStatement,
   insertStatement,
   type MatchShape,
@@ -57,6 +59,11 @@ interface Sides {
 const EMPTY = new Uint8Array();
 const NULL_VALUE = { kind: "null" } as const;
 const NONE: ReadonlySet<number> = new Set();
+/**
+ * Rows of at least so many bytes as text may have values that are stored apart, and not sent where they stay as they
+ * are. As PostgreSQL stores it a row takes 128 bytes for that at the least, by default 2,000, and text may be shorter.
+ */
+const LONG_ROW_BYTES = 128;
 const BY_KEY: MatchShape = { byRow: false, nulls: NONE };
 
 /** Writes changes to a pipeline. */
@@ -88,6 +95,17 @@ export class ChangeWriter {
       case "delete":
         return this.#delete(target, change);
     }
+  }
+
+  /** Writes a row that was fetched whole from the sender, in the version of the transaction with that number. */
+  writeFetched(target: TargetRelation, tuple: Tuple, transaction: number): void {
+    this.#transaction = transaction;
+    checkWidth(target, tuple);
+    this.#notePut(target, tuple);
+    const sides = { old: undefined, new: tuple };
+    this.#exclude(target, { change: "update", omitted: NONE }, sides);
+    this.#run(target, "f", () => fetchedStatement(target.map), sides);
+    this.#run(target, "a", () => answeredStatement(target.map), sides);
   }
 
   /** How many deleted rows are still to be looked for. */
@@ -127,10 +145,11 @@ export class ChangeWriter {
     const sides = { old: undefined, new: newTuple };
     this.#exclude(target, { change: "insert", omitted: NONE }, sides);
     if (target.looseIdentity && target.map.key !== null) {
-      const shape = { keyChanged: false, omitted: NONE, byRow: false, nulls: NONE };
+      const shape = { keyChanged: false, omitted: NONE, byRow: false, nulls: NONE, long: false };
       this.#run(target, "r", () => replaceStatement(target.map, shape), sides);
     }
-    this.#run(target, "i", () => insertStatement(target.map), sides);
+    const long = isLong(target, newTuple);
+    this.#run(target, long ? "il" : "i", () => insertStatement(target.map, { long }), sides);
   }
 
   #update(target: TargetRelation, change: Update): void {
@@ -142,9 +161,10 @@ export class ChangeWriter {
     const keyChanged = map.key !== null && old !== undefined &&
       map.key.columns.some(({ index }) => !sameValue(old[index], tuple[index]));
     const omitted = indexesOf(tuple, "unchanged");
-    const shape: UpdateShape = { keyChanged, omitted, ...matchShape(target, change) };
+    const long = isLong(target, tuple);
+    const shape: UpdateShape = { keyChanged, omitted, long, ...matchShape(target, change) };
     const mask = maskKey(shape);
-    const columns = [...omitted].join(",");
+    const columns = `${long ? "l" : ""}${[...omitted].join(",")}`;
     if (keyChanged) this.#noteDeleted(target, old);
     this.#notePut(target, tuple, old);
     this.#exclude(target, { change: "update", omitted }, sides);
@@ -312,6 +332,17 @@ function indexesOf(tuple: Tuple, kind: "null" | "unchanged"): ReadonlySet<number
   return found ?? NONE;
 }
 
+/** See {@link LONG_ROW_BYTES}. */
+function isLong({ map }: TargetRelation, tuple: Tuple): boolean {
+  if (!map.sendsPart) return false;
+  let length = 0;
+  for (const value of tuple) {
+    if (value.kind === "unchanged") return true;
+    if (value.kind === "text") length += value.bytes.length;
+  }
+  return length >= LONG_ROW_BYTES;
+}
+
 /** By row where there is no key, and where the old row came and the key alone may not tell which row it is. */
 function matchShape({ map }: TargetRelation, { oldTuple, oldKey }: Update | Delete): MatchShape {
   if (map.key === null) return { byRow: true, nulls: indexesOf((oldTuple ?? oldKey)!, "null") };
@@ -319,9 +350,11 @@ function matchShape({ map }: TargetRelation, { oldTuple, oldKey }: Update | Dele
   return { byRow: true, nulls: indexesOf(oldTuple, "null") };
 }
 
-function maskKey({ keyChanged, omitted, byRow, nulls }: UpdateShape): string {
-  if (!keyChanged && omitted.size === 0 && !byRow) return "";
-  return `${keyChanged ? "k" : ""}o${[...omitted].join(",")}${byRow ? "n" : ""}${[...nulls].join(",")}`;
+function maskKey({ keyChanged, omitted, byRow, nulls, long }: UpdateShape): string {
+  if (!keyChanged && omitted.size === 0 && !byRow) return long ? "l" : "";
+  return `${long ? "l" : ""}${keyChanged ? "k" : ""}o${[...omitted].join(",")}${byRow ? "n" : ""}${
+    [...nulls].join(",")
+  }`;
 }
 
 function unmatchable({ map }: TargetRelation): MmliteError {

@@ -58,6 +58,8 @@ export interface MappedRelation {
   /** Null where only the whole row tells rows apart. */
   readonly key: MatchKey | null;
   readonly partitioned: boolean;
+  /** Whether updates may come without values that they have left as they were: not where the old row comes too. */
+  readonly sendsPart: boolean;
   /** Whether changes of many rows may be applied by one statement, and of many transactions in one: nothing here
    * sees the difference, and a row's key has one text on both sides, by which its version is noted. */
   readonly bySets: boolean;
@@ -120,6 +122,7 @@ export function mapRelation(
     exclusions: local.exclusions.filter((one) => !isOfKey(one, chosen)),
     key: chosen,
     partitioned: local.kind === PARTITIONED_TABLE,
+    sendsPart: remote.replicaIdentity !== "full",
     settlement,
   };
   return { ...relation, bySets: canApplySets(relation, remote, local) };

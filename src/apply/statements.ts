@@ -64,6 +64,8 @@ export interface UpdateShape extends MatchShape {
   readonly keyChanged: boolean;
   /** Columns (their index) whose value did not come. */
   readonly omitted: ReadonlySet<number>;
+  /** Whether the row may be of those whose values are not all sent where they stay as they are. */
+  readonly long: boolean;
 }
 
 type TupleSide = "old" | "new";
@@ -82,7 +84,7 @@ const VERSION_TYPES: Readonly<Record<VersionPart, number>> = {
 const JSON_PAIRS = 50;
 
 /** Inserts a row, or overwrites the one that has its key. */
-export function insertStatement(relation: MappedRelation): StatementShape {
+export function insertStatement(relation: MappedRelation, { long }: { long: boolean }): StatementShape {
   const sql = new Parameters();
   const doing = `insert into "${relation.label}"`;
   const columns = relation.columns.filter((column) => column.written);
@@ -91,7 +93,7 @@ export function insertStatement(relation: MappedRelation): StatementShape {
   const values = columns.map((column) => sql.value("new", column)).join(", ");
   const into = insertInto(relation, columns);
   if (key === null) return sql.shape(`${into} VALUES (${values})`, doing);
-  const change: Settled = { change: "insert", side: "new", remote: "new" };
+  const change: Settled = { change: "insert", side: "new", remote: "new", long };
   const admitted = admits(relation, sql, change);
   if (key.arbiter) {
     const late = onConflict(relation, sql, { type: "insert_exists", ...change });
@@ -119,7 +121,7 @@ export function insertStatement(relation: MappedRelation): StatementShape {
 export function updateStatement(relation: MappedRelation, shape: UpdateShape): StatementShape {
   const sql = new Parameters();
   const side = shape.byRow || shape.keyChanged ? "old" : "new";
-  const change: Settled = { change: "update", side, remote: "new", omitted: shape.omitted };
+  const change: Settled = { change: "update", side, remote: "new", omitted: shape.omitted, long: shape.long };
   const condition = [
     where(relation, sql, side, shape),
     notSkipped(relation),
@@ -138,7 +140,8 @@ export function updateStatement(relation: MappedRelation, shape: UpdateShape): S
 /** Inserts a row whose key was changed where neither the old row nor one with the new key is here. */
 export function insertMovedStatement(relation: MappedRelation, shape: UpdateShape): StatementShape {
   const sql = new Parameters();
-  const change: Settled = { change: "update", side: "new", remote: "new", omitted: shape.omitted };
+  const { omitted, long } = shape;
+  const change: Settled = { change: "update", side: "new", remote: "new", omitted, long };
   const isHere = where(relation, sql, "new");
   const missing = insertMissing(relation, sql, { change, isHere, withoutUpdate: true });
   return sql.shape(
@@ -225,10 +228,10 @@ function guarded(relation: MappedRelation, condition: string): string {
 }
 
 /** Before a key changes: removes another row that has the new key, if it gives way. */
-export function evictStatement(relation: MappedRelation, { omitted }: UpdateShape): StatementShape {
+export function evictStatement(relation: MappedRelation, { omitted, long }: UpdateShape): StatementShape {
   const sql = new Parameters();
   const old = where(relation, sql, "old");
-  const change: Settled = { change: "update", side: "new", remote: "new", omitted };
+  const change: Settled = { change: "update", side: "new", remote: "new", omitted, long };
   const another = both(`${where(relation, sql, "new")} AND NOT (${old})`, notSkipped(relation));
   const settled = givesWay(relation, sql, { type: "update_exists", ...change });
   // Without versions only a row that is here can drive another one away.
@@ -321,6 +324,49 @@ export function stillGoneStatement(relation: MappedRelation): StatementShape {
   );
 }
 
+/**
+ * Writes a row that was fetched from its author, in the version that it has there: over an older one or the same, and
+ * where it is missing and was not deleted since.
+ */
+export function fetchedStatement(relation: MappedRelation): StatementShape {
+  const sql = new Parameters();
+  const written = relation.columns.filter((column) => column.written);
+  const isHere = where(relation, sql, "new");
+  const [hash, at, node] = [sql.version("newHash"), sql.version("at"), sql.version("node")];
+  const takes = `mmlite.takes_fetched(t.xmin, ${hash}, ${at}, ${node})`;
+  const found = updateOrLock(relation, sql, {
+    columns: settable(relation, { keyChanged: false, omitted: NO_COLUMNS }),
+    where: [isHere, notSkipped(relation), takes].filter((one) => one !== "").join(" AND "),
+  });
+  // The author's own deletes count as well: the row was read before them, perhaps.
+  const isGone = `(SELECT g.deleted_at IS NOT NULL FROM mmlite.newest_tombstone(${hash}, ${
+    literal(relation.schema)
+  }, ${literal(relation.name)}, ${at}, '') g)`;
+  const values = written.map((column) => sql.value("new", column)).join(", ");
+  const insert = `${insertInto(relation, written)} SELECT ${values} WHERE CASE WHEN ${
+    isFound(relation, isHere)
+  } THEN false ELSE ${guarded(relation, `NOT ${isGone}`)} END`;
+  const arbiter = relation.key!.arbiter ? ` ON CONFLICT (${names(relation.key!.columns)}) DO NOTHING` : "";
+  return sql.shape(
+    `WITH u AS (${found})${locking(relation, isHere)} ${insert}${arbiter}`,
+    `update "${relation.label}"`,
+  );
+}
+
+/** After {@link fetchedStatement}: the row awaits nothing any more, unless its author has sent a later version. */
+export function answeredStatement(relation: MappedRelation): StatementShape {
+  const sql = new Parameters();
+  const [hash, at, node] = [sql.version("newHash"), sql.version("at"), sql.version("node")];
+  return sql.shape(
+    `DELETE FROM mmlite.unsent u WHERE u.origin = ${node} AND u.hash = ${hash} AND u.at <= ${at}` +
+      ` AND u.table_schema = ${literal(relation.schema)} AND u.table_name = ${literal(relation.name)}` +
+      ` AND NOT EXISTS (SELECT 1 FROM ${rows(relation)}, mmlite.row_version(t.xmin, ${hash}) v WHERE ${
+        where(relation, sql, "new")
+      } AND v.node = ${node} AND v.at > ${at})`,
+    `update "${relation.label}"`,
+  );
+}
+
 /** Truncates tables together. Never cascades further than the publisher did, whose message names all tables. */
 export function truncateStatement(
   relations: readonly MappedRelation[],
@@ -395,6 +441,7 @@ interface Settled {
   /** Of which tuple its row is; null where it has none. */
   readonly remote: TupleSide | null;
   readonly omitted?: ReadonlySet<number>;
+  readonly long?: boolean;
 }
 
 /** Whether rows are compared by version. */
@@ -417,13 +464,16 @@ function givesWay(
   const hash = sql.version(hashOf(change.side));
   const settle = (standing: Standing) => {
     const resolution = resolve(policy, type, standing);
-    if (silent && resolution !== "error") return String(resolution === "applied");
+    if (silent && resolution !== "error") {
+      return awaiting(relation, sql, { ...change, resolution, settled: "" });
+    }
     const { key, remote } = described(relation, sql, change);
-    return `mmlite.settle(${literal(type)}, ${literal(resolution)}, ${literal(change.change)}, ${
+    const settled = `mmlite.settle(${literal(type)}, ${literal(resolution)}, ${literal(change.change)}, ${
       literal(relation.schema)
     }, ${literal(relation.name)}, ${key}, to_jsonb(t.*), t.xmin, ${hash}, ${remote}, ${
       sql.version("node")
     }, ${sql.version("at")})`;
+    return awaiting(relation, sql, { ...change, resolution, settled });
   };
   const compared = `mmlite.compare_version(t.xmin, ${hash}, ${sql.version("at")}, ${sql.version("node")}, ${
     sql.version("seen")
@@ -431,6 +481,44 @@ function givesWay(
   // That there is a row at all is what an insert does not expect.
   const follows = isInsert ? settle("newer") : "true";
   return `CASE ${compared} WHEN 0 THEN ${follows} WHEN 1 THEN ${settle("newer")} ELSE ${settle("older")} END`;
+}
+
+/**
+ * What is decided of a row of another version, and noted of it by `settled`. A change that came without all its values
+ * leaves the row in need of them; one that is passed over may have been known to whoever wrote the row.
+ */
+function awaiting(
+  relation: MappedRelation,
+  sql: Parameters,
+  { resolution, settled, ...change }: Settled & { resolution: Resolution; settled: string },
+): string {
+  const lacksValues = (change.omitted?.size ?? 0) > 0;
+  if (resolution === "applied" && lacksValues) {
+    const noted = unsent(relation, sql);
+    return settled === "" ? noted : `CASE WHEN ${settled} THEN ${noted} ELSE false END`;
+  }
+  if (resolution !== "skipped" || settled === "" || !(lacksValues || change.long)) {
+    return settled === "" ? String(resolution === "applied") : settled;
+  }
+  const key = relation.key!.columns;
+  const texts = key.map(({ name }) => `t.${quote(name)}::text`).join(", ");
+  const passedOver = `mmlite.note_passed_over(t.xmin, ${literal(relation.schema)}, ${
+    literal(relation.name)
+  }, ${nameArray(key)}, ARRAY[${texts}], ${sql.version(hashOf(change.side))}, ${sql.version("node")})`;
+  return `CASE WHEN ${settled} THEN true ELSE ${passedOver} END`;
+}
+
+/** Notes that the row awaits values from the sender; true. */
+function unsent(relation: MappedRelation, sql: Parameters): string {
+  const key = relation.key!.columns;
+  const texts = key.map((column) => `${sql.value("new", column)}::text`).join(", ");
+  return `mmlite.note_unsent(${sql.version("node")}, ${literal(relation.schema)}, ${
+    literal(relation.name)
+  }, ${nameArray(key)}, ARRAY[${texts}], ${sql.version("newHash")}, ${sql.version("at")})`;
+}
+
+function nameArray(columns: readonly MappedColumn[]): string {
+  return `ARRAY[${columns.map(({ name }) => literal(name)).join(", ")}]`;
 }
 
 /**
@@ -541,7 +629,14 @@ function insertMissing(
   const found = withoutUpdate ? "EXISTS (SELECT 1 FROM l)" : isFound(relation, isHere);
   const isWhole = change.omitted!.size === 0 && written.length > 0;
   // The row that it would be has the new key, which is looked for among the deleted ones.
-  const admitted = admits(relation, sql, { type: "update_missing", ...change, side: "new", isWhole });
+  const missing = { type: "update_missing", ...change, side: "new", isWhole } as const;
+  const fetches = !isWhole && isVersioned(relation) && change.omitted!.size > 0 &&
+    resolve(relation.settlement.policy, "update_missing", "missing") === "applied";
+  const admitted = fetches
+    ? `CASE WHEN ${admits(relation, sql, { ...missing, type: null })} THEN ${
+      noted(relation, sql, { ...missing, standing: "missing" })
+    } OR ${unsent(relation, sql)} ELSE false END`
+    : admits(relation, sql, missing);
   if (!isWhole) return `SELECT CASE WHEN ${found} THEN false ELSE ${guarded(relation, admitted)} END`;
   const values = written.map((column) => sql.value("new", column)).join(", ");
   const insert = `${insertInto(relation, written)} SELECT ${values} WHERE CASE WHEN ${found} THEN false` +

@@ -10,10 +10,11 @@ import type { ConflictType, Resolution } from "../conflict_policy.ts";
 import { MmliteError } from "../errors.ts";
 import { type Lsn, parseLsn } from "../lsn.ts";
 import { Pipeline, type ReplySink } from "../pg/pipeline.ts";
-import { CONFLICT_SQLSTATE } from "../pg/conflict_schema.ts";
+import { CONFLICT_SQLSTATE, UNSENT_SQLSTATE } from "../pg/conflict_schema.ts";
 import { decodeMessage } from "../pgoutput/decode.ts";
-import type { Truncate } from "../pgoutput/message.ts";
+import type { Truncate, Tuple } from "../pgoutput/message.ts";
 import { MESSAGE_TYPE } from "../pgoutput/peek.ts";
+import { SeenVersions } from "../seen_versions.ts";
 import type { AppliedLog, OriginBegin } from "./causes.ts";
 import { ChangeWriter, type RowChange, type TargetRelation } from "./change_writer.ts";
 import { Durability } from "./durability.ts";
@@ -90,6 +91,8 @@ export interface TransactionWriterOptions {
   readonly applied: AppliedLog;
   /** Everything up to here is committed. */
   readonly onCommitted: (endLsn: Lsn) => void;
+  /** Rows that were written await values from these nodes. */
+  readonly onUnsent?: (nodes: ReadonlySet<string>) => void;
   /** A failure; nothing may be sent after it, or where it can be mended not before {@link TransactionWriter.recover}. */
   readonly onFailure: (error: MmliteError, canRecover: boolean) => void;
 }
@@ -115,6 +118,8 @@ interface OpenTransaction extends Beginning {
   readonly startedAt: number;
   readonly counts: Record<ChangeKind, number>;
   readonly conflicts: (readonly [ConflictType, Resolution])[];
+  /** Nodes of which rows await values. */
+  readonly unsent: Set<string>;
 }
 
 /** See the module's head. */
@@ -230,6 +235,17 @@ export class TransactionWriter {
     });
   }
 
+  /** Writes a row of the origin's that was fetched, as it was committed there at a time; between transactions. */
+  writeFetched(target: TargetRelation, tuple: Tuple, commitTimestamp: bigint): void {
+    const endLsn = this.#position;
+    this.#versions.begin([{ commitTimestamp, seen: SeenVersions.NOTHING }]);
+    // What the origin has sent is still what it was: its time does not move, as its position does not.
+    this.#begin({ commitLsn: endLsn, commitTimestamp, transactions: 0 }, { endLsn, mode: "rows" });
+    this.#open!.counts.update++;
+    this.#changes.writeFetched(target, tuple, 0);
+    this.commit(endLsn);
+  }
+
   /** Writes the beginning of a transaction whose end is not known: the position is its commit record until then. */
   beginLong(begin: OriginBegin, mode: WriteMode): void {
     this.#versions.begin([begin]);
@@ -325,6 +341,7 @@ export class TransactionWriter {
       startedAt: performance.now(),
       counts: { insert: 0, update: 0, delete: 0, truncate: 0 },
       conflicts: [],
+      unsent: new Set(),
     };
     this.#open = open;
     this.#hasWritten = false;
@@ -332,7 +349,7 @@ export class TransactionWriter {
       doing: "begin",
       completed: () => void (this.#answering = open),
     });
-    if (endLsn !== undefined) this.#move(endLsn, open.timestampBytes);
+    if (endLsn !== undefined) this.#move(endLsn, transactions === 0 ? null : open.timestampBytes);
     else this.pipeline.execute(SNAPSHOT.name, this.#snapshotSink);
   }
 
@@ -392,7 +409,7 @@ export class TransactionWriter {
     this.#changes.requireGone();
   }
 
-  #move(to: Lsn, timestampBytes: Uint8Array): void {
+  #move(to: Lsn, timestampBytes: Uint8Array | null): void {
     const from = this.#positionBytes;
     this.#position = to;
     this.#positionBytes = int64(to);
@@ -419,10 +436,18 @@ export class TransactionWriter {
     this.#options.onCommitted(endLsn);
   }
 
-  #report({ transactions, commitTimestamp, startedAt, counts, conflicts }: OpenTransaction): void {
-    const { observer } = this.#options;
+  #report({ transactions, commitTimestamp, startedAt, counts, conflicts, unsent }: OpenTransaction): void {
+    const { observer, onUnsent } = this.#options;
+    if (unsent.size > 0) onUnsent?.(unsent);
     const changes = counts.insert + counts.update + counts.delete + counts.truncate;
-    observer.committed({ transactions, commitTimestamp, durationMs: performance.now() - startedAt, changes });
+    if (transactions > 0) {
+      observer.committed({
+        transactions,
+        commitTimestamp,
+        durationMs: performance.now() - startedAt,
+        changes,
+      });
+    }
     if (counts.insert > 0) observer.change("insert", counts.insert);
     if (counts.update > 0) observer.change("update", counts.update);
     if (counts.delete > 0) observer.change("delete", counts.delete);
@@ -431,6 +456,7 @@ export class TransactionWriter {
   }
 
   #note({ code, message }: { code?: string; message?: string }): void {
+    if (code === UNSENT_SQLSTATE) this.#answering?.unsent.add(message!);
     if (code !== CONFLICT_SQLSTATE) return;
     const [type, resolution] = message!.split(" ");
     this.#answering?.conflicts.push([type as ConflictType, resolution as Resolution]);

@@ -9,6 +9,7 @@ import type { ProvenPeer } from "../wire/channel.ts";
 import type { SenderClock } from "../wire/clock_exchange.ts";
 import type { Compression } from "../wire/compression.ts";
 import type { Hello, NodeIdentity } from "../wire/frame.ts";
+import type { RowAnswer } from "../wire/row_frames.ts";
 
 /** Applies one origin's transactions, in order. */
 export interface TransactionSink {
@@ -20,11 +21,32 @@ export interface TransactionSink {
   seen(nodes: readonly SeenNode[]): Promise<void> | void;
   /** Whatever the sender committed before this time, microseconds since 2000-01-01 UTC, has been pushed. */
   caughtUp(committedBefore: bigint): void;
+  /** A row that was asked for, as the sender has it. */
+  fetched(row: WantedRow, answer: RowAnswer & { kind: "row" }): Promise<void>;
   /** Nothing more is at hand for the moment: commit what is whole. */
   flush(): void;
   close(): Promise<void>;
   /** Rejects when applying has failed. */
   readonly failed: Promise<never>;
+}
+
+/** A row that awaits values of the sender. */
+export interface WantedRow {
+  readonly schema: string;
+  readonly name: string;
+  readonly key: readonly { readonly column: string; readonly value: Uint8Array }[];
+  /** The hash of its key, a 64-bit integer as text. */
+  readonly hash: string;
+}
+
+/** The rows that await values of a sender. */
+export interface Unsent {
+  /** Some of them, each once, those that have waited longest first. */
+  readonly wanted: (limit: number) => Promise<readonly WantedRow[]>;
+  /** What came up to a time is not awaited any more, microseconds since 2000-01-01 UTC; `isLost` if it cannot be had. */
+  readonly forget: (row: WantedRow, until: bigint, isLost: boolean) => Promise<void>;
+  /** Calls back when there may be more of them, until the signal aborts. */
+  readonly listen: (more: () => void, signal: AbortSignal) => void;
 }
 
 /** A sender that was let in. */
@@ -39,6 +61,7 @@ export interface Admission {
   readonly compression: Compression | null;
   /** Stands for this node's policies of conflicts, for the Welcome. */
   readonly policies: string;
+  readonly unsent: Unsent;
   /** Opens the apply session at that position; `onDurable` is called as transactions reach the disk. */
   readonly openSink: (onDurable: (endLsn: Lsn) => void, signal: AbortSignal) => Promise<TransactionSink>;
 }

@@ -14,6 +14,7 @@ import { FrameDecoder, MessageAssembler } from "../wire/frame_decoder.ts";
 import { HANDSHAKE_TIMEOUT_MS, isRefusal, refusalError } from "../wire/frame_stream.ts";
 import { MessageCursor } from "../wire/message_cursor.ts";
 import { keepAlive, type Liveness } from "../wire/liveness.ts";
+import { Questions } from "./questions.ts";
 import type { Admission, InboxPorts, RunningSession, TransactionSink } from "./ports.ts";
 
 /** Receives on one channel until the sender ends it, something fails, or `signal` aborts. Never throws. */
@@ -134,10 +135,17 @@ interface Receiving extends Session {
 }
 
 async function receiveFrom(context: Receiving): Promise<void> {
-  const { channel, admission, signal } = context;
+  const { channel, admission, sender, signal } = context;
   const { remote } = channel;
   const acks = new AckWriter(channel);
   const sink = await admission.openSink((endLsn) => acks.offer(endLsn), signal);
+  const questions = new Questions({
+    unsent: admission.unsent,
+    sink,
+    sender,
+    write: (frame) => channel.write(frame),
+  });
+  const over = new AbortController();
   const chunks = openChunkReader(context.chunks, { compression: admission.compression, remote });
   try {
     await channel.write(encodeFrame({
@@ -151,8 +159,13 @@ async function receiveFrom(context: Receiving): Promise<void> {
     }));
     context.liveness.exchangeClocks({ first: false });
     const askedAgain = () => context.ports.askedAgain(context.sender);
-    await Promise.race([pushAll({ ...context, chunks, askedAgain }, sink), sink.failed]);
+    await Promise.race([
+      pushAll({ ...context, chunks, askedAgain, questions }, sink),
+      sink.failed,
+      questions.run(AbortSignal.any([signal, over.signal])).then(() => new Promise<never>(() => {})),
+    ]);
   } finally {
+    over.abort();
     chunks.close();
     await sink.close();
   }
@@ -161,17 +174,18 @@ async function receiveFrom(context: Receiving): Promise<void> {
 interface Pushing extends Omit<Receiving, "chunks"> {
   readonly chunks: ChunkReader;
   readonly askedAgain: () => void;
+  readonly questions: Questions;
 }
 
 async function pushAll(
-  { chunks, decoder, rest, liveness, ports, sender, askedAgain }: Pushing,
+  { chunks, decoder, rest, liveness, ports, sender, askedAgain, questions }: Pushing,
   sink: TransactionSink,
 ): Promise<void> {
   const heard = (beat: Heartbeat) => {
     const offset = liveness.heardBeat(beat);
     if (offset !== undefined) ports.clockOf(sender, offset);
   };
-  const to = { assembler: new MessageAssembler(), sink, heard, askedAgain };
+  const to = { assembler: new MessageAssembler(), sink, heard, askedAgain, questions };
   await pushFrames(rest, to);
   sink.flush();
   for (;;) {
@@ -191,11 +205,12 @@ async function pushAll(
 /** Pushes the messages of some frames, and waits only where the sink wants it. */
 async function pushFrames(
   frames: readonly Frame[],
-  { assembler, sink, heard, askedAgain }: {
+  { assembler, sink, heard, askedAgain, questions }: {
     readonly assembler: MessageAssembler;
     readonly sink: TransactionSink;
     readonly heard: (beat: Heartbeat) => void;
     readonly askedAgain: () => void;
+    readonly questions: Questions;
   },
 ): Promise<void> {
   for (const frame of frames) {
@@ -227,6 +242,9 @@ async function pushFrames(
         if (room !== undefined) await room;
         break;
       }
+      case "row":
+        await questions.take(frame);
+        break;
       case "heartbeat":
         heard(frame);
         break;

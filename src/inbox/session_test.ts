@@ -4,7 +4,7 @@ import { Buffer } from "node:buffer";
 import { memoryPair, takeEnd, type TestEnd } from "../../tests/support/channel_pair.ts";
 import { dataFrame } from "../../tests/support/message_batch.ts";
 import { eventually, within } from "../../tests/support/poll.ts";
-import { hello, RECEIVER, SENDER, welcome } from "../../tests/support/session_parts.ts";
+import { hello, NOTHING_UNSENT, RECEIVER, SENDER, welcome } from "../../tests/support/session_parts.ts";
 import { type ErrorKind, MmliteError } from "../errors.ts";
 import { type Lsn, toLsn } from "../lsn.ts";
 import { encodeFrame } from "../wire/codec.ts";
@@ -42,6 +42,7 @@ function startInbox({ compression = null }: { compression?: Compression | null }
         dialsBack: true,
         compression,
         policies: POLICIES,
+        unsent: NOTHING_UNSENT,
         openSink: (durable) => {
           const pushed: string[] = [];
           const { promise: failed, reject: fail } = Promise.withResolvers<never>();
@@ -52,6 +53,7 @@ function startInbox({ compression = null }: { compression?: Compression | null }
             push: (bytes, start, end) => void pushed.push(Buffer.from(bytes).toString("utf8", start, end)),
             seen: (nodes) => void pushed.push(`seen ${nodes.map(({ node }) => node)}`),
             caughtUp: (committedBefore) => void pushed.push(`caught up to ${committedBefore}`),
+            fetched: () => Promise.resolve(),
             flush: () => {},
             failed,
             close: () => {

@@ -8,7 +8,8 @@ import type { Source, SourceBatch } from "../pgoutput/source.ts";
 import type { Channel, ProvenPeer } from "../wire/channel.ts";
 import type { SenderClock } from "../wire/clock_exchange.ts";
 import type { Compression } from "../wire/compression.ts";
-import type { Hello, Welcome } from "../wire/frame.ts";
+import type { Hello, WantRow, Welcome } from "../wire/frame.ts";
+import type { RowAnswer } from "../wire/row_frames.ts";
 
 /** The rest of the node, as one attempt of a link sees it. */
 export interface SessionPorts {
@@ -30,6 +31,8 @@ export interface SessionPorts {
   readonly history: AppliedHistory;
   /** What heartbeats say the time by. */
   readonly clock: SenderClock;
+  /** A row that the receiver asks for, as it is here now. */
+  readonly readRow: (want: WantRow) => Promise<RowAnswer>;
   /** Puts an ack on disk; the slot is confirmed after it returns. */
   readonly storeAck: (endLsn: Lsn) => Promise<void>;
 }

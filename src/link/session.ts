@@ -18,6 +18,7 @@ import { BATCH_BYTES, FrameBatch } from "../wire/frame_batch.ts";
 import { expectFrame, readFrames, refusalError } from "../wire/frame_stream.ts";
 import { HEARTBEAT_INTERVAL_MS, keepAlive, type Liveness } from "../wire/liveness.ts";
 import { AckKeeper } from "./ack_keeper.ts";
+import { Answers } from "./answers.ts";
 import type { SessionObserver, SessionPorts, WalClock } from "./ports.ts";
 
 /** Runs until the session breaks, and throws why; returns only when `signal` aborts. */
@@ -105,16 +106,19 @@ async function stream(session: Stream): Promise<void> {
       observer.acked(endLsn);
     },
   });
+  const answers = new Answers({ readRow: ports.readRow, write: (frame) => session.writer.write(frame) });
   try {
     await Promise.race([
       pump(session, source),
-      readAcks(session, acks),
+      readAcks(session, acks, answers),
+      answers.failed,
       acks.run(ended),
       setMarks(session, ended),
       askAgain(session, ended),
     ]);
   } finally {
     stop.abort();
+    answers.close();
     channel.destroy();
     await source.close();
   }
@@ -176,7 +180,7 @@ async function writeAll(writer: FrameWriter, batch: FrameBatch): Promise<void> {
   for (const frame of batch.drain()) await writer.write(frame);
 }
 
-async function readAcks(session: Stream, acks: AckKeeper): Promise<void> {
+async function readAcks(session: Stream, acks: AckKeeper, answers: Answers): Promise<void> {
   const { frames, liveness, channel } = session;
   liveness.listening(true);
   for await (const frame of frames) {
@@ -185,6 +189,9 @@ async function readAcks(session: Stream, acks: AckKeeper): Promise<void> {
       case "ack":
         requireSent(session, frame.endLsn);
         acks.offer(frame.endLsn);
+        break;
+      case "want_row":
+        answers.offer(frame);
         break;
       case "heartbeat": {
         const offset = liveness.heardBeat(frame);

@@ -29,6 +29,7 @@ function startSession({ parts = {}, ...ports }:
       | "recognise"
       | "history"
       | "readClock"
+      | "readRow"
       | "storeAck"
       | "asksAgain"
     >
@@ -53,6 +54,7 @@ function startSession({ parts = {}, ...ports }:
       history: new AppliedHistory(),
       readClock: () => Promise.resolve({ timestamp: 0n, walLsn: toLsn(1n << 60n) }),
       asksAgain: aborted,
+      readRow: () => Promise.resolve({ kind: "none", at: 0n }),
       storeAck: (endLsn) => {
         log.push(`store ${endLsn}`);
         return Promise.resolve();

@@ -1,7 +1,7 @@
 /**
  * The door of the inbox: who may apply here, from which position, in which epoch.
  */
-import { type ApplyObserver, openApplier } from "../apply/applier.ts";
+import { type Applier, type ApplyObserver, openApplier } from "../apply/applier.ts";
 import type { AppliedLog, Causes } from "../apply/causes.ts";
 import type { ApplyClock } from "../apply/gate.ts";
 import type { Trust } from "../apply/trust.ts";
@@ -9,7 +9,7 @@ import type { CompressionSetting } from "../config.ts";
 import type { TablePolicy } from "../conflict_policy.ts";
 import { MmliteError } from "../errors.ts";
 import { parsePeerUrl } from "../http/peer_url.ts";
-import type { Admission } from "../inbox/ports.ts";
+import type { Admission, TransactionSink } from "../inbox/ports.ts";
 import { formatLsn, type Lsn } from "../lsn.ts";
 import { type PeerRow, readPeer, readSeenBefore, setPeerIdentity } from "../pg/peers.ts";
 import { ensureOrigin, nextEpoch, originName, readProgressOf, startProgress } from "../pg/progress.ts";
@@ -21,6 +21,7 @@ import type { Hello, NodeIdentity } from "../wire/frame.ts";
 import { allowedCompressions } from "./compression.ts";
 import type { Applied } from "./applied.ts";
 import type { Database } from "./database.ts";
+import type { UnsentRows } from "./unsent.ts";
 import { requireKnown, requireProven } from "./recognition.ts";
 
 interface AdmissionOptions {
@@ -43,6 +44,8 @@ interface AdmissionOptions {
   readonly others: (sender: string) => readonly string[];
   /** Is told of what applies. */
   readonly applied: Pick<Applied, "add">;
+  /** Rows that await values of senders. */
+  readonly unsent: Pick<UnsentRows, "of" | "noted">;
   /** Stands for all of them. */
   readonly policies: () => string;
   readonly clock: ApplyClock;
@@ -84,6 +87,7 @@ export async function admit(options: AdmissionOptions, hello: Hello): Promise<Ad
     dialsBack: options.dials(sender),
     compression: chooseCompression(hello.compression, allowedCompressions(options.compression)),
     policies: options.policies(),
+    unsent: options.unsent.of(sender),
     openSink: async (onDurable, signal) => {
       const applier = await openApplier({
         target: database.streamTarget,
@@ -103,11 +107,29 @@ export async function admit(options: AdmissionOptions, hello: Hello): Promise<Ad
         maxClockWaitMs: options.maxClockWaitMs,
         causes: options.causes,
         applied: options.appliedLog(sender, lsn),
+        onUnsent: (nodes) => options.unsent.noted(nodes),
         signal,
       });
       options.applied.add(applier);
-      return applier;
+      return toSink(applier);
     },
+  };
+}
+
+function toSink(applier: Applier): TransactionSink {
+  return {
+    push: (bytes, start, end) => applier.push(bytes, start, end),
+    seen: (nodes) => applier.seen(nodes),
+    caughtUp: (committedBefore) => applier.caughtUp(committedBefore),
+    fetched: ({ schema, name, key }, { columns, values, at }) =>
+      applier.fetched({
+        ...{ schema, name, columns, at },
+        key: key.map(({ column }) => column),
+        values: values.map((bytes) => bytes === null ? { kind: "null" } : { kind: "text", bytes }),
+      }),
+    flush: () => applier.flush(),
+    close: () => applier.close(),
+    failed: applier.failed,
   };
 }
 

@@ -19,6 +19,7 @@ import { applyObserver, type ConflictCounts } from "./observers.ts";
 import type { Peers } from "./peers.ts";
 import type { Quarantine } from "./quarantine.ts";
 import type { ServerClock } from "./server_clock.ts";
+import { UnsentRows } from "./unsent.ts";
 
 interface InboundOptions {
   readonly database: Database;
@@ -71,6 +72,7 @@ export function openInbox(
       [options.self.node, ...peers.list().map(({ name }) => name)].filter((name) => name !== sender),
     policies: () => policies.digest,
     applied,
+    unsent: new UnsentRows(options.database),
   };
   return new Inbox({
     recognise: async (hello, proven) => {

@@ -8,6 +8,7 @@ import type { SessionPorts } from "../link/ports.ts";
 import { formatLsn } from "../lsn.ts";
 import { requirePeer, setPeerIdentity, storeAck } from "../pg/peers.ts";
 import { PUBLICATIONS } from "../pg/publication.ts";
+import { readPublishedRow } from "../pg/unsent.ts";
 import { readWalClock, readWalLsn } from "../pg/server.ts";
 import { requireSlot, slotName } from "../pg/slots.ts";
 import type { Source } from "../pgoutput/source.ts";
@@ -15,12 +16,16 @@ import { openSource, type SourceObserver } from "../source/source.ts";
 import type { ProvenPeer } from "../wire/channel.ts";
 import type { SenderClock } from "../wire/clock_exchange.ts";
 import { type NodeIdentity, PROTOCOL_VERSION } from "../wire/frame.ts";
+import { MAX_ROW_BYTES } from "../wire/row_frames.ts";
 import { offeredCompressions } from "./compression.ts";
 import type { Database } from "./database.ts";
 import type { Dial } from "./dial.ts";
 import type { PeerSlots } from "./peer_slots.ts";
 import { requireKnown, requireProven } from "./recognition.ts";
 import type { ReturnStreams } from "./return_streams.ts";
+
+/** Bytes of all values of a row that is sent when it is asked for; names of columns come on top. */
+const MAX_ROW_VALUES = MAX_ROW_BYTES - 0x10_0000;
 
 interface OutboundOptions {
   readonly database: Database;
@@ -101,6 +106,8 @@ export function outboundPorts(options: OutboundOptions, peer: string): Omit<Sess
     clock: options.clock,
     history: options.history,
     readClock: () => readWalClock(query),
+    readRow: (want) =>
+      readPublishedRow(query, want, { serverVersion: self.serverVersion, maxBytes: MAX_ROW_VALUES }),
     storeAck: (endLsn) => storeAck(query, peer, formatLsn(endLsn)),
   };
 }

@@ -14,6 +14,7 @@ import { forgetSkip } from "../pg/quarantine.ts";
 import type { Query } from "../pg/query.ts";
 import { readWalLsn } from "../pg/server.ts";
 import { dropSlot, readSlot, slotName } from "../pg/slots.ts";
+import { giveUpUnsent } from "../pg/unsent.ts";
 import type { Database } from "./database.ts";
 import type { Peer } from "./peer.ts";
 
@@ -85,6 +86,7 @@ export class Removals {
     await dropSlot(query, slotName(peer.name));
     await forgetProgress(query, peer.name);
     await forgetSkip(query, peer.name);
+    await giveUpUnsent(query, peer.name);
     await setPeerRemoved(query, peer.name);
     removed(peer);
     this.#logger.info("Peer {peer} is removed", { peer: peer.name });

@@ -29,6 +29,7 @@ import {
   MESSAGE_LENGTH_BYTES,
 } from "./layout.ts";
 import { MessageCursor } from "./message_cursor.ts";
+import { decodeRowPiece, decodeWantRow, encodeRowPiece, encodeWantRow } from "./row_frames.ts";
 
 /** Position and time of a node in a seen frame. */
 const SEEN_VALUES_BYTES = 16;
@@ -74,6 +75,10 @@ function encodePayload(frame: Frame): Uint8Array {
       return encodeSeen(frame);
     case "try_again":
       return new Uint8Array(1);
+    case "want_row":
+      return encodeWantRow(frame);
+    case "row":
+      return encodeRowPiece(frame);
   }
 }
 
@@ -120,6 +125,10 @@ export function decodePayload(kind: Frame["kind"], payload: Uint8Array): Frame {
       return decodeSeen(payload);
     case "try_again":
       return { kind } satisfies TryAgain;
+    case "want_row":
+      return decodeWantRow(payload);
+    case "row":
+      return decodeRowPiece(payload);
   }
 }
 

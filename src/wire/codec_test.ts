@@ -99,6 +99,19 @@ const frame: fc.Arbitrary<Frame> = fc.oneof(
     ),
   }),
   record({ kind: fc.constant("try_again" as const) }),
+  record({
+    kind: fc.constant("want_row" as const),
+    id: uint32,
+    schema: name,
+    name,
+    key: fc.array(record({ column: name, value: fc.uint8Array({ maxLength: 300 }) }), { maxLength: 3 }),
+  }),
+  record({
+    kind: fc.constant("row" as const),
+    id: uint32,
+    isLast: fc.boolean(),
+    bytes: fc.uint8Array({ maxLength: 300 }),
+  }),
 );
 
 /** The same frame with plain arrays for bytes: a view and a copy of the same bytes become equal. */
@@ -106,7 +119,10 @@ function plain(frame: Frame): unknown {
   if (frame.kind === "data") {
     return { kind: frame.kind, messages: messagesIn(frame).map((bytes) => [...bytes]) };
   }
-  if (frame.kind === "fragment_start" || frame.kind === "fragment") {
+  if (frame.kind === "want_row") {
+    return { ...frame, key: frame.key.map(({ column, value }) => ({ column, value: [...value] })) };
+  }
+  if (frame.kind === "fragment_start" || frame.kind === "fragment" || frame.kind === "row") {
     return { ...frame, bytes: [...frame.bytes] };
   }
   return { ...frame };

@@ -132,6 +132,25 @@ export interface TryAgain {
   readonly kind: "try_again";
 }
 
+/** The receiver asks for a row that the pusher wrote: what came of it had not all its values. */
+export interface WantRow {
+  readonly kind: "want_row";
+  /** By which the answer is known. */
+  readonly id: number;
+  readonly schema: string;
+  readonly name: string;
+  /** The columns that tell which row, and their values as text. */
+  readonly key: readonly { readonly column: string; readonly value: Uint8Array }[];
+}
+
+/** A piece of the answer to `want_row`. */
+export interface RowPiece {
+  readonly kind: "row";
+  readonly id: number;
+  readonly isLast: boolean;
+  readonly bytes: Uint8Array;
+}
+
 /** A frame. */
 export type Frame =
   | Hello
@@ -144,4 +163,6 @@ export type Frame =
   | Heartbeat
   | CaughtUp
   | Seen
-  | TryAgain;
+  | TryAgain
+  | WantRow
+  | RowPiece;

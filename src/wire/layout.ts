@@ -47,6 +47,8 @@ export const FRAME_LAYOUT: Readonly<Record<Frame["kind"], FrameLayout>> = {
   caught_up: { type: 9, min: 8, max: 8 },
   seen: { type: 10, min: 18, max: MAX_SEEN_BYTES },
   try_again: { type: 11, min: 1, max: 1 },
+  want_row: { type: 12, min: 10, max: MAX_FRAME_BYTES - 1 },
+  row: { type: 13, min: 5, max: MAX_FRAME_BYTES - 1 },
 };
 
 const KIND_OF_TYPE = new Map(

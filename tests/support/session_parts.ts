@@ -1,6 +1,7 @@
 /**
  * What a session is given in tests: identities, and a slot and a database that a test drives by hand.
  */
+import type { Unsent } from "../../src/inbox/ports.ts";
 import { type Lsn, toLsn } from "../../src/lsn.ts";
 import type { Source, SourceBatch } from "../../src/pgoutput/source.ts";
 import { type Hello, type NodeIdentity, PROTOCOL_VERSION, type Welcome } from "../../src/wire/frame.ts";
@@ -54,6 +55,13 @@ export function welcome(parts: Partial<Welcome> = {}): Welcome {
     ...parts,
   };
 }
+
+/** No row awaits values of the sender. */
+export const NOTHING_UNSENT: Unsent = {
+  wanted: () => Promise.resolve([]),
+  forget: () => Promise.resolve(),
+  listen: () => {},
+};
 
 /** A slot that yields what the test puts into it. */
 export class TestSource implements Source {

@@ -1,0 +1,67 @@
+/** Rows as other nodes ask for them, and those that are awaited, on the oldest server and the newest. */
+import assert from "node:assert/strict";
+import { Buffer } from "node:buffer";
+import { type PostgresMajor, startPostgres } from "../../tests/support/postgres.ts";
+import { queryWith } from "./query.ts";
+import { ensureSchema } from "./schema.ts";
+import { openClient } from "./client.ts";
+import { parsePostgresUrl } from "./target.ts";
+import { forgetUnsent, giveUpUnsent, readPublishedRow, readUnsent } from "./unsent.ts";
+
+for (const major of [10, 18] satisfies PostgresMajor[]) {
+  Deno.test(`rows are read as they are asked for, on PostgreSQL ${major}`, async () => {
+    await using server = await startPostgres({ major });
+    await server.createDatabase("app");
+    const client = await openClient(await parsePostgresUrl(server.url("app"), {}), {
+      applicationName: "test",
+    });
+    const query = queryWith(client);
+    await ensureSchema(query);
+    await query(`INSERT INTO mmlite.node (cluster, name, incarnation)
+        VALUES ('test', 'fra', '00000000-0000-0000-0000-000000000000');
+      CREATE TABLE public.t ("Größe" text, id int, v bytea, n int, PRIMARY KEY (id, "Größe"));
+      CREATE TABLE public.hidden (id int PRIMARY KEY);
+      CREATE PUBLICATION mmlite FOR TABLE public.t`);
+    await query("INSERT INTO public.t VALUES ('ü', 1, '\\xff00', NULL)");
+    const serverVersion = major * 10_000;
+    const read = (value: string, { name = "t", maxBytes = 1_000 } = {}) =>
+      readPublishedRow(query, {
+        schema: "public",
+        name,
+        key: [{ column: "id", value: Buffer.from("1") }, { column: "Größe", value: Buffer.from(value) }],
+      }, { serverVersion, maxBytes });
+    const row = await read("ü");
+    assert(row.kind === "row");
+    assert.deepEqual(row.columns, ["Größe", "id", "v", "n"]);
+    assert.deepEqual(row.values.map((value) => value && Buffer.from(value).toString()), [
+      "ü",
+      "1",
+      "\\xff00",
+      null,
+    ]);
+    assert.equal(row.node, "fra");
+    const [{ at }] = await query("SELECT pg_xact_commit_timestamp(xmin)::text AS at FROM public.t");
+    assert.equal(Date.parse(at!) - 946_684_800_000, Number(row.at / 1000n));
+    assert.equal((await read("u")).kind, "none");
+    assert.equal((await read("ü", { maxBytes: 5 })).kind, "withheld");
+    assert.equal((await read("ü", { name: "hidden" })).kind, "withheld");
+
+    await query(`SELECT mmlite.note_unsent('ams', 'public', 't', '{id,Größe}', '{1,ü}', hash, '2026-01-01Z'),
+        mmlite.note_unsent('ams', 'public', 't', '{id,Größe}', '{1,ü}', hash, '2026-01-02Z')
+      FROM mmlite.key_hash('public.t', '{ü,1}') hash`);
+    assert.deepEqual(await readUnsent(query, "par", 10), []);
+    const [wanted, ...others] = await readUnsent(query, "ams", 10);
+    assert.deepEqual(others, []);
+    assert.deepEqual(wanted.key.map(({ column, value }) => [column, Buffer.from(value).toString()]), [
+      ["id", "1"],
+      ["Größe", "ü"],
+    ]);
+    const until = BigInt(Date.UTC(2026, 0, 1) - 946_684_800_000) * 1000n;
+    await forgetUnsent(query, "ams", { ...wanted, until, isLost: false });
+    assert.equal((await readUnsent(query, "ams", 10)).length, 1, "a later version is awaited");
+    await giveUpUnsent(query, "ams");
+    assert.deepEqual(await readUnsent(query, "ams", 10), []);
+    assert.equal((await query("SELECT 1 AS one FROM mmlite.diverged")).length, 1);
+    await client.end();
+  });
+}
