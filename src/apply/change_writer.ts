@@ -13,6 +13,7 @@ import {
   answeredStatement,
   deleteStatement,
   evictStatement,
+  type ExclusionShape,
   exclusionStatement,
   fetchedStatement,
   insertMovedStatement,
@@ -103,7 +104,7 @@ export class ChangeWriter {
     checkWidth(target, tuple);
     this.#notePut(target, tuple);
     const sides = { old: undefined, new: tuple };
-    this.#exclude(target, { change: "update", omitted: NONE }, sides);
+    this.#exclude(target, { change: "update", keyChanged: false, omitted: NONE }, sides);
     this.#run(target, "f", () => fetchedStatement(target.map), sides);
     this.#run(target, "a", () => answeredStatement(target.map), sides);
   }
@@ -143,7 +144,7 @@ export class ChangeWriter {
     checkWidth(target, newTuple);
     this.#notePut(target, newTuple);
     const sides = { old: undefined, new: newTuple };
-    this.#exclude(target, { change: "insert", omitted: NONE }, sides);
+    this.#exclude(target, { change: "insert", keyChanged: false, omitted: NONE }, sides);
     if (target.looseIdentity && target.map.key !== null) {
       const shape = { keyChanged: false, omitted: NONE, byRow: false, nulls: NONE, long: false };
       this.#run(target, "r", () => replaceStatement(target.map, shape), sides);
@@ -167,7 +168,7 @@ export class ChangeWriter {
     const columns = `${long ? "l" : ""}${[...omitted].join(",")}`;
     if (keyChanged) this.#noteDeleted(target, old);
     this.#notePut(target, tuple, old);
-    this.#exclude(target, { change: "update", omitted }, sides);
+    this.#exclude(target, { change: "update", keyChanged, omitted }, sides);
     // Under a deferrable key the row in the way may be one that this transaction moves away in a moment.
     const isFirm = keyChanged && !map.key!.deferrable;
     if (isFirm) this.#run(target, `e${columns}`, () => evictStatement(map, shape), sides);
@@ -229,12 +230,12 @@ export class ChangeWriter {
   /** Makes room for the new row beside those that it may not stand beside. */
   #exclude(
     target: TargetRelation,
-    shape: { change: "insert" | "update"; omitted: ReadonlySet<number> },
+    shape: ExclusionShape,
     sides: Sides,
   ): void {
     const { map } = target;
     if (map.key === null || !map.settlement.versioned || map.exclusions.length === 0) return;
-    const key = `x${shape.change}${[...shape.omitted].join(",")}`;
+    const key = `x${shape.change}${shape.keyChanged ? "k" : ""}${[...shape.omitted].join(",")}`;
     this.#run(target, key, () => exclusionStatement(map, shape), sides);
   }
 

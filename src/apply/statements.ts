@@ -150,6 +150,13 @@ export function insertMovedStatement(relation: MappedRelation, shape: UpdateShap
   );
 }
 
+/** What tells two looks for rows in the way apart. */
+export interface ExclusionShape {
+  readonly change: "insert" | "update";
+  readonly keyChanged: boolean;
+  readonly omitted: ReadonlySet<number>;
+}
+
 /**
  * Before a row is written: looks for others that it may not stand beside by a unique index or an exclusion constraint
  * other than the key. If all of them are older, they go; if one is newer, the change is passed over: what follows asks
@@ -157,15 +164,18 @@ export function insertMovedStatement(relation: MappedRelation, shape: UpdateShap
  */
 export function exclusionStatement(
   relation: MappedRelation,
-  shape: { readonly change: "insert" | "update"; readonly omitted: ReadonlySet<number> },
+  shape: ExclusionShape,
 ): StatementShape {
   const sql = new Parameters();
   const { key, policy } = { key: relation.key!, policy: relation.settlement.policy };
-  const isItself = where(relation, sql, "new");
+  const isItself = shape.keyChanged
+    ? `(${where(relation, sql, "new")} OR ${where(relation, sql, "old")})`
+    : where(relation, sql, "new");
+  const isBefore = where(relation, sql, shape.keyChanged ? "old" : "new");
   const values = [
     ...relation.columns.filter(({ written }) => written).map((column) =>
       shape.omitted.has(column.index)
-        ? `(SELECT t.${quote(column.name)} FROM ${rows(relation)} WHERE ${isItself}) AS ${quote(column.name)}`
+        ? `(SELECT t.${quote(column.name)} FROM ${rows(relation)} WHERE ${isBefore}) AS ${quote(column.name)}`
         : `${sql.value("new", column)} AS ${quote(column.name)}`
     ),
     ...relation.unknownColumns.map(({ name, typeName }) => `NULL::${typeName} AS ${quote(name)}`),
