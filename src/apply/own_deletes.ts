@@ -177,9 +177,8 @@ export class OwnDeletes {
         formatTimestamp(deleted.span.last),
       ]);
       await query("COMMIT");
-    } catch (thrown) {
+    } finally {
       await this.close();
-      throw thrown;
     }
   }
 }

@@ -4,7 +4,7 @@
 import { OwnDeletes } from "../apply/own_deletes.ts";
 import { openApplySession } from "../apply/session.ts";
 import type { TablePolicy } from "../conflict_policy.ts";
-import { ensureOrigin, originName } from "../pg/progress.ts";
+import { ensureNamedOrigin } from "../pg/progress.ts";
 import type { Applied } from "./applied.ts";
 import type { Database } from "./database.ts";
 
@@ -20,6 +20,7 @@ interface Options {
 /** Opens nothing yet: the session is there once there is something to remove. */
 export function openOwnDeletes({ database, self, policyOf, applied, signal }: Options): OwnDeletes {
   const query = database.control.query("note what was deleted here");
+  const name = `mmlite:${self}`;
   return new OwnDeletes({
     self,
     query,
@@ -27,8 +28,9 @@ export function openOwnDeletes({ database, self, policyOf, applied, signal }: Op
     versioned: database.facts.trackCommitTimestamp,
     policyOf,
     openSession: async () => {
-      await ensureOrigin(query, self);
-      const origin = { target: database.target, origin: self, originName: originName(self) };
+      await ensureNamedOrigin(query, name);
+      // Another node on the same server may apply what this one sends, under the origin of its name.
+      const origin = { target: database.target, origin: self, originName: name };
       return await openApplySession({ ...origin, signal });
     },
     mayHaveApplied: (time) => applied.since(time),

@@ -70,11 +70,16 @@ export async function forgetProgress(query: Query, origin: string): Promise<void
  * was visible is decoded as a local one and would bounce.
  */
 export async function ensureOrigin(query: Query, node: string): Promise<void> {
+  await ensureNamedOrigin(query, originName(node));
+}
+
+/** The same for an origin of any name. */
+export async function ensureNamedOrigin(query: Query, name: string): Promise<void> {
   try {
     await query(
       `SELECT pg_replication_origin_create($1)
         WHERE NOT EXISTS (SELECT 1 FROM pg_replication_origin WHERE roname = $1)`,
-      [originName(node)],
+      [name],
     );
   } catch (error) {
     if (!EXISTS_NOW.includes(sqlState(error) ?? "")) throw error;
