@@ -9,7 +9,7 @@ import process from "node:process";
 
 const BASE = ["base"];
 const PURE = [...BASE, "pgoutput", "wire"];
-const ROLES = ["source", "link", "inbox", "apply", "copy", "conflict", "verify"];
+const ROLES = ["source", "link", "inbox", "apply", "copy", "verify"];
 
 /**
  * Each part, and the parts it may import besides itself. A part is a folder of src/; `base` is the files
