@@ -30,7 +30,8 @@ import { TransactionWriter, type TransactionWriterOptions, type WriteMode } from
 import type { Trust } from "./trust.ts";
 import { Units } from "./units.ts";
 
-export type { ApplyObserver, ChangeKind } from "./transaction_writer.ts";
+export type { ChangeKind } from "./change_kind.ts";
+export type { ApplyObserver } from "./transaction_writer.ts";
 
 /** How long closing waits for what has been sent, milliseconds. */
 const CLOSE_WAIT_MS = 1_000;

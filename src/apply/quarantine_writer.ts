@@ -10,7 +10,7 @@ import type { KeptKind } from "../pg/quarantine.ts";
 import type { StatementText } from "../pg/query_bytes.ts";
 import { decodeMessage } from "../pgoutput/decode.ts";
 import type { Begin, Relation, Truncate } from "../pgoutput/message.ts";
-import { MESSAGE_TYPE } from "../pgoutput/peek.ts";
+import { changeKindOf } from "./change_kind.ts";
 
 const TEXT_OID = 25;
 const INT8_OID = 20;
@@ -70,7 +70,7 @@ export class QuarantineWriter {
 
   /** Keeps a change, and before the first of its relations what announces them. */
   keep(message: Uint8Array): void {
-    const kind = kindOf(message);
+    const kind = changeKindOf(message[0]);
     const relations = relationIds(message).map((id) => this.#relation(id));
     for (const relation of relations) {
       if (relation.isKept) continue;
@@ -98,19 +98,6 @@ export class QuarantineWriter {
     const relation = this.#relations.get(id);
     if (relation !== undefined) return relation;
     throw new MmliteError("protocol", `Cannot keep a change: relation ${id} was never announced`);
-  }
-}
-
-function kindOf(message: Uint8Array): KeptKind {
-  switch (message[0]) {
-    case MESSAGE_TYPE.insert:
-      return "insert";
-    case MESSAGE_TYPE.update:
-      return "update";
-    case MESSAGE_TYPE.delete:
-      return "delete";
-    default:
-      return "truncate";
   }
 }
 

@@ -13,9 +13,9 @@ import { Pipeline, type ReplySink } from "../pg/pipeline.ts";
 import { CONFLICT_SQLSTATE, UNSENT_SQLSTATE } from "../pg/conflict_schema.ts";
 import { decodeMessage } from "../pgoutput/decode.ts";
 import type { Truncate, Tuple } from "../pgoutput/message.ts";
-import { MESSAGE_TYPE } from "../pgoutput/peek.ts";
 import { SeenVersions } from "../seen_versions.ts";
 import type { AppliedLog, OriginBegin } from "./causes.ts";
+import { type ChangeKind, changeKindOf } from "./change_kind.ts";
 import { ChangeWriter, type RowChange, type TargetRelation } from "./change_writer.ts";
 import { Durability } from "./durability.ts";
 import { applyError, stopsTransaction } from "./failure.ts";
@@ -54,9 +54,6 @@ const TRUE = new Uint8Array([1]);
 const FALSE = new Uint8Array([0]);
 /** How often the flush position is read while something applied is not on disk, milliseconds. */
 const DURABILITY_POLL_MS = 100;
-
-/** Kinds of changes, as they are counted. */
-export type ChangeKind = "insert" | "update" | "delete" | "truncate";
 
 /** Is told what was committed. */
 export interface ApplyObserver {
@@ -266,7 +263,7 @@ export class TransactionWriter {
     { start, end, transaction = 0 }: { start: number; end: number; transaction?: number },
   ): void {
     const { counts, mode } = this.#open!;
-    counts[kindOf(bytes[start])]++;
+    counts[changeKindOf(bytes[start])]++;
     if (isTruncate(targets)) {
       const { restartIdentity } = decodeMessage(bytes.subarray(start, end)) as Truncate;
       this.#sets.flush();
@@ -486,18 +483,5 @@ export class TransactionWriter {
       applyError(error, { origin, commitLsn, endLsn, doing: sink?.doing }),
       !this.pipeline.isLost,
     );
-  }
-}
-
-function kindOf(type: number): ChangeKind {
-  switch (type) {
-    case MESSAGE_TYPE.insert:
-      return "insert";
-    case MESSAGE_TYPE.update:
-      return "update";
-    case MESSAGE_TYPE.delete:
-      return "delete";
-    default:
-      return "truncate";
   }
 }
