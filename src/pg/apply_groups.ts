@@ -2,15 +2,10 @@
  * The table `mmlite.apply_group`: what the commit records of applied groups cannot say of their rows' versions.
  */
 import type { Query } from "./query.ts";
+import { forgetLists, type KeptOfOrigin } from "./version_lists.ts";
 
-/** A node whose transactions were applied in groups, and the bytes of what is kept of them. */
-export interface GroupsOfOrigin {
-  readonly origin: string;
-  readonly bytes: number;
-}
-
-/** What is kept, by origin. */
-export async function readGroups(query: Query): Promise<GroupsOfOrigin[]> {
+/** What is kept, by the node whose transactions were applied in groups. */
+export async function readGroups(query: Query): Promise<KeptOfOrigin[]> {
   const rows = await query(
     "SELECT origin, sum(octet_length(entries))::text AS bytes FROM mmlite.apply_group GROUP BY origin ORDER BY origin",
   );
@@ -18,13 +13,6 @@ export async function readGroups(query: Query): Promise<GroupsOfOrigin[]> {
 }
 
 /** Forgets the groups of an origin that ended before a time, RFC 3339; returns how many bytes went. */
-export async function forgetGroups(query: Query, origin: string, before: string): Promise<number> {
-  const [row] = await query(
-    `WITH gone AS (
-       DELETE FROM mmlite.apply_group WHERE origin = $1 AND last_timestamp < $2::timestamptz
-       RETURNING octet_length(entries) AS bytes)
-     SELECT coalesce(sum(bytes), 0)::text AS bytes FROM gone`,
-    [origin, before],
-  );
-  return Number(row?.bytes);
+export function forgetGroups(query: Query, origin: string, before: string): Promise<number> {
+  return forgetLists(query, "apply_group", { origin, before });
 }

@@ -2,15 +2,10 @@
  * The tables `mmlite.tombstone` and `mmlite.truncation`: what is kept of deleted rows until no older change can come.
  */
 import type { Query } from "./query.ts";
+import { forgetLists, type KeptOfOrigin } from "./version_lists.ts";
 
-/** A node that deleted rows, and the bytes of what is kept of them. */
-export interface TombstonesOfOrigin {
-  readonly origin: string;
-  readonly bytes: number;
-}
-
-/** What is kept, by origin; truncated tables count no bytes. */
-export async function readTombstones(query: Query): Promise<TombstonesOfOrigin[]> {
+/** What is kept, by the node that deleted; truncated tables count no bytes. */
+export async function readTombstones(query: Query): Promise<KeptOfOrigin[]> {
   const rows = await query(
     `SELECT origin, sum(bytes)::text AS bytes FROM (
        SELECT origin, octet_length(entries) AS bytes FROM mmlite.tombstone
@@ -21,16 +16,10 @@ export async function readTombstones(query: Query): Promise<TombstonesOfOrigin[]
 
 /** Forgets what a node deleted before a time, RFC 3339; returns how many bytes went. */
 export async function forgetTombstones(query: Query, origin: string, before: string): Promise<number> {
-  const [row] = await query(
-    `WITH gone AS (
-       DELETE FROM mmlite.tombstone WHERE origin = $1 AND last_timestamp < $2::timestamptz
-       RETURNING octet_length(entries) AS bytes)
-     SELECT coalesce(sum(bytes), 0)::text AS bytes FROM gone`,
-    [origin, before],
-  );
+  const bytes = await forgetLists(query, "tombstone", { origin, before });
   await query("DELETE FROM mmlite.truncation WHERE origin = $1 AND commit_timestamp < $2::timestamptz", [
     origin,
     before,
   ]);
-  return Number(row?.bytes);
+  return bytes;
 }

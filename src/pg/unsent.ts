@@ -4,6 +4,7 @@
  * Values go as hexadecimal digits of their bytes, which no driver takes for characters.
  */
 import { Buffer } from "node:buffer";
+import type { RowAnswer } from "../wire/row_frames.ts";
 import { ColumnTypes } from "./column_types.ts";
 import { PUBLICATIONS } from "./publication.ts";
 import type { Query } from "./query.ts";
@@ -85,23 +86,12 @@ export async function giveUpUnsent(query: Query, origin: string): Promise<void> 
   );
 }
 
-/** A row of this node as it is now; `at` in microseconds since 2000-01-01 UTC. */
-export type PublishedRow =
-  | { readonly kind: "none" | "withheld"; readonly at: bigint }
-  | {
-    readonly kind: "row";
-    readonly at: bigint;
-    readonly node: string;
-    readonly columns: readonly string[];
-    readonly values: readonly (Uint8Array | null)[];
-  };
-
 /** Reads a row by its key if its table is published, and the row is no longer than `maxBytes`. */
 export async function readPublishedRow(
   query: Query,
   { schema, name, key }: { schema: string; name: string; key: readonly KeyPart[] },
   { serverVersion, maxBytes }: { serverVersion: number; maxBytes: number },
-): Promise<PublishedRow> {
+): Promise<RowAnswer> {
   const [{ now, published }] = await query(
     `SELECT ${micros("clock_timestamp()")} AS now, EXISTS (SELECT FROM pg_catalog.pg_publication_tables
         WHERE pubname IN (${PUBLICATIONS.map((one) => `'${one}'`).join(", ")})
