@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import type { Lsn } from "../lsn.ts";
-import { type ApplyPair, errorOf, pushAll, Seen, withPair } from "../../tests/support/apply_pair.ts";
+import { errorOf, pushAll, Seen, stepsOn, withPair } from "../../tests/support/apply_pair.ts";
 import { eventually, within } from "../../tests/support/poll.ts";
 import { startPostgres } from "../../tests/support/postgres.ts";
 import { decodeMessage } from "../pgoutput/decode.ts";
@@ -12,11 +12,7 @@ function endsOf(messages: readonly Uint8Array[]): Lsn[] {
 
 Deno.test("apply sessions", async (t) => {
   await using server = await startPostgres({ major: 18 });
-  const step = (
-    name: string,
-    options: { name: string; schema?: string; targetSchema?: string },
-    body: (pair: ApplyPair) => Promise<void>,
-  ) => t.step(name, () => withPair(server, options, body));
+  const step = stepsOn(t, server);
 
   await step("each transaction is applied, and the position follows", { name: "one" }, async (pair) => {
     const messages = await pair.record(

@@ -1,10 +1,9 @@
 /** Every conflict by its type, in either order of the versions, on the oldest server that can and on the newest. */
 import assert from "node:assert/strict";
-import { ApplyPair, Seen } from "../../tests/support/apply_pair.ts";
+import { ApplyPair, pushAll, Seen } from "../../tests/support/apply_pair.ts";
 import { type PostgresMajor, startPostgres } from "../../tests/support/postgres.ts";
 import type { ConflictPolicy } from "../conflict_policy.ts";
 import { toLsn } from "../lsn.ts";
-import { pushAll } from "../../tests/support/apply_pair.ts";
 
 interface Case {
   readonly name: string;

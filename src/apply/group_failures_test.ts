@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { setImmediate as turn } from "node:timers/promises";
-import { type ApplyPair, errorOf, pushAll, Seen, TABLE, withPair } from "../../tests/support/apply_pair.ts";
+import { type ApplyPair, errorOf, pushAll, Seen, stepsOn, TABLE } from "../../tests/support/apply_pair.ts";
 import { eventually, within } from "../../tests/support/poll.ts";
 import { startPostgres } from "../../tests/support/postgres.ts";
 import { type Client, clientConnection, destroyClient } from "../pg/client.ts";
@@ -69,11 +69,7 @@ const LOSSES: readonly [string, (pair: ApplyPair, client: Client) => Promise<unk
 
 Deno.test("groups of transactions that meet something", async (t) => {
   await using server = await startPostgres({ major: 18 });
-  const step = (
-    name: string,
-    options: { name: string; schema?: string; targetSchema?: string },
-    body: (pair: ApplyPair) => Promise<void>,
-  ) => t.step(name, () => withPair(server, options, body));
+  const step = stepsOn(t, server);
 
   await step("changes before and after a relation is announced anew stay in their order", {
     name: "anew",

@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { ApplyPair, errorOf, pushAll, Seen, TABLE, withPair } from "../../tests/support/apply_pair.ts";
+import { ApplyPair, errorOf, pushAll, Seen, stepsOn, TABLE } from "../../tests/support/apply_pair.ts";
 import { seededIntegers } from "../../tests/support/append_load.ts";
 import { type PostgresMajor, startPostgres } from "../../tests/support/postgres.ts";
 import { MESSAGE_TYPE } from "../pgoutput/peek.ts";
@@ -31,11 +31,7 @@ async function differences(pair: ApplyPair, table: string, key: readonly string[
 
 Deno.test("groups of transactions", async (t) => {
   await using server = await startPostgres({ major: 18 });
-  const step = (
-    name: string,
-    options: { name: string; schema?: string; targetSchema?: string },
-    body: (pair: ApplyPair) => Promise<void>,
-  ) => t.step(name, () => withPair(server, options, body));
+  const step = stepsOn(t, server);
 
   await step("what comes together is committed together, and every row keeps its version", {
     name: "exact",

@@ -245,6 +245,15 @@ export async function withPair(
   await body(pair);
 }
 
+/** Steps of a test, each with a pair of databases of its own on one server. */
+export function stepsOn(t: Deno.TestContext, server: PostgresServer) {
+  return (
+    name: string,
+    options: { name: string; schema?: string; targetSchema?: string },
+    body: (pair: ApplyPair) => Promise<void>,
+  ) => t.step(name, () => withPair(server, options, body));
+}
+
 /** The error of ours that a promise rejects with. */
 export async function errorOf(promise: Promise<unknown>): Promise<MmliteError> {
   const thrown = await promise.then(() => undefined, (error) => error);
