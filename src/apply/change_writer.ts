@@ -9,24 +9,17 @@ import type { Delete, Insert, Tuple, Update } from "../pgoutput/message.ts";
 import { KeyHash, type TableHash, tableHash } from "./key_hash.ts";
 import type { MappedRelation } from "./relation_map.ts";
 import type { RelationStatements, StatementCache } from "./statement_cache.ts";
+import { type ExclusionShape, exclusionStatement } from "./exclusion_statements.ts";
+import { answeredStatement, fetchedStatement } from "./fetched_statements.ts";
+import { evictStatement, insertMovedStatement, removeUnmovedStatement } from "./key_change_statements.ts";
+import { type MatchShape, type StatementShape, type UpdateShape, VERSION_PART } from "./sql_text.ts";
 import {
-  answeredStatement,
   deleteStatement,
-  evictStatement,
-  type ExclusionShape,
-  exclusionStatement,
-  fetchedStatement,
-  insertMovedStatement,
   insertStatement,
-  type MatchShape,
-  removeUnmovedStatement,
   replaceStatement,
-  type StatementShape,
   stillGoneStatement,
   truncateStatement,
-  type UpdateShape,
   updateStatement,
-  VERSION_PART,
 } from "./statements.ts";
 import type { Versions } from "./versions.ts";
 

@@ -2,7 +2,7 @@
  * The SQL that removes rows which were written here though this node had deleted them later. Pure text.
  */
 import type { MappedRelation } from "./relation_map.ts";
-import { literal, quote, rows } from "./statements.ts";
+import { literal, quote, rows } from "./sql_text.ts";
 
 /**
  * Removes rows by their keys where another node's older version is there. Parameters: this node's name; of each row

@@ -5,7 +5,7 @@
  * error, and what they belong to is applied again row by row. Values come as arrays of their text, one per column.
  */
 import type { MappedColumn, MappedRelation } from "./relation_map.ts";
-import { literal, names, quote, rows, type StatementShape, target } from "./statements.ts";
+import { literal, names, quote, rows, type StatementShape, target } from "./sql_text.ts";
 
 const TEXT_ARRAY_OID = 1009;
 const INT8_OID = 20;

@@ -3,7 +3,7 @@
  * forgotten first. A relation with many nullable columns or many TOASTed ones has no end of shapes.
  */
 import type { Pipeline, ReplySink } from "../pg/pipeline.ts";
-import type { StatementShape } from "./statements.ts";
+import type { StatementShape } from "./sql_text.ts";
 
 /** Most prepared statements of one relation. */
 export const RELATION_STATEMENTS = 32;
