@@ -19,7 +19,7 @@ import {
   literal,
   names,
   NO_COLUMNS,
-  Parameters,
+  type Parameters,
   quote,
   rows,
   settable,
