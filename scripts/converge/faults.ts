@@ -11,8 +11,8 @@ export async function injectFaults(mesh: Mesh, faults: readonly Fault[]): Promis
   const running = faults.map(async (fault) => {
     if (fault.forMs === Infinity) return await begin(mesh, fault);
     await delay(fault.atMs);
-    // Two faults of one link or node come one after the other.
-    const place = "node" in fault ? `${fault.kind} ${fault.node}` : `${fault.from} ${fault.to}`;
+    // Two faults of one link or node come one after the other: mmlite does not start beside a server that is down.
+    const place = "node" in fault ? `node ${fault.node}` : `${fault.from} ${fault.to}`;
     const before = turns.get(place);
     const turn = (async () => {
       await before;
