@@ -106,6 +106,8 @@ async function settle(
     for (const [from, { id }] of marks.entries()) {
       if (!held.has(id)) missing.push(`${name} lacks the last transaction of ${members[from].name}`);
     }
+    const awaiting = await server.sql(database, "SELECT DISTINCT origin FROM mmlite.unsent");
+    for (const { origin } of awaiting) missing.push(`${name} awaits rows of ${origin}`);
     if (missing.length > 0) throw new Error(missing.join("\n"));
     return true;
   };
