@@ -98,8 +98,8 @@ export class ChangeWriter {
     this.#notePut(target, tuple);
     const sides = { old: undefined, new: tuple };
     this.#exclude(target, { change: "update", keyChanged: false, omitted: NONE }, sides);
-    this.#run(target, "f", () => fetchedStatement(target.map), sides);
     this.#run(target, "a", () => answeredStatement(target.map), sides);
+    this.#run(target, "f", () => fetchedStatement(target.map), sides);
   }
 
   /** How many deleted rows are still to be looked for. */

@@ -45,16 +45,30 @@ export function fetchedStatement(relation: MappedRelation): StatementShape {
   );
 }
 
-/** After {@link fetchedStatement}: the row awaits nothing any more, unless its author has sent a later version. */
+/**
+ * Before {@link fetchedStatement}: the row awaits nothing any more, if the version that its author had is the one that
+ * it has sent last, or has given way to another node's or to another row. Where its author was ahead, what it has yet
+ * to send follows the row all the same, and takes back what third nodes had written meanwhile: so the row is asked for
+ * again.
+ */
 export function answeredStatement(relation: MappedRelation): StatementShape {
   const sql = new Parameters();
   const [hash, at, node] = [sql.version("newHash"), sql.version("at"), sql.version("node")];
+  const isHere = where(relation, sql, "new");
+  const awaited = (alias: string) =>
+    `${alias}.origin = ${node} AND ${alias}.hash = ${hash} AND ${alias}.table_schema = ${
+      literal(relation.schema)
+    } AND ${alias}.table_name = ${literal(relation.name)}`;
+  const versioned = `SELECT FROM ${rows(relation)}, mmlite.row_version(t.xmin, ${hash}) v WHERE ${isHere}`;
+  const hasCome = `CASE WHEN EXISTS (SELECT FROM ${rows(relation)} WHERE ${isHere})` +
+    ` THEN EXISTS (${versioned} AND CASE WHEN v.node = ${node} THEN v.at = ${at}` +
+    ` ELSE mmlite.newer(v.at, v.node, ${at}, ${node}) END)` +
+    // Nothing but what was awaited has come for a row that is missing.
+    ` ELSE EXISTS (SELECT FROM mmlite.unsent n WHERE ${awaited("n")} AND n.at >= ${at}) END`;
+  const written = notSkipped(relation);
+  const isOver = written === "" ? hasCome : `CASE WHEN ${written} THEN ${hasCome} ELSE true END`;
   return sql.shape(
-    `DELETE FROM mmlite.unsent u WHERE u.origin = ${node} AND u.hash = ${hash} AND u.at <= ${at}` +
-      ` AND u.table_schema = ${literal(relation.schema)} AND u.table_name = ${literal(relation.name)}` +
-      ` AND NOT EXISTS (SELECT 1 FROM ${rows(relation)}, mmlite.row_version(t.xmin, ${hash}) v WHERE ${
-        where(relation, sql, "new")
-      } AND v.node = ${node} AND v.at > ${at})`,
+    `DELETE FROM mmlite.unsent u WHERE ${awaited("u")} AND u.at <= ${at} AND ${isOver}`,
     `update "${relation.label}"`,
   );
 }

@@ -3,6 +3,7 @@ import assert from "node:assert/strict";
 import { Buffer } from "node:buffer";
 import { ApplyPair, ORIGIN, pushAll, Seen } from "../../tests/support/apply_pair.ts";
 import { type PostgresMajor, type PostgresServer, startPostgres } from "../../tests/support/postgres.ts";
+import { decodeBegin } from "../pgoutput/peek.ts";
 import type { Applier } from "./applier.ts";
 
 const SCHEMA =
@@ -89,6 +90,45 @@ for (const major of [10, 18] satisfies PostgresMajor[]) {
         // And it goes on behind it.
         await pushAll(applier, await pair.record("UPDATE t SET v = 'later'"));
         assert.deepEqual(await pair.rows(ROWS), ["(1,later,f)"]);
+        assert.deepEqual(await pair.rows(UNSENT), []);
+      });
+    });
+
+    await t.step(
+      "a row that is ahead of what its author has sent is awaited until that has come",
+      async () => {
+        await withApplier(servers, "ahead", async ({ pair, applier }) => {
+          await pair.target.query(`UPDATE t SET big = ${BIG("l")}`);
+          await pushAll(applier, await pair.record("UPDATE t SET v = 'remote'"));
+          const before = await pair.record(`UPDATE t SET v = 'before', big = ${BIG("b")}`);
+          // As if a third node had changed it there, which its author does not send.
+          await pair.record(`UPDATE t SET v = 'third', big = ${BIG("t")}`);
+          const last = await pair.record("UPDATE t SET v = 'last'");
+          const { commitTimestamp } = decodeBegin(last[0]);
+          await fetchRow(applier, commitTimestamp, ["1", "last", LONG("t")]);
+          assert.deepEqual(await pair.rows(ROWS), ["(1,last,t)"]);
+          await pushAll(applier, [...before, ...last]);
+          assert.deepEqual(await pair.rows(ROWS), ["(1,last,b)"], "what its author sends follows its own");
+          assert.equal((await pair.rows(UNSENT)).length, 1);
+          await fetchRow(applier, commitTimestamp, ["1", "last", LONG("t")]);
+          assert.deepEqual(await pair.rows(ROWS), ["(1,last,t)"]);
+          assert.deepEqual(await pair.rows(UNSENT), []);
+        });
+      },
+    );
+
+    await t.step("one that was missing is, too", async () => {
+      await withApplier(servers, "far", async ({ pair, applier }) => {
+        await pair.target.query("DELETE FROM t");
+        await pushAll(applier, await pair.record("UPDATE t SET v = 'remote'"));
+        const last = await pair.record("UPDATE t SET v = 'last'");
+        const { commitTimestamp } = decodeBegin(last[0]);
+        await fetchRow(applier, commitTimestamp, ["1", "last", LONG("f")]);
+        assert.deepEqual(await pair.rows(ROWS), ["(1,last,f)"]);
+        assert.equal((await pair.rows(UNSENT)).length, 1);
+        await pushAll(applier, last);
+        await fetchRow(applier, commitTimestamp, ["1", "last", LONG("f")]);
+        assert.deepEqual(await pair.rows(ROWS), ["(1,last,f)"]);
         assert.deepEqual(await pair.rows(UNSENT), []);
       });
     });
