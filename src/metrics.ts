@@ -50,6 +50,8 @@ export interface PeerGauges {
   readonly slotSafeWalSizeBytes: number | null;
   /** The clock of the peer's PostgreSQL minus that of ours, seconds. */
   readonly clockSkewSeconds: number | null;
+  /** Rows here that await values of the peer. */
+  readonly awaitedRows: number | null;
 }
 
 /** When the certificates of this node expire. */
@@ -159,6 +161,7 @@ function createSeries(registry: Registry) {
       "Clock of the peer's PostgreSQL minus clock of this node's",
       ["peer"],
     ),
+    awaitedRows: gauge("mmlite_awaited_rows", "Rows here that await values of the peer", ["peer"]),
     quarantined: gauge(
       "mmlite_quarantined_transactions",
       "Transactions that were set aside, not applied",
@@ -224,13 +227,14 @@ function setPeer(series: Series, { peer, gauges }: { peer: string; gauges: PeerG
   series.sentBytes.inc({ peer }, 0);
   series.reconnects.inc({ peer }, 0);
   series.causalTimeouts.inc({ peer }, 0);
-  const { lagSeconds, lagBytes, slotRetained, slotSafe, clockSkew } = series;
+  const { lagSeconds, lagBytes, slotRetained, slotSafe, clockSkew, awaitedRows } = series;
   setOrRemove(lagSeconds, { labels: { peer, direction: "outbound" }, value: gauges.outboundLagSeconds });
   setOrRemove(lagSeconds, { labels: { peer, direction: "inbound" }, value: gauges.inboundLagSeconds });
   setOrRemove(lagBytes, { labels: { peer }, value: gauges.lagBytes });
   setOrRemove(slotRetained, { labels: { peer }, value: gauges.slotRetainedWalBytes });
   setOrRemove(slotSafe, { labels: { peer }, value: gauges.slotSafeWalSizeBytes });
   setOrRemove(clockSkew, { labels: { peer }, value: gauges.clockSkewSeconds });
+  setOrRemove(awaitedRows, { labels: { peer }, value: gauges.awaitedRows });
 }
 
 function setOrRemove<Label extends string>(
@@ -249,9 +253,8 @@ function setOrReset(gauge: Gauge, value: number | null): void {
 function removePeer(series: Series, peer: string): void {
   for (const state of PEER_STATES) series.peerState.remove({ peer, state });
   for (const direction of ["outbound", "inbound"]) series.lagSeconds.remove({ peer, direction });
-  for (const gauge of [series.lagBytes, series.slotRetained, series.slotSafe, series.clockSkew]) {
-    gauge.remove({ peer });
-  }
+  const { lagBytes, slotRetained, slotSafe, clockSkew, awaitedRows } = series;
+  for (const gauge of [lagBytes, slotRetained, slotSafe, clockSkew, awaitedRows]) gauge.remove({ peer });
   series.sentMessageBytes.remove({ peer });
   series.sentBytes.remove({ peer });
   series.reconnects.remove({ peer });

@@ -9,6 +9,7 @@ const GAUGES: PeerGauges = {
   slotRetainedWalBytes: 16_777_216,
   slotSafeWalSizeBytes: 1e9,
   clockSkewSeconds: -0.002,
+  awaitedRows: 2,
 };
 
 /** Series of an exposition (version 0.0.4) by name with labels; fails on any line that does not fit the format. */
@@ -56,6 +57,7 @@ Deno.test("metrics name every series as the interface does", async () => {
     'mmlite_slot_retained_wal_bytes{peer="fra"}': 16_777_216,
     'mmlite_slot_safe_wal_size_bytes{peer="fra"}': 1e9,
     'mmlite_clock_skew_seconds{peer="fra"}': -0.002,
+    'mmlite_awaited_rows{peer="fra"}': 2,
     'mmlite_decoded_transactions_total{kind="local"}': 3,
     'mmlite_decoded_transactions_total{kind="filtered"}': 1,
     'mmlite_sent_message_bytes_total{peer="fra"}': 2048,

@@ -80,4 +80,20 @@ Deno.test("an update without an unchanged value brings the value of the version 
     await link(b, c, "resume");
     await settled(cluster, has("a", "n8000"));
   });
+
+  await t.step(
+    "status and metrics tell how many rows await values of a peer that cannot be asked",
+    async () => {
+      const awaited = async () => (await c.node.api("GET", "/v1/peers/ua")).json.inbound.awaited_rows;
+      assert.equal(await awaited(), 0);
+      await link(a, c, "pause");
+      await c.client.query(`SELECT mmlite.note_unsent('ua', 'public', 't', '{id}', '{0}',
+        mmlite.key_hash('public.t', '{0}'), clock_timestamp() - interval '1 day')`);
+      await eventually("the row to be counted", async () => await awaited() === 1);
+      assert.match((await c.node.cli("peers", "list")).stdout, /^from ua: 1 row awaits values of it$/m);
+      assert.match((await c.node.api("GET", "/metrics")).json, /^mmlite_awaited_rows\{peer="ua"\} 1$/m);
+      await link(a, c, "resume");
+      await eventually("the row to be fetched", async () => await awaited() === 0);
+    },
+  );
 });

@@ -79,6 +79,9 @@ export const InboundStatus = z.object({
     description:
       "of the transaction that cannot be applied, by its commit in the peer's WAL: what `skip` takes",
   }),
+  awaited_rows: Count.nullable().openapi({
+    description: "rows here that await values of the peer, which it was asked for or will be once it can be",
+  }),
 }).openapi("InboundStatus");
 export type InboundStatus = z.infer<typeof InboundStatus>;
 

@@ -21,12 +21,12 @@ const STATE_COLOURS: Readonly<Record<State, Colour>> = {
 
 const BYTE_UNITS = ["B", "KiB", "MiB", "GiB", "TiB"];
 
-/** One line a peer below a heading, and below the table the last error of each direction that does not flow. */
+/** One line a peer below a heading, and below the table the last error of each direction that does not flow, and what is awaited. */
 export function formatPeers(peers: readonly PeerStatus[], colour: boolean): string {
   if (peers.length === 0) return "no peers";
   const title = heading("PEER", "STATE", "SENT", "ACKED", "BEHIND", "LAG", "INBOUND", "URL");
   const table = formatTable([title, ...peers.map(peerRow)], colour);
-  return [table, ...peers.flatMap(errorLines)].join("\n");
+  return [table, ...peers.flatMap(errorLines), ...peers.flatMap(awaitedLines)].join("\n");
 }
 
 /** Whether an operator has to do something about a peer, in either direction. */
@@ -70,6 +70,16 @@ function stateCell(state: State, suffix = ""): Cell {
 
 /** A link that was stopped has no trouble; one that flows has none any more, though its last error is on record. */
 const UNTROUBLED: readonly State[] = ["catchup", "streaming", "paused", "waiting"];
+
+/** Rows that await values do so for a moment only, unless the peer cannot be asked. */
+function awaitedLines({ name, inbound: { awaited_rows } }: PeerStatus): string[] {
+  if (!awaited_rows) return [];
+  return [
+    awaited_rows === 1
+      ? `from ${name}: 1 row awaits values of it`
+      : `from ${name}: ${awaited_rows} rows await values of it`,
+  ];
+}
 
 function errorLines({ name, state, awaits_dial, last_error, inbound }: PeerStatus): string[] {
   if (awaits_dial) {

@@ -263,6 +263,7 @@ function updateGauges({ peers, metrics, tls, groups, tables }: ControlOptions, v
       slotRetainedWalBytes: numberOf(shown.slot?.retained_wal_bytes),
       slotSafeWalSizeBytes: numberOf(shown.slot?.safe_wal_size),
       clockSkewSeconds: peer.clock.skew?.seconds ?? null,
+      awaitedRows: shown.inbound.awaited_rows,
     });
   }
 }

@@ -16,6 +16,7 @@ import { type BlockedTransaction, countQuarantined, readBlocked } from "../pg/qu
 import { readWalLsn } from "../pg/server.ts";
 import { readSlots, SLOT_PREFIX, slotName, type SlotState } from "../pg/slots.ts";
 import type { Query } from "../pg/query.ts";
+import { countUnsent } from "../pg/unsent.ts";
 import { MmliteError } from "../errors.ts";
 import { formatPeerUri } from "../pki/identity.ts";
 import type { TlsMaterial } from "../pki/tls_keys.ts";
@@ -31,17 +32,20 @@ export interface Positions {
   readonly progress: ReadonlyMap<string, Progress>;
   /** By the origin. */
   readonly blocked: ReadonlyMap<string, BlockedTransaction>;
+  /** How many rows here await values of a node. */
+  readonly awaited: ReadonlyMap<string, number>;
   /** Transactions in quarantine. */
   readonly quarantined: number;
 }
 
 /** Reads the positions of every peer. */
 export async function readPositions(query: Query): Promise<Positions> {
-  const [walLsn, slots, progress, blocked, quarantined] = await Promise.all([
+  const [walLsn, slots, progress, blocked, awaited, quarantined] = await Promise.all([
     readWalLsn(query),
     readSlots(query, SLOT_PREFIX),
     readProgress(query),
     readBlocked(query),
+    countUnsent(query),
     countQuarantined(query),
   ]);
   return {
@@ -49,6 +53,7 @@ export async function readPositions(query: Query): Promise<Positions> {
     slots: new Map(slots.map((slot) => [slot.name, slot])),
     progress: new Map(progress.map((row) => [row.origin, row])),
     blocked: new Map(blocked.map((row) => [row.origin, row])),
+    awaited,
     quarantined,
   };
 }
@@ -178,6 +183,7 @@ function inboundStatus({ name, inbound }: Peer, positions: Positions | null): In
     changes: inbound.changes,
     last_error: lastError(inbound.lastError),
     blocked_lsn: lsnText(blocked?.commitLsn ?? null),
+    awaited_rows: positions === null ? null : positions.awaited.get(name) ?? 0,
   };
 }
 

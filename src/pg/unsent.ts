@@ -45,6 +45,14 @@ export async function readUnsent(query: Query, origin: string, limit: number): P
   });
 }
 
+/** How many rows await values of each node that some await values of. */
+export async function countUnsent(query: Query): Promise<Map<string, number>> {
+  const rows = await query(
+    `SELECT origin, count(DISTINCT (table_schema, table_name, hash))::text AS rows FROM mmlite.unsent GROUP BY origin`,
+  );
+  return new Map(rows.map(({ origin, rows }) => [origin!, Number(rows)]));
+}
+
 /**
  * A row does not await any more what a node committed up to a time, microseconds since 2000-01-01 UTC. If that cannot
  * be had, the table is marked.

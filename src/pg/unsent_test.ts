@@ -6,7 +6,7 @@ import { queryWith } from "./query.ts";
 import { ensureSchema } from "./schema.ts";
 import { openClient } from "./client.ts";
 import { parsePostgresUrl } from "./target.ts";
-import { forgetUnsent, giveUpUnsent, readPublishedRow, readUnsent } from "./unsent.ts";
+import { countUnsent, forgetUnsent, giveUpUnsent, readPublishedRow, readUnsent } from "./unsent.ts";
 
 for (const major of [10, 18] satisfies PostgresMajor[]) {
   Deno.test(`rows are read as they are asked for, on PostgreSQL ${major}`, async () => {
@@ -50,6 +50,7 @@ for (const major of [10, 18] satisfies PostgresMajor[]) {
         mmlite.note_unsent('ams', 'public', 't', '{id,Größe}', '{1,ü}', hash, '2026-01-02Z')
       FROM mmlite.key_hash('public.t', '{ü,1}') hash`);
     assert.deepEqual(await readUnsent(query, "par", 10), []);
+    assert.deepEqual([...await countUnsent(query)], [["ams", 1]]);
     const [wanted, ...others] = await readUnsent(query, "ams", 10);
     assert.deepEqual(others, []);
     assert.deepEqual(wanted.key.map(({ column, value }) => [column, Buffer.from(value).toString()]), [

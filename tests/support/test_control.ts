@@ -197,6 +197,7 @@ export function testPeer(name: string, url: string | null): PeerStatus {
       changes: 9,
       last_error: { kind: "schema_mismatch", message: "Cannot apply", hint: "Add the column", at: STARTED },
       blocked_lsn: "16/B374D900",
+      awaited_rows: 2,
     },
     sent_transactions: 2,
     compression: "zstd",
