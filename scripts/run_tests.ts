@@ -5,8 +5,8 @@
  * Whole nodes are what MMLITE_PROGRAM names, such as a compiled executable; then a part of their tests runs the sources
  * as well.
  *
- * Every stage runs, so that one report tells everything. The last line is `N passed, N failed, N skipped`; the
- * exit code is 1 if a stage failed or ran no test.
+ * Every stage runs, so that one report tells everything. It ends with the stages that failed; the last line is
+ * `N passed, N failed, N skipped`, and the exit code is 1 if a stage failed or ran no test.
  */
 import process from "node:process";
 import { runContainers } from "./containers.ts";
@@ -38,12 +38,15 @@ async function main(): Promise<number> {
     ["tests with containers", runContainers],
   ];
   const sum = { passed: 0, failed: 0, skipped: 0 };
+  const failures: string[] = [];
   for (const [name, run] of stages) {
     console.log(`== ${name}`);
     const outcome = await run();
     for (const key of ["passed", "failed", "skipped"] as const) sum[key] += outcome[key];
-    if (outcome.failed) console.log(`== ${name}: ${outcome.failed} failed`);
+    if (outcome.failed) failures.push(`== ${name}: ${outcome.failed} failed`);
   }
+  // At the end, where whoever sees the last lines only sees them.
+  for (const failure of failures) console.log(failure);
   console.log(formatOutcome(sum));
   return sum.failed ? 1 : 0;
 }
