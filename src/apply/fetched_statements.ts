@@ -30,10 +30,13 @@ export function fetchedStatement(relation: MappedRelation): StatementShape {
     columns: settable(relation, { keyChanged: false, omitted: NO_COLUMNS }),
     where: [isHere, notSkipped(relation), takes].filter((one) => one !== "").join(" AND "),
   });
-  // The author's own deletes count as well: the row was read before them, perhaps.
-  const isGone = `(SELECT g.deleted_at IS NOT NULL FROM mmlite.newest_tombstone(${hash}, ${
-    literal(relation.schema)
-  }, ${literal(relation.name)}, ${at}, '') g)`;
+  // The author's own deletes count as well: the row was read before them, perhaps. One at its very time was in the
+  // transaction that put the row afterwards, or it would not be there.
+  const isGone =
+    `(SELECT g.deleted_at IS NOT NULL AND mmlite.newer(g.deleted_at, g.deleted_by, ${at}, ${node})` +
+    ` FROM mmlite.newest_tombstone(${hash}, ${literal(relation.schema)}, ${
+      literal(relation.name)
+    }, ${at}, '') g)`;
   const values = written.map((column) => sql.value("new", column)).join(", ");
   const insert = `${insertInto(relation, written)} SELECT ${values} WHERE CASE WHEN ${
     isFound(relation, isHere)

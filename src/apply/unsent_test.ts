@@ -117,6 +117,21 @@ for (const major of [10, 18] satisfies PostgresMajor[]) {
       },
     );
 
+    await t.step("a row that its author put where it had deleted one comes", async () => {
+      await withApplier(servers, "again", async ({ pair, applier }) => {
+        await pushAll(applier, await pair.record(`INSERT INTO t VALUES (2, 'second', ${BIG("s")})`));
+        await pair.target.query("DELETE FROM t WHERE id = 2");
+        const moved = await pair.record(
+          "BEGIN; DELETE FROM t WHERE id = 1; UPDATE t SET id = 1 WHERE id = 2; COMMIT",
+        );
+        await pushAll(applier, moved);
+        assert.deepEqual(await pair.rows(UNSENT), ["(ams,{id},{1},t)"]);
+        await fetchRow(applier, await awaitedAt(pair), ["1", "second", LONG("s")]);
+        assert.deepEqual(await pair.rows(ROWS), ["(1,second,s)"]);
+        assert.deepEqual(await pair.rows(UNSENT), []);
+      });
+    });
+
     await t.step("one that was missing is, too", async () => {
       await withApplier(servers, "far", async ({ pair, applier }) => {
         await pair.target.query("DELETE FROM t");
