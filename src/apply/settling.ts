@@ -56,6 +56,8 @@ export interface Settled {
   readonly remote: TupleSide | null;
   readonly omitted?: ReadonlySet<number>;
   readonly long?: boolean;
+  /** The row moves to another key. */
+  readonly moves?: boolean;
 }
 
 /**
@@ -87,8 +89,10 @@ export function givesWay(
   const compared = `mmlite.compare_version(t.xmin, ${hash}, ${sql.version("at")}, ${sql.version("node")}, ${
     sql.version("seen")
   })`;
+  // What a third node wrote in between comes by the old key, and finds nobody there who could ask for values.
+  const unmoved = change.moves && change.omitted!.size > 0 ? unsent(relation, sql) : "true";
   // That there is a row at all is what an insert does not expect.
-  const follows = isInsert ? settle("newer") : "true";
+  const follows = isInsert ? settle("newer") : unmoved;
   return `CASE ${compared} WHEN 0 THEN ${follows} WHEN 1 THEN ${settle("newer")} ELSE ${settle("older")} END`;
 }
 

@@ -73,7 +73,8 @@ export function insertStatement(relation: MappedRelation, { long }: { long: bool
 export function updateStatement(relation: MappedRelation, shape: UpdateShape): StatementShape {
   const sql = new Parameters();
   const side = shape.byRow || shape.keyChanged ? "old" : "new";
-  const change: Settled = { change: "update", side, remote: "new", omitted: shape.omitted, long: shape.long };
+  const { omitted, long, keyChanged: moves } = shape;
+  const change: Settled = { change: "update", side, remote: "new", omitted, long, moves };
   const condition = [
     where(relation, sql, side, shape),
     notSkipped(relation),
@@ -98,7 +99,8 @@ export function replaceStatement(relation: MappedRelation, shape: UpdateShape): 
   const side = shape.byRow || shape.keyChanged ? "old" : "new";
   const differs = relation.columns.filter((column) => column.identityAlways)
     .map((column) => `t.${quote(column.name)} IS DISTINCT FROM ${sql.value("new", column)}`).join(" OR ");
-  const change: Settled = { change: "update", side, remote: "new", omitted: shape.omitted };
+  const { omitted, keyChanged: moves } = shape;
+  const change: Settled = { change: "update", side, remote: "new", omitted, moves };
   const silently = givesWay(relation, sql, { type: "update_origin_differs", ...change, silent: true });
   const found = both(`${where(relation, sql, side, shape)} AND (${differs})`, notSkipped(relation));
   const condition = both(found, silently);

@@ -95,6 +95,23 @@ for (const major of [10, 18] satisfies PostgresMajor[]) {
     });
 
     await t.step(
+      "with another key even the sender's own row awaits them: others have written to the old one",
+      async () => {
+        await withApplier(servers, "moved", async ({ pair, applier, wanted }) => {
+          // As if a third node had changed it there, which its author does not send.
+          await pair.record(`UPDATE t SET big = ${BIG("t")}`);
+          await pushAll(applier, await pair.record("UPDATE t SET id = 2"));
+          assert.deepEqual(await pair.rows(ROWS), ["(2,first,f)"]);
+          assert.deepEqual(await pair.rows("SELECT origin, key FROM mmlite.unsent"), ["(ams,{2})"]);
+          assert.deepEqual(wanted, [ORIGIN]);
+          await fetchRow(applier, await awaitedAt(pair), ["2", "first", LONG("t")]);
+          assert.deepEqual(await pair.rows(ROWS), ["(2,first,t)"]);
+          assert.deepEqual(await pair.rows(UNSENT), []);
+        });
+      },
+    );
+
+    await t.step(
       "a row that is ahead of what its author has sent is awaited until that has come",
       async () => {
         await withApplier(servers, "ahead", async ({ pair, applier }) => {
