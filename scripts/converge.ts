@@ -1,6 +1,6 @@
 /**
- * `deno task converge [--seeds N] [--first SEED] [--apart | --updates-only] [--unsent-toast] [--builtin] [--shrink]
- * [--json FILE] [--logs DIR] [--faketime FILE]`: a seeded, randomised test of convergence.
+ * `deno task converge [--seeds N] [--first SEED] [--apart | --updates-only] [--builtin] [--shrink] [--json FILE]
+ * [--logs DIR] [--faketime FILE]`: a seeded, randomised test of convergence.
  *
  * Random transactions on few keys of three to five nodes of mixed releases, while links are delayed and cut, nodes
  * killed, servers crashed and clocks skewed (where libfaketime is found). Then everything is made whole, and all nodes
@@ -8,10 +8,9 @@
  * the seed, the time that it takes does not.
  *
  * `--apart` gives every node keys of its own; `--updates-only` begins with all rows, and nothing but updates comes.
- * `--unsent-toast` takes in a table whose updates do not send unchanged large values. `--builtin` runs the same on
- * PostgreSQL's own subscriptions, for comparison. A bad seed prints how to run it again and the history of keys that
- * differ; `--shrink` looks for a smaller workload that ends badly too, and `--logs` keeps what its nodes printed. The
- * last line is one sentence; the exit code is 1 if anything differs.
+ * `--builtin` runs the same on PostgreSQL's own subscriptions, for comparison. A bad seed prints how to run it again and
+ * the history of keys that differ; `--shrink` looks for a smaller workload that ends badly too, and `--logs` keeps what
+ * its nodes printed. The last line is one sentence; the exit code is 1 if anything differs.
  */
 import { join } from "node:path";
 import process from "node:process";
@@ -46,7 +45,6 @@ function parseOptions(): Options {
       first: { type: "string", default: "1" },
       apart: { type: "boolean", default: false },
       "updates-only": { type: "boolean", default: false },
-      "unsent-toast": { type: "boolean", default: false },
       builtin: { type: "boolean", default: false },
       shrink: { type: "boolean", default: false },
       json: { type: "string" },
@@ -60,9 +58,9 @@ function parseOptions(): Options {
     throw new Error("--seeds and --first take whole numbers above 0");
   }
   const faketime = values.faketime ?? findFaketime();
-  const { "unsent-toast": unsentToast, "updates-only": updatesOnly } = values;
+  const updatesOnly = values["updates-only"];
   const skew = faketime !== undefined;
-  return { seeds, first, apart, updatesOnly, unsentToast, builtin, skew, shrink, json, logs, faketime };
+  return { seeds, first, apart, updatesOnly, builtin, skew, shrink, json, logs, faketime };
 }
 
 /** The command that runs one seed again. */
@@ -70,7 +68,6 @@ function replayCommand(seed: number, options: Options): string {
   const flags = [
     ...(options.apart ? ["--apart"] : []),
     ...(options.updatesOnly ? ["--updates-only"] : []),
-    ...(options.unsentToast ? ["--unsent-toast"] : []),
     ...(options.builtin ? ["--builtin"] : []),
   ];
   return ["deno task converge --first", seed, "--seeds 1", ...flags].join(" ");

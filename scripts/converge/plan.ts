@@ -4,7 +4,7 @@
  */
 import { type RandomInteger, seededIntegers } from "../../tests/support/append_load.ts";
 import { POSTGRES_MAJORS, type PostgresMajor } from "../../tests/support/postgres_packages.ts";
-import { keyText, type Table, TABLES, UNSENT_TOAST_TABLE } from "./tables.ts";
+import { keyText, type Table, TABLES } from "./tables.ts";
 
 /** Text of the key columns, in their order. */
 export type Key = readonly string[];
@@ -98,8 +98,6 @@ export interface PlanOptions {
   readonly apart: boolean;
   /** All rows are there from the start, and nothing but updates comes. */
   readonly updatesOnly: boolean;
-  /** The table whose updates do not send unchanged large values takes part. */
-  readonly unsentToast: boolean;
   /** Servers are 18 with true clocks, and there is no mmlite to kill: for the built-in subscription. */
   readonly builtin: boolean;
   /** Whether clocks can be skewed. */
@@ -126,14 +124,14 @@ export function planSeed(seed: number, options: PlanOptions): Plan {
   const count = random(3, 5);
   const keys = planKeys(random, { count, options });
   const begins = random(1, PRELUDE_EVERY) === 1;
-  const prelude = planPrelude(random, keys, options);
+  const prelude = planPrelude(random, keys);
   const nodes = planNodes(random, { seed, count, keys, options });
   const faults = planFaults(random, nodes, options);
   return { seed, nodes, prelude: begins || options.updatesOnly ? prelude : null, faults };
 }
 
-function planPrelude(random: RandomInteger, keys: Keys, options: PlanOptions): PlannedTransaction {
-  const operations = usedTables(options).flatMap((table) =>
+function planPrelude(random: RandomInteger, keys: Keys): PlannedTransaction {
+  const operations = TABLES.flatMap((table) =>
     keys.get(table.name)![0].map((key) => makeWrite(random, table, { kind: "insert", key }))
   );
   return { id: PRELUDE_ID, pauseMs: 0, operations };
@@ -217,7 +215,7 @@ function planOperations(random: RandomInteger, write: WriteOptions): Operation[]
 }
 
 function planOperation(random: RandomInteger, write: WriteOptions): Operation {
-  const table = pick(random, usedTables(write.options));
+  const table = pick(random, TABLES);
   const keys = write.keys.get(table.name)![write.place];
   const key = pick(random, keys);
   let kind = pickWeighted(random, write.options.updatesOnly ? UPDATE_WEIGHTS : OPERATION_WEIGHTS);
@@ -247,10 +245,6 @@ function makeWrite(random: RandomInteger, table: Table, what: { kind: Write["kin
     body: randomText(random),
     repeat: table.large ? random(300, 900) : random(1, 2),
   };
-}
-
-function usedTables({ unsentToast }: PlanOptions): Table[] {
-  return TABLES.filter(({ name }) => unsentToast || name !== UNSENT_TOAST_TABLE);
 }
 
 /** 32 characters; 300 times that is over 8 kB. */

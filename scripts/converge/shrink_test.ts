@@ -6,7 +6,6 @@ import { halved, oneClientEach, onKeys, shrink, sizeOf, withoutFaults } from "./
 const PLAN = planSeed(1, {
   apart: false,
   updatesOnly: false,
-  unsentToast: false,
   builtin: false,
   skew: false,
 });

@@ -16,7 +16,7 @@ export interface Table {
 
 const ID = [{ name: "id", type: "int" }] as const;
 
-/** Every table; the last is left out unless asked for. */
+/** Every table; updates of the last send no unchanged large value. */
 export const TABLES: readonly Table[] = [
   { name: "plain", key: ID, large: false, identityFull: false },
   {
@@ -28,9 +28,6 @@ export const TABLES: readonly Table[] = [
   { name: "heavy", key: ID, large: true, identityFull: true },
   { name: "bulky", key: ID, large: true, identityFull: false },
 ];
-
-/** The table whose updates send no unchanged large value; see `--unsent-toast`. */
-export const UNSENT_TOAST_TABLE = "bulky";
 
 /** Insert-only and without key, so that a transaction that is applied twice is there twice. */
 export const LOG_TABLE = "converge_log";
