@@ -47,10 +47,17 @@ export const GROUP: StatementText = {
   parameterTypes: [TEXT_OID, TIMESTAMPTZ_OID, TIMESTAMPTZ_OID, BYTEA_OID],
 };
 
-/** Notes deleted rows: origin, last commit timestamp, entries. */
+/** Notes a few deleted rows: origin, last commit timestamp, entries. */
 export const TOMBSTONES: StatementText = {
   name: "tombstones",
   sql: "INSERT INTO mmlite.tombstone (origin, last_timestamp, entries) VALUES ($1, $2, $3)",
+  parameterTypes: [TEXT_OID, TIMESTAMPTZ_OID, BYTEA_OID],
+};
+
+/** Notes more of them than {@link MAX_LIST_BYTES}: origin, last commit timestamp, entries. */
+export const TOMBSTONE_RUN: StatementText = {
+  name: "tombstone_run",
+  sql: "SELECT mmlite.note_tombstones($1, $2, $3)",
   parameterTypes: [TEXT_OID, TIMESTAMPTZ_OID, BYTEA_OID],
 };
 
@@ -89,6 +96,7 @@ export const TRANSACTION_STATEMENTS: readonly StatementText[] = [
   TAG,
   GROUP,
   TOMBSTONES,
+  TOMBSTONE_RUN,
   UNDISTURBED,
   WRITTEN,
   WAL,

@@ -11,6 +11,7 @@ import { MmliteError } from "../errors.ts";
 import { type Lsn, parseLsn } from "../lsn.ts";
 import { Pipeline, type ReplySink } from "../pg/pipeline.ts";
 import { CONFLICT_SQLSTATE, UNSENT_SQLSTATE } from "../pg/conflict_schema.ts";
+import { MAX_LIST_BYTES } from "../pg/tombstone_schema.ts";
 import { decodeMessage } from "../pgoutput/decode.ts";
 import type { Truncate, Tuple } from "../pgoutput/message.ts";
 import { SeenVersions } from "../seen_versions.ts";
@@ -32,6 +33,7 @@ import {
   ROLLBACK,
   SNAPSHOT,
   TAG,
+  TOMBSTONE_RUN,
   TOMBSTONES,
   TRANSACTION_STATEMENTS,
   UNDISTURBED,
@@ -378,11 +380,9 @@ export class TransactionWriter {
   #noteDeleted(): void {
     const { deleted, last, timestamps } = this.#versions;
     if (deleted.count === 0) return;
-    this.pipeline.execute(TOMBSTONES.name, this.#tombstonesSink, [
-      this.#originBytes,
-      int64(last),
-      deleted.bytes(timestamps),
-    ]);
+    const entries = deleted.bytes(timestamps);
+    const { name } = entries.length > MAX_LIST_BYTES ? TOMBSTONE_RUN : TOMBSTONES;
+    this.pipeline.execute(name, this.#tombstonesSink, [this.#originBytes, int64(last), entries]);
     deleted.clear();
   }
 

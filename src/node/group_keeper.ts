@@ -5,12 +5,14 @@
  *
  * What other nodes still have on its way is known by their saying up to when they have sent everything. The times
  * are kept in memory only: they come again every few seconds.
+ *
+ * What stays of deleted rows is put together into longer lists, so that few have to be searched.
  */
 import { delay } from "../backoff.ts";
 import { MmliteError, toMmliteError } from "../errors.ts";
 import { log } from "../log.ts";
 import { forgetGroups, readGroups } from "../pg/apply_groups.ts";
-import { forgetTombstones, readTombstones } from "../pg/tombstones.ts";
+import { forgetTombstones, mergeTombstones, readTombstones } from "../pg/tombstones.ts";
 import { unixMs } from "./clock.ts";
 import type { Database } from "./database.ts";
 
@@ -105,6 +107,7 @@ export class GroupKeeper {
       const before = this.#horizon(origin);
       kept += bytes;
       if (before !== undefined) kept -= await forgetTombstones(query, origin, new Date(before).toISOString());
+      while (await mergeTombstones(query, origin) > 0);
     }
     this.#tombstoneBytes = kept;
   }

@@ -2,7 +2,7 @@
  * The table `mmlite.apply_group`: what the commit records of applied groups cannot say of their rows' versions.
  */
 import type { Query } from "./query.ts";
-import { forgetLists, type KeptOfOrigin } from "./version_lists.ts";
+import type { KeptOfOrigin } from "./version_lists.ts";
 
 /** What is kept, by the node whose transactions were applied in groups. */
 export async function readGroups(query: Query): Promise<KeptOfOrigin[]> {
@@ -13,6 +13,13 @@ export async function readGroups(query: Query): Promise<KeptOfOrigin[]> {
 }
 
 /** Forgets the groups of an origin that ended before a time, RFC 3339; returns how many bytes went. */
-export function forgetGroups(query: Query, origin: string, before: string): Promise<number> {
-  return forgetLists(query, "apply_group", { origin, before });
+export async function forgetGroups(query: Query, origin: string, before: string): Promise<number> {
+  const [row] = await query(
+    `WITH gone AS (
+       DELETE FROM mmlite.apply_group WHERE origin = $1 AND last_timestamp < $2::timestamptz
+       RETURNING octet_length(entries) AS bytes)
+     SELECT coalesce(sum(bytes), 0)::text AS bytes FROM gone`,
+    [origin, before],
+  );
+  return Number(row?.bytes);
 }

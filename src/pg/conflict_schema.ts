@@ -14,7 +14,7 @@ export const SETTLE_ROWS_SQLSTATE = "MM002";
 /** SQLSTATE of `mmlite.begin_apply` when the compare-and-set of the position finds another position or epoch. */
 export const POSITION_MOVED_SQLSTATE = "MM001";
 /** First key of the advisory lock that appliers take before they commit; the second is 0. */
-const COMMIT_LOCK = 1_836_870_245;
+export const COMMIT_LOCK = 1_836_870_245;
 
 /** The SQL of the step. */
 export const CONFLICT_STEP = `-- What is there has its entries in the order of writing.

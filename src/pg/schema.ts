@@ -13,6 +13,7 @@ import {
   SETTLE_ROWS_SQLSTATE,
 } from "./conflict_schema.ts";
 import { QUARANTINE_SCHEMA } from "./quarantine_schema.ts";
+import { TOMBSTONE_STEP } from "./tombstone_schema.ts";
 
 const STEPS: readonly string[] = [
   `CREATE SCHEMA IF NOT EXISTS mmlite;
@@ -170,6 +171,8 @@ INSERT INTO mmlite.schema_step (step) VALUES (4);`,
 
   `${QUARANTINE_SCHEMA}
 INSERT INTO mmlite.schema_step (step) VALUES (6);`,
+
+  TOMBSTONE_STEP,
 ];
 
 /** The SQL that brings a database with `done` steps up to this version, one transaction per element. */
