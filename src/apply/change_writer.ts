@@ -11,13 +11,14 @@ import type { MappedRelation } from "./relation_map.ts";
 import type { RelationStatements, StatementCache } from "./statement_cache.ts";
 import { type ExclusionShape, exclusionStatement } from "./exclusion_statements.ts";
 import { answeredStatement, fetchedStatement } from "./fetched_statements.ts";
+import { type GoneRow, GoneRows } from "./gone_rows.ts";
+import { keepGoneStatement, keptStillGoneStatement, stillGoneStatement } from "./gone_statements.ts";
 import { evictStatement, insertMovedStatement, removeUnmovedStatement } from "./key_change_statements.ts";
 import { type MatchShape, type StatementShape, type UpdateShape, VERSION_PART } from "./sql_text.ts";
 import {
   deleteStatement,
   insertStatement,
   replaceStatement,
-  stillGoneStatement,
   truncateStatement,
   updateStatement,
 } from "./statements.ts";
@@ -50,6 +51,8 @@ interface Sides {
   readonly new: Tuple | undefined;
 }
 
+/** What {@link deleteStatement} answers where there was a row. */
+const FOUND_TAG = "SELECT 0";
 const EMPTY = new Uint8Array();
 const NULL_VALUE = { kind: "null" } as const;
 const NONE: ReadonlySet<number> = new Set();
@@ -68,7 +71,7 @@ export class ChangeWriter {
   readonly #hash = new KeyHash();
   #transaction = 0;
   /** Rows that were deleted one by one, to be looked for again. */
-  readonly #gone: { target: TargetRelation; old: Tuple; transaction: number }[] = [];
+  readonly gone: GoneRows;
 
   constructor(
     { pipeline, cache, versions }: { pipeline: Pipeline; cache: StatementCache; versions: Versions },
@@ -76,6 +79,12 @@ export class ChangeWriter {
     this.#pipeline = pipeline;
     this.#cache = cache;
     this.#versions = versions;
+    this.gone = new GoneRows({
+      keep: (row) => this.#lookFor(row, "k", keepGoneStatement),
+      lookFor: (row) => this.#lookFor(row, "g", stillGoneStatement),
+      lookForKept: (target, transaction) =>
+        this.#lookFor({ target, old: [], transaction }, "ga", keptStillGoneStatement),
+    });
   }
 
   /** Writes the statements of one row change of the transaction with that number. */
@@ -100,25 +109,6 @@ export class ChangeWriter {
     this.#exclude(target, { change: "update", keyChanged: false, omitted: NONE }, sides);
     this.#run(target, "a", () => answeredStatement(target.map), sides);
     this.#run(target, "f", () => fetchedStatement(target.map), sides);
-  }
-
-  /** How many deleted rows are still to be looked for. */
-  get goneCount(): number {
-    return this.#gone.length;
-  }
-
-  /** Looks for the deleted rows again: another session may have written one where there was none. */
-  requireGone(): void {
-    for (const { target, old, transaction } of this.#gone) {
-      this.#transaction = transaction;
-      this.#run(target, "g", () => stillGoneStatement(target.map), { old, new: undefined });
-    }
-    this.clear();
-  }
-
-  /** Forgets what is not committed. */
-  clear(): void {
-    this.#gone.length = 0;
   }
 
   /** Truncates tables in one statement. */
@@ -187,13 +177,33 @@ export class ChangeWriter {
     const old = change.oldTuple ?? change.oldKey;
     if (old === undefined) throw unmatchable(target);
     checkWidth(target, old);
-    this.#noteDeleted(target, old);
+    const gone = this.#noteDeleted(target, old);
     const match = matchShape(target, change);
     const build = () => deleteStatement(target.map, match);
-    this.#run(target, match.byRow ? `d${[...match.nulls].join(",")}` : "d", build, { old, new: undefined });
+    const key = match.byRow ? `d${[...match.nulls].join(",")}` : "d";
+    // Under a deferrable key others may write beside what is not committed.
+    const found = gone === undefined || target.map.key!.deferrable ? undefined : (tag: string) => {
+      if (tag === FOUND_TAG) this.gone.found(gone);
+    };
+    this.#run(target, key, build, { old, new: undefined }, found);
   }
 
-  #run(target: TargetRelation, key: string, build: () => StatementShape, sides: Sides): void {
+  #lookFor(
+    { target, old, transaction }: GoneRow,
+    key: string,
+    statement: (relation: MappedRelation) => StatementShape,
+  ): void {
+    this.#transaction = transaction;
+    this.#run(target, key, () => statement(target.map), { old, new: undefined });
+  }
+
+  #run(
+    target: TargetRelation,
+    key: string,
+    build: () => StatementShape,
+    sides: Sides,
+    completed?: (tag: string) => void,
+  ): void {
     const { name, shape, sink } = this.#cache.get(target.statements, key, build);
     const values: (Uint8Array | null)[] = [];
     for (const { side, index } of shape.parameters) {
@@ -201,7 +211,7 @@ export class ChangeWriter {
         side === "version" ? this.#versionOf(target, sides, index) : valueOf(target, sides[side]!, index),
       );
     }
-    this.#pipeline.execute(name, sink, values, TEXT_FORMAT);
+    this.#pipeline.execute(name, completed ? { doing: sink.doing, completed } : sink, values, TEXT_FORMAT);
   }
 
   #versionOf(target: TargetRelation, sides: Sides, part: number): Uint8Array {
@@ -238,13 +248,16 @@ export class ChangeWriter {
     this.#versions.put.add(this.#hash.high, this.#hash.low, this.#transaction);
   }
 
-  #noteDeleted(target: TargetRelation, old: Tuple): void {
+  /** Undefined where nothing is noted. */
+  #noteDeleted(target: TargetRelation, old: Tuple): GoneRow | undefined {
     if (target.map.key === null || !target.map.settlement.versioned) return;
     this.#hashKey(target, old);
     this.#versions.deleted.add(this.#hash.high, this.#hash.low, this.#transaction);
     const keys = new Set(target.map.key.columns.map(({ index }) => index));
     const key = old.map((value, index) => keys.has(index) ? value : NULL_VALUE);
-    this.#gone.push({ target, old: key, transaction: this.#transaction });
+    const gone = { target, old: key, transaction: this.#transaction };
+    this.gone.add(gone);
+    return gone;
   }
 
   #hashText(target: TargetRelation, tuple: Tuple, before?: Tuple): Uint8Array {

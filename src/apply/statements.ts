@@ -126,7 +126,7 @@ export function replaceStatement(relation: MappedRelation, shape: UpdateShape): 
   );
 }
 
-/** Deletes one row. */
+/** Deletes one row; the result is one row where there was none, and empty otherwise. */
 export function deleteStatement(relation: MappedRelation, match: MatchShape): StatementShape {
   const sql = new Parameters();
   const change: Settled = { change: "delete", side: "old", remote: null };
@@ -138,20 +138,7 @@ export function deleteStatement(relation: MappedRelation, match: MatchShape): St
   const missing = noted(relation, sql, { type: "delete_missing", standing: "missing", ...change });
   return sql.shape(
     `WITH u AS (DELETE FROM ${rows(relation)} WHERE ${condition} RETURNING 1)${locking(relation, isHere)}` +
-      ` SELECT CASE WHEN ${isFound(relation, isHere)} THEN false ELSE ${missing} END`,
-    `delete from "${relation.label}"`,
-  );
-}
-
-/** Fails where a row that was deleted has come again, written by another session meanwhile, and is the older one. */
-export function stillGoneStatement(relation: MappedRelation): StatementShape {
-  const sql = new Parameters();
-  return sql.shape(
-    `SELECT mmlite.require_rows(pg_catalog.count(*), 0) FROM ${rows(relation)} WHERE ${
-      where(relation, sql, "old")
-    } AND mmlite.compare_version(t.xmin, ${sql.version("oldHash")}, ${sql.version("at")}, ${
-      sql.version("node")
-    }, '-infinity') = 1`,
+      ` SELECT ${missing} WHERE NOT (${isFound(relation, isHere)})`,
     `delete from "${relation.label}"`,
   );
 }

@@ -46,9 +46,6 @@ import { Versions } from "./versions.ts";
 const MAX_DELETED = 0x1_0000;
 /** Rows whose hashes are kept here, at most; those of a longer transaction are kept in the server: 768 KiB each. */
 const MAX_PUT = 0x1_0000;
-/** Deleted rows that are looked for again at the end, at most. After more, in one transaction and one by one, nobody
- * else commits before it. */
-const MAX_GONE = 0x1_0000;
 /** The first `server_version_num` that tells the origin of a row's version. */
 const ORIGINS_SINCE = 140000;
 /** Binary booleans. */
@@ -279,7 +276,7 @@ export class TransactionWriter {
     }
     if (this.#versions.deleted.count >= MAX_DELETED) this.#noteDeleted();
     if (this.#versions.put.count >= MAX_PUT) this.#keepWritten();
-    if (this.#changes.goneCount >= MAX_GONE) this.#requireUndisturbed();
+    this.#changes.gone.bound();
   }
 
   /** Writes the end of the transaction. */
@@ -316,7 +313,7 @@ export class TransactionWriter {
     this.#open = undefined;
     this.#answering = undefined;
     this.#sets.clear();
-    this.#changes.clear();
+    this.#changes.gone.clear();
     this.#position = this.#committedLsn;
     this.#positionBytes = int64(this.#position);
     this.#cache.clear();
@@ -396,14 +393,14 @@ export class TransactionWriter {
   /** Makes sure that what other sessions have committed meanwhile does not make it wrong. */
   #requireUndisturbed(): void {
     const { put, first, node } = this.#versions;
-    const isPlain = put.count === 0 && this.#changes.goneCount === 0 && !this.#hasWritten;
+    const isPlain = put.count === 0 && this.#changes.gone.isEmpty && !this.#hasWritten;
     if (!this.#keepsVersions || isPlain) return;
     const sinceBegin = this.#open!.mode === "rows" ? TRUE : FALSE;
     this.pipeline.execute(UNDISTURBED.name, this.#undisturbedSink, [
       ...[put.hashes(), int64(first)],
       ...[node, sinceBegin],
     ]);
-    this.#changes.requireGone();
+    this.#changes.gone.lookForAll();
   }
 
   #move(to: Lsn, timestampBytes: Uint8Array | null): void {

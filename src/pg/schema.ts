@@ -13,7 +13,7 @@ import {
   SETTLE_ROWS_SQLSTATE,
 } from "./conflict_schema.ts";
 import { QUARANTINE_SCHEMA } from "./quarantine_schema.ts";
-import { TOMBSTONE_STEP } from "./tombstone_schema.ts";
+import { GONE_STEP, TOMBSTONE_STEP } from "./tombstone_schema.ts";
 
 const STEPS: readonly string[] = [
   `CREATE SCHEMA IF NOT EXISTS mmlite;
@@ -173,6 +173,8 @@ INSERT INTO mmlite.schema_step (step) VALUES (4);`,
 INSERT INTO mmlite.schema_step (step) VALUES (6);`,
 
   TOMBSTONE_STEP,
+
+  GONE_STEP,
 ];
 
 /** The SQL that brings a database with `done` steps up to this version, one transaction per element. */

@@ -231,3 +231,15 @@ BEGIN
   END LOOP;
 END $$;
 INSERT INTO mmlite.schema_step (step) VALUES (7);`;
+
+/** The step that keeps what a long transaction has to look for before it commits. */
+export const GONE_STEP = `CREATE UNLOGGED TABLE mmlite.gone (
+  xid bigint NOT NULL,
+  of_table text NOT NULL,
+  hash bigint NOT NULL,
+  key text[] NOT NULL
+);
+CREATE INDEX gone_xid ON mmlite.gone (xid);
+COMMENT ON TABLE mmlite.gone IS
+  'rows that a long transaction has deleted and that may not have been here, until it ends';
+INSERT INTO mmlite.schema_step (step) VALUES (8);`;

@@ -1,0 +1,50 @@
+/**
+ * The SQL that looks for deleted rows once more before the commit. Pure text.
+ */
+import type { MappedRelation } from "./relation_map.ts";
+import { literal, Parameters, quote, rows, type StatementShape, where } from "./sql_text.ts";
+
+/** Fails where a row that was deleted has come again, written by another session meanwhile, and is the older one. */
+export function stillGoneStatement(relation: MappedRelation): StatementShape {
+  const sql = new Parameters();
+  return sql.shape(
+    `SELECT mmlite.require_rows(pg_catalog.count(*), 0) FROM ${rows(relation)} WHERE ${
+      where(relation, sql, "old")
+    } AND mmlite.compare_version(t.xmin, ${sql.version("oldHash")}, ${sql.version("at")}, ${
+      sql.version("node")
+    }, '-infinity') = 1`,
+    `delete from "${relation.label}"`,
+  );
+}
+
+/** Keeps a deleted row for {@link keptStillGoneStatement}. */
+export function keepGoneStatement(relation: MappedRelation): StatementShape {
+  const sql = new Parameters();
+  const texts = relation.key!.columns.map((column) => `${sql.value("old", column)}::text`).join(", ");
+  return sql.shape(
+    `INSERT INTO mmlite.gone (xid, of_table, hash, key) VALUES (pg_catalog.txid_current(), ${
+      literal(relation.label)
+    }, ${sql.version("oldHash")}, ARRAY[${texts}])`,
+    `delete from "${relation.label}"`,
+  );
+}
+
+/** As {@link stillGoneStatement} for every row that was kept, and forgets these. */
+export function keptStillGoneStatement(relation: MappedRelation): StatementShape {
+  const sql = new Parameters();
+  const matches = relation.key!.columns.map(({ name, typeName, equality }, i) =>
+    equality === null
+      ? `t.${quote(name)}::text = g.key[${i + 1}]`
+      : `t.${quote(name)} OPERATOR(${equality}) g.key[${i + 1}]::${typeName}`
+  ).join(" AND ");
+  return sql.shape(
+    `WITH g AS (DELETE FROM mmlite.gone k WHERE k.xid = pg_catalog.txid_current() AND k.of_table = ${
+      literal(relation.label)
+    } RETURNING k.hash, k.key) SELECT mmlite.require_rows(pg_catalog.count(*), 0) FROM g, ${
+      rows(relation)
+    } WHERE ${matches} AND mmlite.compare_version(t.xmin, g.hash, ${sql.version("at")}, ${
+      sql.version("node")
+    }, '-infinity') = 1`,
+    `delete from "${relation.label}"`,
+  );
+}
