@@ -42,7 +42,7 @@ export function toTarget(map: MappedRelation): TargetRelation {
   const looseIdentity = map.columns.some((column) =>
     column.identityAlways && !map.key?.columns.includes(column)
   );
-  return { map, statements: new Map(), looseIdentity, hash: tableHash(map.label) };
+  return { map, statements: new Map(), looseIdentity, hash: tableHash(map.hashedAs) };
 }
 
 /** The tuples of a change, by the side that parameters name. */

@@ -38,7 +38,7 @@ export function exclusionStatement(
     ...relation.unknownColumns.map(({ name, typeName }) => `NULL::${typeName} AS ${quote(name)}`),
   ].join(", ");
   const texts = key.columns.map(({ name }) => `t.${quote(name)}::text`).join(", ");
-  const hash = `mmlite.key_hash(${literal(relation.label)}, ARRAY[${texts}])`;
+  const hash = `mmlite.key_hash(${literal(relation.hashedAs)}, ARRAY[${texts}])`;
   const [at, node] = [sql.version("at"), sql.version("node")];
   const standing = `mmlite.compare_version(t.xmin, ${hash}, ${at}, ${node}, '-infinity')`;
   const alike = relation.exclusions.map((one) => `(${isAlike(one, standing)})`).join(" OR ");

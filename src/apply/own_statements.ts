@@ -29,7 +29,7 @@ export function removeDeletedStatement(relation: MappedRelation): string {
 /** Removes every row of another node's that is older than a truncate. Parameters: this node's name, and when it was. */
 export function removeTruncatedStatement(relation: MappedRelation): string {
   const texts = relation.key?.columns.map(({ name }) => `t.${quote(name)}::text`).join(", ");
-  const hash = texts === undefined ? "0" : `mmlite.key_hash(${literal(relation.label)}, ARRAY[${texts}])`;
+  const hash = texts === undefined ? "0" : `mmlite.key_hash(${literal(relation.hashedAs)}, ARRAY[${texts}])`;
   return noting(
     relation,
     `DELETE FROM ${

@@ -24,7 +24,7 @@ export interface MappedColumn {
 
 /** The columns by which a row is found. */
 export interface MatchKey {
-  /** In the order of the local table, in which the hash of a key takes them. */
+  /** In the order of the local table, or of the root that it is a partition of, in which the hash of a key takes them. */
   readonly columns: readonly MappedColumn[];
   /** Whether an immediate unique index covers exactly these columns, so that ON CONFLICT can decide by it. */
   readonly arbiter: boolean;
@@ -47,6 +47,9 @@ export interface MappedRelation {
   readonly name: string;
   /** `schema.name`, for people. */
   readonly label: string;
+  /** What the hashes of its keys begin with: the label, of a partition that of its root. Below 13 a partition's rows
+   * come under its own name, from other nodes under the root's. */
+  readonly hashedAs: string;
   /** Every column of the peer's, in the order of its tuples. */
   readonly columns: readonly MappedColumn[];
   /** Local columns that the peer does not have and that can be written. */
@@ -116,6 +119,7 @@ export function mapRelation(
     schema: remote.schema,
     name: remote.name,
     label,
+    hashedAs: local.root === null ? label : `${local.root.schema}.${local.root.name}`,
     columns,
     extraColumns: local.columns.filter((c) => !names.has(c.name) && !c.generated).map((c) => c.name),
     unknownColumns: local.columns.filter((c) => !names.has(c.name) || c.generated),
@@ -187,7 +191,8 @@ function chooseKey(remote: Relation, local: LocalTable, columns: readonly Mapped
   // ON CONFLICT takes every unique index over its columns and refuses if one of them is deferrable. Constraints
   // without overlaps it passes over.
   const arbiter = covering.some((index) => !index.exclusion) && !deferrable;
-  const place = (column: MappedColumn) => local.columns.findIndex(({ name }) => name === column.name);
+  const order = local.root?.columns ?? local.columns.map(({ name }) => name);
+  const place = ({ name }: MappedColumn) => order.indexOf(name);
   return { columns: chosen.toSorted((a, b) => place(a) - place(b)), arbiter, deferrable };
 }
 

@@ -41,6 +41,7 @@ function local(columns: LocalColumn[], uniqueIndexes: LocalUniqueIndex[], kind =
     uniqueIndexes,
     exclusions: [],
     firesOnApply: false,
+    root: null,
   };
 }
 

@@ -62,6 +62,16 @@ export interface LocalTable {
   /** Whether a trigger or rule of it, or of a partition, runs for what a replica applies (`ENABLE REPLICA` or
    * `ALWAYS`). */
   readonly firesOnApply: boolean;
+  /** Of a partition, the table that it is part of in the end; null for what is no partition. */
+  readonly root: LocalRoot | null;
+}
+
+/** The root of a tree of partitions. */
+export interface LocalRoot {
+  readonly schema: string;
+  readonly name: string;
+  /** Names of its columns, in its order, which may be another one than that of a partition. */
+  readonly columns: readonly string[];
 }
 
 const TEXT = 25;
@@ -96,6 +106,7 @@ export async function readLocalTable(
     uniqueIndexes: indexes.map((index) => toIndex(index, columns)),
     exclusions: (JSON.parse(row.exclusions ?? "[]") as ExclusionRow[]).map(toExclusion),
     firesOnApply: row.fires === "true",
+    root: JSON.parse(row.root ?? "null"),
   };
 }
 
@@ -172,12 +183,17 @@ function tableSql(serverVersion: number): string {
     ? "array_to_string((i.indkey::int2[])[0:i.indnkeyatts - 1], ' ')"
     : "i.indkey::text";
   return `WITH RECURSIVE target AS (
-  SELECT c.oid, c.relkind FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+  SELECT c.oid, c.relkind, c.relispartition FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
    WHERE n.nspname = $1 AND c.relname = $2
 ), member(oid) AS (
   SELECT oid FROM target
   UNION
   SELECT i.inhrelid FROM target, member, pg_inherits i WHERE target.relkind = 'p' AND i.inhparent = member.oid
+), ancestor(oid, is_partition) AS (
+  SELECT oid, relispartition FROM target WHERE relispartition
+  UNION
+  SELECT p.oid, p.relispartition FROM ancestor, pg_inherits i, pg_class p
+   WHERE ancestor.is_partition AND i.inhrelid = ancestor.oid AND p.oid = i.inhparent
 )
 SELECT target.oid::text AS oid, target.relkind::text AS kind,
   (SELECT json_agg(json_build_array(a.attnum, a.attname, a.atttypid::bigint, a.atttypmod, format_type(a.atttypid, -1),
@@ -206,6 +222,10 @@ SELECT target.oid::text AS oid, target.relkind::text AS kind,
     WHERE k.castsource = ${TEXT} AND k.castmethod = 'f' AND k.oid >= 16384)::text AS casts,
   (EXISTS (SELECT FROM pg_trigger g JOIN member ON member.oid = g.tgrelid WHERE g.tgenabled IN ('R', 'A'))
     OR EXISTS (SELECT FROM pg_rewrite w JOIN member ON member.oid = w.ev_class WHERE w.ev_enabled IN ('R', 'A')))::text
-    AS fires
+    AS fires,
+  (SELECT json_build_object('schema', n.nspname, 'name', c.relname, 'columns', (SELECT json_agg(a.attname ORDER BY a.attnum)
+       FROM pg_attribute a WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped))
+     FROM ancestor JOIN pg_class c ON c.oid = ancestor.oid JOIN pg_namespace n ON n.oid = c.relnamespace
+    WHERE NOT ancestor.is_partition)::text AS root
   FROM target`;
 }

@@ -1,0 +1,42 @@
+/** Below 13 partitions come under their own names, from 13 on under that of their root: rows are known by one name. */
+import assert from "node:assert/strict";
+import { ApplyPair } from "../../tests/support/apply_pair.ts";
+import { startPostgres } from "../../tests/support/postgres.ts";
+
+const SCHEMA = `CREATE TABLE r (v text, a int, b int, PRIMARY KEY (a, b)) PARTITION BY RANGE (a);
+  CREATE TABLE r1 PARTITION OF r FOR VALUES FROM (0) TO (100) PARTITION BY RANGE (b);
+  CREATE TABLE r11 (b int NOT NULL, v text, a int NOT NULL);
+  ALTER TABLE r1 ATTACH PARTITION r11 FOR VALUES FROM (0) TO (100)`;
+
+for (const [from, to] of [[12, 18], [18, 12]] as const) {
+  Deno.test(`a partition's row that is deleted is known by the root's name, from PostgreSQL ${from} to ${to}`, async (t) => {
+    await using source = await startPostgres({ major: from });
+    await using target = await startPostgres({ major: to });
+    const options = {
+      ...{ source, target, schema: SCHEMA },
+      publish: from < 13 ? undefined : "publish_via_partition_root = true",
+    };
+
+    await t.step("what the sender deletes is found under it", async () => {
+      await using pair = await ApplyPair.open({ ...options, name: "noted" });
+      await pair.replicate("INSERT INTO r VALUES ('x', 1, 2)", "DELETE FROM r");
+      assert.deepEqual(
+        await pair.rows(
+          "SELECT deleted_by FROM mmlite.newest_tombstone(mmlite.key_hash('public.r', ARRAY['1', '2']), 'public', 'r', '-infinity', 'x')",
+        ),
+        ["(ams)"],
+      );
+    });
+
+    await t.step("what others have deleted under it stays away", async () => {
+      await using pair = await ApplyPair.open({ ...options, name: "late" });
+      const late = await pair.record("INSERT INTO r VALUES ('late', 1, 2)", "UPDATE r SET v = 'later'");
+      await pair.target.query(`INSERT INTO mmlite.tombstone VALUES ('par', clock_timestamp(),
+        int8send(mmlite.key_hash('public.r', ARRAY['1', '2'])) ||
+        int8send((extract(epoch FROM clock_timestamp() - timestamptz '2000-01-01 00:00:00Z') * 1000000)::bigint))`);
+      const seen = await pair.apply(late);
+      assert.deepEqual(seen.conflicts, ["update_deleted", "update_deleted"]);
+      assert.deepEqual(await pair.rows("SELECT * FROM r"), []);
+    });
+  });
+}
