@@ -15,7 +15,11 @@ async function note(server: PostgresServer, type = "update_missing"): Promise<st
        local_timestamp, remote_row, remote_origin, remote_timestamp, remote_lsn)
      VALUES ('public', 't', $1, 'skipped', 'update', '{"id": 9007199254740993}', $2, 'a',
        '2026-01-02 03:04:05.678901+00', $3, 'b', '2026-01-02 03:04:06+00', '1/A') RETURNING id::text`,
-    [type, JSON.stringify({ id: 1, v: SECRET }), '{"id": 9007199254740993, "v": 1.5}'],
+    [
+      type,
+      JSON.stringify({ id: 1, v: SECRET }),
+      String.raw`{"id": 9007199254740993, "v": 1.5, "w": 1e999, "z": "\u0000"}`,
+    ],
   );
   return id;
 }
@@ -82,7 +86,7 @@ Deno.test("conflicts are listed, shown whole and exact, counted, and forgotten i
     key: { id: "9007199254740993" },
     local: { row: { id: 1, v: SECRET }, origin: "a", commit_timestamp: "2026-01-02T03:04:05.678901Z" },
     remote: {
-      row: { id: "9007199254740993", v: 1.5 },
+      row: { id: "9007199254740993", v: 1.5, w: "1e999", z: "\0" },
       origin: "b",
       commit_timestamp: "2026-01-02T03:04:06.000000Z",
       lsn: "1/A",

@@ -44,7 +44,9 @@ export function exclusionStatement(
   const alike = relation.exclusions.map((one) => `(${isAlike(one, standing)})`).join(" OR ");
   const place = relation.partitioned ? "(t.tableoid, t.ctid)" : "t.ctid";
   const found = `SELECT t.tableoid, t.ctid, t.xmin AS version, ${hash} AS hash, ${standing} AS standing,` +
-    ` to_jsonb(t.*) AS row FROM ${rows(relation)} WHERE NOT (${isItself}) AND (${alike}) FOR UPDATE`;
+    ` pg_catalog.to_json(t.*) AS row FROM ${
+      rows(relation)
+    } WHERE NOT (${isItself}) AND (${alike}) FOR UPDATE`;
   const type = shape.change === "insert" ? "insert_exists" : "update_exists";
   const change: Settled = { change: shape.change, side: "new", remote: "new", omitted: shape.omitted };
   const { key: keyJson, remote } = described(relation, sql, change);

@@ -22,7 +22,7 @@ export function removeDeletedStatement(relation: MappedRelation): string {
     relation,
     `DELETE FROM ${rows(relation)} USING ${values} WHERE ${matches}` +
       ` AND mmlite.compare_version(t.xmin, v.hash, v.at, $1, '-infinity') = 1` +
-      ` RETURNING to_jsonb(t.*) AS row, v.at AS at, ${versionOf("v.hash")}`,
+      ` RETURNING pg_catalog.to_json(t.*) AS row, v.at AS at, ${versionOf("v.hash")}`,
   );
 }
 
@@ -35,7 +35,7 @@ export function removeTruncatedStatement(relation: MappedRelation): string {
     `DELETE FROM ${
       rows(relation)
     } WHERE mmlite.compare_version(t.xmin, ${hash}, $2::timestamptz, $1, '-infinity') = 1` +
-      ` RETURNING to_jsonb(t.*) AS row, $2::timestamptz AS at, ${versionOf(hash)}`,
+      ` RETURNING pg_catalog.to_json(t.*) AS row, $2::timestamptz AS at, ${versionOf(hash)}`,
   );
 }
 

@@ -32,9 +32,6 @@ import {
 
 type ChangeName = "insert" | "update" | "delete";
 
-/** Pairs that one call takes: a function has 100 arguments at most. */
-const JSON_PAIRS = 50;
-
 /** Whether the row may be written at all: see {@link exclusionStatement}. Empty where nothing asks. */
 export function notSkipped(relation: MappedRelation): string {
   if (!isVersioned(relation) || relation.exclusions.length === 0) return "";
@@ -81,7 +78,7 @@ export function givesWay(
     const { key, remote } = described(relation, sql, change);
     const settled = `mmlite.settle(${literal(type)}, ${literal(resolution)}, ${literal(change.change)}, ${
       literal(relation.schema)
-    }, ${literal(relation.name)}, ${key}, to_jsonb(t.*), t.xmin, ${hash}, ${remote}, ${
+    }, ${literal(relation.name)}, ${key}, pg_catalog.to_json(t.*), t.xmin, ${hash}, ${remote}, ${
       sql.version("node")
     }, ${sql.version("at")})`;
     return awaiting(relation, sql, { ...change, resolution, settled });
@@ -176,7 +173,7 @@ export function noted(
   return `mmlite.note_conflict(${literal(type)}, ${literal(writable(resolution, isWhole))}, ${
     literal(change.change)
   }, ${literal(relation.schema)}, ${literal(relation.name)}, ${key}, ${
-    here ? "to_jsonb(t.*)" : "NULL"
+    here ? "pg_catalog.to_json(t.*)" : "NULL"
   }, NULL, NULL, ${remote}, ${sql.version("node")}, ${sql.version("at")})`;
 }
 
@@ -203,13 +200,9 @@ export function described(
 }
 
 function json(columns: readonly MappedColumn[], sql: Parameters, side: TupleSide): string {
-  if (columns.length === 0) return "'{}'::jsonb";
-  const pairs = columns.map((column) => `${literal(column.name)}, ${sql.value(side, column)}`);
-  const objects: string[] = [];
-  for (let at = 0; at < pairs.length; at += JSON_PAIRS) {
-    objects.push(`jsonb_build_object(${pairs.slice(at, at + JSON_PAIRS).join(", ")})`);
-  }
-  return objects.join(" || ");
+  if (columns.length === 0) return "'{}'::json";
+  const pairs = columns.map((column) => `${sql.value(side, column)} AS ${quote(column.name)}`);
+  return `(SELECT pg_catalog.row_to_json(c) FROM (SELECT ${pairs.join(", ")}) AS c)`;
 }
 
 function hashOf(side: TupleSide): VersionPart {

@@ -59,10 +59,12 @@ function toConflict(row: ConflictRow): Conflict {
 function parseExact(json: string | null): Record<string, unknown> | null {
   if (json === null) return null;
   const keep = (_key: string, value: unknown, { source }: { source?: string }) =>
-    typeof value === "number" && digitsOf(source!) > EXACT_DIGITS ? source : value;
+    typeof value === "number" && !isExact(value, source!) ? source : value;
   return JSON.parse(json, keep as Parameters<typeof JSON.parse>[1]);
 }
 
-function digitsOf(number: string): number {
-  return number.replace(/[^0-9]/g, "").replace(/^0+/, "").length;
+/** Whether a number that stands as `source` in JSON is the same in JavaScript: it has not too many digits, and bounds. */
+function isExact(value: number, source: string): boolean {
+  const digits = source.replace(/e.*/i, "").replace(/[^0-9]/g, "").replace(/^0+/, "").length;
+  return digits <= EXACT_DIGITS && Number.isFinite(value) && (value !== 0 || digits === 0);
 }

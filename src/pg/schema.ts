@@ -12,6 +12,7 @@ import {
   POSITION_MOVED_SQLSTATE,
   SETTLE_ROWS_SQLSTATE,
 } from "./conflict_schema.ts";
+import { CONFLICT_RECORD_STEP } from "./conflict_record_schema.ts";
 import { QUARANTINE_SCHEMA } from "./quarantine_schema.ts";
 import { GONE_STEP, TOMBSTONE_STEP } from "./tombstone_schema.ts";
 
@@ -175,6 +176,8 @@ INSERT INTO mmlite.schema_step (step) VALUES (6);`,
   TOMBSTONE_STEP,
 
   GONE_STEP,
+
+  CONFLICT_RECORD_STEP,
 ];
 
 /** The SQL that brings a database with `done` steps up to this version, one transaction per element. */

@@ -58,3 +58,21 @@ for (const major of [10, 18] as const) {
     await assert.rejects(move(3, 4), moved);
   });
 }
+
+Deno.test("conflicts on record stay where the step comes that keeps them as json", async () => {
+  await using server = await startPostgres({ major: 10 });
+  const client = await server.connect("postgres");
+  try {
+    const steps = schemaStatements(0);
+    for (const step of steps.slice(0, 6)) await client.query(step);
+    await client.query(
+      `INSERT INTO mmlite.conflict (table_schema, table_name, type, resolution, change, key, local_row, remote_origin,
+         remote_timestamp) VALUES ('public', 't', 'update_missing', 'applied', 'update', '{"id": 1}', NULL, 'b', now())`,
+    );
+    for (const step of steps.slice(6)) await client.query(step);
+    const { rows } = await client.query("SELECT key::text, local_row::text FROM mmlite.conflict");
+    assert.deepEqual(rows, [{ key: '{"id": 1}', local_row: null }]);
+  } finally {
+    await client.end();
+  }
+});
