@@ -174,7 +174,7 @@ export function noted(
     literal(change.change)
   }, ${literal(relation.schema)}, ${literal(relation.name)}, ${key}, ${
     here ? "pg_catalog.to_json(t.*)" : "NULL"
-  }, NULL, NULL, ${remote}, ${sql.version("node")}, ${sql.version("at")})`;
+  }, NULL, NULL, ${remote}, ${sql.version("node")}, ${sql.version("at")}, true)`;
 }
 
 /** Without versions the newer one cannot be known: what came is taken. */

@@ -452,7 +452,9 @@ export class TransactionWriter {
   #note({ code, message }: { code?: string; message?: string }): void {
     if (code === UNSENT_SQLSTATE) this.#answering?.unsent.add(message!);
     if (code !== CONFLICT_SQLSTATE) return;
-    const [type, resolution] = message!.split(" ");
+    const [type, resolution, again] = message!.split(" ");
+    // A row that another session had locked is looked at again, in the state in which that one has left it.
+    if (again !== undefined) this.#answering?.conflicts.pop();
     this.#answering?.conflicts.push([type as ConflictType, resolution as Resolution]);
   }
 

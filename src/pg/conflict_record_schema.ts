@@ -1,6 +1,6 @@
 /**
- * The step of schema `mmlite` by which conflicts are kept whole: rows as json, which holds what jsonb cannot, such as
- * \u0000 and numbers without bounds in values of type json.
+ * The step of schema `mmlite` by which conflicts are kept whole and once: rows as json, which holds what jsonb cannot,
+ * such as \u0000 and numbers without bounds in values of type json.
  */
 import { CONFLICT_SQLSTATE, CONFLICT_STOPS_SQLSTATE } from "./conflict_schema.ts";
 
@@ -15,9 +15,18 @@ DROP FUNCTION mmlite.settle_missing(text, text, text, text, text, text, jsonb, b
 
 CREATE FUNCTION mmlite.note_conflict(
   type text, resolution text, change text, of_schema text, of_table text, key json,
-  local_row json, local_node text, local_at timestamptz, remote_row json, of_node text, at timestamptz
+  local_row json, local_node text, local_at timestamptz, remote_row json, of_node text, at timestamptz,
+  once boolean DEFAULT false
 ) RETURNS boolean LANGUAGE plpgsql AS $$
+DECLARE
+  again text := '';
 BEGIN
+  IF once THEN
+    DELETE FROM mmlite.conflict c
+     WHERE c.noted_at >= statement_timestamp() AND c.xmin::text::bigint = txid_current() & 4294967295
+       AND c.table_schema = of_schema AND c.table_name = of_table;
+    IF FOUND THEN again := ' again'; END IF;
+  END IF;
   IF resolution = 'error' THEN
     RAISE EXCEPTION 'conflict %', type
       USING ERRCODE = '${CONFLICT_STOPS_SQLSTATE}', SCHEMA = of_schema, TABLE = of_table;
@@ -26,9 +35,11 @@ BEGIN
     local_timestamp, remote_row, remote_origin, remote_timestamp, remote_lsn)
   SELECT of_schema, of_table, type, resolution, change, key, local_row, local_node,
     local_at, remote_row, of_node, at, (SELECT p.lsn FROM mmlite.progress p WHERE p.origin = of_node);
-  RAISE NOTICE '% %', type, resolution USING ERRCODE = '${CONFLICT_SQLSTATE}';
+  RAISE NOTICE '% %', type, resolution || again USING ERRCODE = '${CONFLICT_SQLSTATE}';
   RETURN resolution = 'applied';
 END $$;
+COMMENT ON FUNCTION mmlite.note_conflict IS
+  'notes a conflict; with once the statement is of one change, and what it noted before was of a row that another session has changed while this one waited for its lock';
 
 CREATE FUNCTION mmlite.settle(
   type text, resolution text, change text, of_schema text, of_table text, key json,
@@ -39,7 +50,7 @@ DECLARE
 BEGIN
   SELECT * INTO there FROM mmlite.row_version(local_xmin, hash);
   RETURN mmlite.note_conflict(type, resolution, change, of_schema, of_table, key,
-    local_row, there.node, there.at, remote_row, of_node, at);
+    local_row, there.node, there.at, remote_row, of_node, at, true);
 END $$;
 COMMENT ON FUNCTION mmlite.settle IS 'notes a conflict with a row; whether the change is to be written';
 
@@ -48,13 +59,14 @@ CREATE FUNCTION mmlite.settle_exclusion(
   local_row json, local_xmin xid, hash bigint, remote_row json, of_node text, at timestamptz
 ) RETURNS boolean LANGUAGE plpgsql AS $$
 DECLARE
-  written boolean := mmlite.settle(type, resolution, change, of_schema, of_table, key,
-    local_row, local_xmin, hash, remote_row, of_node, at);
+  there record;
 BEGIN
   INSERT INTO mmlite.diverged (table_schema, table_name, reason)
     VALUES (of_schema, of_table, format('rows of several nodes may not stand beside each other (%s of node %s)', type, of_node))
     ON CONFLICT DO NOTHING;
-  RETURN written;
+  SELECT * INTO there FROM mmlite.row_version(local_xmin, hash);
+  RETURN mmlite.note_conflict(type, resolution, change, of_schema, of_table, key,
+    local_row, there.node, there.at, remote_row, of_node, at);
 END $$;
 COMMENT ON FUNCTION mmlite.settle_exclusion IS
   'notes a conflict with a row of another key, of which only one can stay: nodes may come to keep different ones';
@@ -69,11 +81,11 @@ BEGIN
   SELECT * INTO gone FROM mmlite.newest_tombstone(hash, of_schema, of_table, at, of_node);
   IF gone.deleted_at IS NOT NULL THEN
     RETURN mmlite.note_conflict('update_deleted', deleted_resolution, change, of_schema, of_table, key,
-      NULL, gone.deleted_by, gone.deleted_at, remote_row, of_node, at);
+      NULL, gone.deleted_by, gone.deleted_at, remote_row, of_node, at, true);
   END IF;
   IF type IS NULL THEN RETURN true; END IF;
   RETURN mmlite.note_conflict(type, resolution, change, of_schema, of_table, key,
-    NULL, NULL, NULL, remote_row, of_node, at);
+    NULL, NULL, NULL, remote_row, of_node, at, true);
 END $$;
 COMMENT ON FUNCTION mmlite.settle_missing IS
   'for a change of a row that is not here: whether it is to be written, or a delete is newer; notes either';
