@@ -29,14 +29,19 @@ export function exclusionStatement(
     ? `(${where(relation, sql, "new")} OR ${where(relation, sql, "old")})`
     : where(relation, sql, "new");
   const isBefore = where(relation, sql, shape.keyChanged ? "old" : "new");
-  const values = [
+  const before = (name: string) =>
+    `(SELECT t.${quote(name)} FROM ${rows(relation)} WHERE ${isBefore} LIMIT 1) AS ${quote(name)}`;
+  const came = [
     ...relation.columns.filter(({ written }) => written).map((column) =>
       shape.omitted.has(column.index)
-        ? `(SELECT t.${quote(column.name)} FROM ${rows(relation)} WHERE ${isBefore}) AS ${quote(column.name)}`
+        ? before(column.name)
         : `${sql.value("new", column)} AS ${quote(column.name)}`
     ),
-    ...relation.unknownColumns.map(({ name, typeName }) => `NULL::${typeName} AS ${quote(name)}`),
+    ...relation.extraColumns.map(before),
   ].join(", ");
+  const computed = relation.generatedColumns.map(({ name, typeName, expression }) =>
+    `, (${expression ?? "NULL"})::${typeName} AS ${quote(name)}`
+  ).join("");
   const texts = key.columns.map(({ name }) => `t.${quote(name)}::text`).join(", ");
   const hash = `mmlite.key_hash(${literal(relation.hashedAs)}, ARRAY[${texts}])`;
   const [at, node] = [sql.version("at"), sql.version("node")];
@@ -59,7 +64,7 @@ export function exclusionStatement(
     }, ${keyJson}, other.row, other.version, other.hash, ${remote}, ${node}, ${at})`;
   const places = relation.partitioned ? "other.tableoid, other.ctid" : "other.ctid";
   return sql.shape(
-    `WITH v AS (SELECT ${values}), other AS (${found}), verdict AS (SELECT CASE WHEN bool_or(standing < 0) THEN ${
+    `WITH v AS (SELECT c.*${computed} FROM (SELECT ${came}) AS c), other AS (${found}), verdict AS (SELECT CASE WHEN bool_or(standing < 0) THEN ${
       resolution("older")
     } ELSE ${resolution("newer")} END AS resolution, count(*) > 0 AS any FROM other),` +
       ` noted AS (SELECT ${noted} AS applied FROM other),` +

@@ -36,7 +36,16 @@ const SCHEMAS_DIFFER: Meaning = { kind: "schema_mismatch" };
 /** Another session has come to the same rows: row by row, or again, it is settled. */
 const DISTURBED: Meaning = { kind: "transient" };
 
+/** What could be settled is settled before: this index or constraint is over what is not known before a row is written. */
+const STANDS_IN_THE_WAY: Meaning = {
+  kind: "apply_failed",
+  hint:
+    "Change or delete another row here that stands in the way, then run `mmlite peers retry`; or skip the transaction",
+};
+
 const MEANINGS: Readonly<Record<string, Meaning>> = {
+  "23505": STANDS_IN_THE_WAY,
+  "23P01": STANDS_IN_THE_WAY,
   [SETTLE_ROWS_SQLSTATE]: DISTURBED,
   "42P10": SCHEMAS_DIFFER,
   "42P01": SCHEMAS_DIFFER,

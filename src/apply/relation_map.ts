@@ -6,6 +6,7 @@ import { isLastUpdateWins, type TablePolicy } from "../conflict_policy.ts";
 import { MmliteError } from "../errors.ts";
 import type { LocalColumn, LocalExclusion, LocalTable, LocalUniqueIndex } from "../pg/relation.ts";
 import type { Relation } from "../pgoutput/message.ts";
+import { quote } from "./sql_text.ts";
 
 /** A column that both sides have. */
 export interface MappedColumn {
@@ -32,6 +33,15 @@ export interface MatchKey {
   readonly deferrable: boolean;
 }
 
+/** A column that this server computes. */
+export interface GeneratedColumn {
+  readonly name: string;
+  /** See `LocalColumn.typeName`. */
+  readonly typeName: string;
+  /** What it is computed by, in SQL; null if that takes more than the other columns of the row. */
+  readonly expression: string | null;
+}
+
 /** How conflicts of a relation are settled. */
 export interface Settlement {
   readonly policy: TablePolicy;
@@ -54,9 +64,9 @@ export interface MappedRelation {
   readonly columns: readonly MappedColumn[];
   /** Local columns that the peer does not have and that can be written. */
   readonly extraColumns: readonly string[];
-  /** Columns that only this server knows the values of, as SQL: their names and types. */
-  readonly unknownColumns: readonly { readonly name: string; readonly typeName: string }[];
-  /** What else than the key no two rows may have in common. */
+  /** Columns that this server computes. */
+  readonly generatedColumns: readonly GeneratedColumn[];
+  /** What else than the key no two rows may have in common, as far as that can be told before a row is written. */
   readonly exclusions: readonly LocalExclusion[];
   /** Null where only the whole row tells rows apart. */
   readonly key: MatchKey | null;
@@ -121,9 +131,9 @@ export function mapRelation(
     label,
     hashedAs: local.root === null ? label : `${local.root.schema}.${local.root.name}`,
     columns,
-    extraColumns: local.columns.filter((c) => !names.has(c.name) && !c.generated).map((c) => c.name),
-    unknownColumns: local.columns.filter((c) => !names.has(c.name) || c.generated),
-    exclusions: local.exclusions.filter((one) => !isOfKey(one, chosen)),
+    extraColumns: local.columns.filter((c) => !names.has(c.name) && c.generated === null).map((c) => c.name),
+    generatedColumns: generatedColumns(local),
+    exclusions: local.exclusions.filter((one) => !isOfKey(one, chosen) && isTold(one, local)),
     key: chosen,
     partitioned: local.kind === PARTITIONED_TABLE,
     sendsPart: remote.replicaIdentity !== "full",
@@ -137,8 +147,26 @@ function isOfKey({ parts, predicate, deferrable }: LocalExclusion, key: MatchKey
   if (key === null || predicate !== null || deferrable || parts.length !== key.columns.length) return false;
   return parts.every(({ expression, operator }) =>
     operator.endsWith(".=)") &&
-    key.columns.some(({ name }) => expression === name || expression === `"${name.replaceAll('"', '""')}"`)
+    key.columns.some(({ name }) => expression === name || expression === quote(name))
   );
+}
+
+/** Whether it can be looked for by values alone. */
+function isTold({ parts, predicate }: LocalExclusion, { name }: LocalTable): boolean {
+  return ![...parts.map(({ expression }) => expression), predicate ?? ""].some((one) => takesRow(one, name));
+}
+
+/** Whether an expression takes a row of the table as a whole, which nothing but such a row can stand for. */
+function takesRow(expression: string, table: string): boolean {
+  return expression.includes(`${table}.*`) || expression.includes(`${quote(table)}.*`);
+}
+
+function generatedColumns({ columns, name: table }: LocalTable): GeneratedColumn[] {
+  return columns.flatMap(({ name, typeName, generated }) => {
+    if (generated === null) return [];
+    const isOfValues = !generated.includes("tableoid") && !takesRow(generated, table);
+    return [{ name, typeName, expression: isOfValues ? generated : null }];
+  });
 }
 
 function canApplySets(
@@ -172,7 +200,7 @@ function mapColumns(remote: Relation, local: LocalTable, label: string): MappedC
     const column = byName.get(name);
     if (column === undefined) throw mismatch(label, `column "${name}" does not exist here`);
     const { typeOid, typeName, identityAlways, equality } = column;
-    return { index, name, typeOid, typeName, written: !column.generated, identityAlways, equality };
+    return { index, name, typeOid, typeName, written: column.generated === null, identityAlways, equality };
   });
 }
 
@@ -199,7 +227,9 @@ function chooseKey(remote: Relation, local: LocalTable, columns: readonly Mapped
 /** Whether the rest of the key are generated columns, which the sender does not announce: part of it tells nothing. */
 function isPartOfKey(flagged: readonly MappedColumn[], local: LocalTable): boolean {
   const names = new Set(flagged.map(({ name }) => name));
-  const generated = new Set(local.columns.filter((column) => column.generated).map(({ name }) => name));
+  const generated = new Set(
+    local.columns.filter((column) => column.generated !== null).map(({ name }) => name),
+  );
   return local.uniqueIndexes.some(({ primary, replicaIdentity, columns }) =>
     (primary || replicaIdentity) && columns.length > names.size &&
     columns.filter((name) => names.has(name)).length === names.size &&

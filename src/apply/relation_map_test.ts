@@ -22,7 +22,7 @@ function remote(columns: string[], keys: string[], replicaIdentity: ReplicaIdent
 function column(name: string, more: Partial<LocalColumn> = {}): LocalColumn {
   return {
     ...{ name, typeOid: 23, typeModifier: -1, typeName: "integer", castIsInput: true, deterministic: true },
-    ...{ generated: false, identityAlways: false, equality: "pg_catalog.=" },
+    ...{ generated: null, identityAlways: false, equality: "pg_catalog.=" },
     ...more,
   };
 }
@@ -56,7 +56,12 @@ const PRIMARY = index(["id"], { primary: true });
 Deno.test("columns are found by name, whatever their order, and extra ones are told", () => {
   const map = mapRelation(
     remote(["id", "v"], ["id"]),
-    local([column("v", { typeOid: 25 }), column("extra"), column("sum", { generated: true }), column("id")], [
+    local([
+      column("v", { typeOid: 25 }),
+      column("extra"),
+      column("sum", { generated: "id + 1" }),
+      column("id"),
+    ], [
       PRIMARY,
     ]),
     SETTLEMENT,
@@ -99,7 +104,7 @@ Deno.test("a key without overlaps cannot decide ON CONFLICT, a plain index besid
 });
 
 Deno.test("what a sender announces of a key with generated columns is not taken for the key", () => {
-  const columns = [column("id"), column("sum", { generated: true }), column("v")];
+  const columns = [column("id"), column("sum", { generated: "id + 1" }), column("v")];
   const key = index(["id", "sum"], { primary: true });
   assert.equal(keyOf(remote(["id", "v"], ["id"]), local(columns, [key])), null);
   assert.deepEqual(keyOf(remote(["id", "v"], ["id"]), local(columns, [PRIMARY, index(["id", "sum"])])), [[

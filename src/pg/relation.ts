@@ -16,8 +16,8 @@ export interface LocalColumn {
   readonly castIsInput: boolean;
   /** Whether equal values are the same bytes, as far as the collation goes. */
   readonly deterministic: boolean;
-  /** Computed by the server: never written. */
-  readonly generated: boolean;
+  /** What the server computes it by, in SQL: never written; null where it is. */
+  readonly generated: string | null;
   /** `GENERATED ALWAYS AS IDENTITY`: an INSERT must override it, an UPDATE cannot set it. */
   readonly identityAlways: boolean;
   /** The operator that tells whether two values are equal, such as `pg_catalog.=`; null for types such as json
@@ -39,7 +39,8 @@ export interface LocalUniqueIndex {
 
 /** What no two rows may have in common, by a unique index or an exclusion constraint. */
 export interface LocalExclusion {
-  /** Columns or expressions, in SQL, and the operator by which two of them are alike, such as `OPERATOR(pg_catalog.=)`. */
+  /** Columns or expressions, in SQL, under the collation of the index, and the operator by which two of them are alike,
+   * such as `OPERATOR(pg_catalog.=)`. */
   readonly parts: readonly { readonly expression: string; readonly operator: string }[];
   /** Rows that it is about, in SQL; null for all. */
   readonly predicate: string | null;
@@ -118,7 +119,7 @@ type ColumnRow = [
   typeModifier: number,
   typeName: string,
   deterministic: boolean,
-  generated: boolean,
+  generated: string | null,
   identityAlways: boolean,
 ];
 type IndexRow = [
@@ -175,10 +176,22 @@ function toIndex(
  * A type named with modifier -1 is one without: `character` alone would mean `character(1)`.
  */
 function tableSql(serverVersion: number): string {
-  const generated = serverVersion >= 120000 ? "a.attgenerated <> ''" : "false";
+  const generated = serverVersion >= 120000
+    ? "(SELECT pg_get_expr(d.adbin, d.adrelid) FROM pg_attrdef d" +
+      " WHERE a.attgenerated <> '' AND d.adrelid = a.attrelid AND d.adnum = a.attnum)"
+    : "NULL::text";
   const deterministic = serverVersion >= 120000
     ? "coalesce((SELECT k.collisdeterministic FROM pg_collation k WHERE k.oid = a.attcollation), true)"
     : "true";
+  // Where all collations take different bytes for different values it does not matter which one is asked.
+  const collation = serverVersion >= 120000
+    ? ` || coalesce((SELECT format(' COLLATE %I.%I', s.nspname, k.collname)
+             FROM pg_collation k JOIN pg_namespace s ON s.oid = k.collnamespace
+            WHERE k.oid = i.indcollation[n - 1] AND k.oid IS DISTINCT FROM (SELECT a.attcollation FROM pg_attribute a
+                    WHERE a.attrelid = i.indrelid AND a.attnum = i.indkey[n - 1])
+              AND (NOT k.collisdeterministic OR EXISTS (SELECT FROM pg_attribute a JOIN pg_collation c ON c.oid = a.attcollation
+                    WHERE a.attrelid = i.indrelid AND NOT c.collisdeterministic))), '')`
+    : "";
   const keyColumns = serverVersion >= 110000
     ? "array_to_string((i.indkey::int2[])[0:i.indnkeyatts - 1], ' ')"
     : "i.indkey::text";
@@ -211,7 +224,7 @@ SELECT target.oid::text AS oid, target.relkind::text AS kind,
           AND e.conrelid = i.indrelid,
     LATERAL (SELECT json_agg(json_build_array(
           CASE WHEN i.indkey[n - 1] = 0 THEN pg_get_indexdef(i.indexrelid, n, false) ELSE (SELECT quote_ident(a.attname)
-             FROM pg_attribute a WHERE a.attrelid = i.indrelid AND a.attnum = i.indkey[n - 1]) END,
+             FROM pg_attribute a WHERE a.attrelid = i.indrelid AND a.attnum = i.indkey[n - 1]) END${collation},
           (SELECT format('OPERATOR(%I.%s)', s.nspname, o.oprname) FROM pg_operator o JOIN pg_namespace s ON s.oid = o.oprnamespace
             WHERE o.oid = coalesce(e.conexclop[n], (SELECT a.amopopr FROM pg_opclass c JOIN pg_amop a
                 ON a.amopfamily = c.opcfamily AND a.amoplefttype = c.opcintype AND a.amoprighttype = c.opcintype

@@ -113,7 +113,7 @@ export async function readPublishedRow(
   // In the order of the table, in which the hash takes them.
   const keyColumns = table?.columns.filter((column) => key.some((part) => part.column === column.name)) ?? [];
   if (table === undefined || keyColumns.length !== key.length || key.length === 0) return withheld;
-  const columns = table.columns.filter((column) => !column.generated);
+  const columns = table.columns.filter((column) => column.generated === null);
   const matches = keyColumns.map((column, i) => {
     const value = `convert_from(decode($${i + 1}, 'hex'), pg_client_encoding())`;
     const place = `t.${quote(column.name)}`;

@@ -1,0 +1,90 @@
+/** Rows that may not stand beside each other by what only this server computes. */
+import assert from "node:assert/strict";
+import { ApplyPair, errorOf } from "../../tests/support/apply_pair.ts";
+import { type PostgresMajor, startPostgres } from "../../tests/support/postgres.ts";
+
+const SCHEMA = "CREATE TABLE t (id int PRIMARY KEY, v text)";
+const CASELESS =
+  "CREATE COLLATION caseless (provider = icu, locale = 'und-u-ks-level2', deterministic = false)";
+
+/** What refuses a second row whose `v` is the same but for its case. */
+const REFUSALS: Readonly<Record<string, string>> = {
+  "a generated column":
+    `ALTER TABLE t ADD g varchar(9) GENERATED ALWAYS AS (lower(v)) STORED; ALTER TABLE t ADD UNIQUE (g)`,
+  "a generated column with another name for case":
+    `ALTER TABLE t ADD "G" text GENERATED ALWAYS AS (lower(v)) STORED;
+    CREATE UNIQUE INDEX ON t ("G", (id < 100)) WHERE "G" <> ''`,
+  "an expression of a generated column": `ALTER TABLE t ADD g text GENERATED ALWAYS AS (v || 'x') STORED;
+    CREATE UNIQUE INDEX ON t (lower(g)) WHERE g IS NOT NULL`,
+  "an exclusion constraint over a generated column":
+    `ALTER TABLE t ADD g text GENERATED ALWAYS AS (lower(v)) STORED;
+    ALTER TABLE t ADD EXCLUDE USING hash (g WITH =)`,
+  "a collation of the index": `${CASELESS}; CREATE UNIQUE INDEX ON t (v COLLATE caseless)`,
+  "a collation of an expression": `${CASELESS}; CREATE UNIQUE INDEX ON t ((v || 'x') COLLATE caseless)`,
+};
+
+for (const major of [12, 18] satisfies PostgresMajor[]) {
+  Deno.test(`on PostgreSQL ${major} rows do not stand beside each other by computed values`, async (t) => {
+    await using source = await startPostgres({ major: 18 });
+    await using target = await startPostgres({ major });
+    const options = { source, target };
+
+    for (const [i, [name, refusal]] of Object.entries(REFUSALS).entries()) {
+      for (const order of ["newer", "older"] as const) {
+        await t.step(`${name}: the newer stays, the ${order} one being remote`, async () => {
+          const schema = `${SCHEMA}; ${refusal}`;
+          await using pair = await ApplyPair.open({ ...options, schema, name: `by${i}_${order}` });
+          await pair.replicate("INSERT INTO t VALUES (3, 'other'), (4, 'moves')");
+          const remote = ["INSERT INTO t VALUES (2, 'SAME')", "UPDATE t SET v = 'OWN' WHERE id = 4"];
+          const recorded = order === "older" ? await pair.record(...remote) : [];
+          await pair.target.query("INSERT INTO t VALUES (1, 'same'), (5, 'own')");
+          const seen = await pair.apply(order === "older" ? recorded : await pair.record(...remote));
+          assert.deepEqual(seen.conflicts.toSorted(), ["insert_exists", "update_exists"]);
+          assert.deepEqual(
+            await pair.rows("SELECT id, v FROM t WHERE id NOT IN (4) ORDER BY id"),
+            order === "newer" ? ["(2,SAME)", "(3,other)"] : ["(1,same)", "(3,other)", "(5,own)"],
+          );
+          assert.deepEqual(await pair.rows("SELECT table_name FROM mmlite.diverged"), ["(t)"]);
+          assert.deepEqual(
+            await pair.rows("SELECT local_row->>'id', remote_row->>'id' FROM mmlite.conflict ORDER BY 1"),
+            ["(1,2)", "(5,4)"],
+          );
+        });
+      }
+    }
+
+    await t.step("by a column that only this node has, an update meets another row", async () => {
+      const targetSchema = "ALTER TABLE t ADD site int; CREATE UNIQUE INDEX ON t (v, site)";
+      await using pair = await ApplyPair.open({ ...options, schema: SCHEMA, targetSchema, name: "extra" });
+      await pair.replicate("INSERT INTO t VALUES (1, 'a'), (2, 'b'), (3, 'c')");
+      await pair.target.query("UPDATE t SET site = 7 WHERE id < 3");
+      const seen = await pair.replicate(
+        "UPDATE t SET v = 'c' WHERE id = 1",
+        "UPDATE t SET v = 'c' WHERE id = 2",
+      );
+      assert.deepEqual(seen.conflicts.filter((type) => type === "update_exists"), ["update_exists"]);
+      assert.deepEqual(await pair.rows("SELECT * FROM t ORDER BY id"), ["(2,c,7)", "(3,c,)"]);
+    });
+
+    await t.step(
+      "by its row as a whole nothing can be told before, and the link stops with the reason",
+      async () => {
+        const schema =
+          `${SCHEMA}; CREATE FUNCTION low(t) RETURNS text LANGUAGE sql IMMUTABLE AS 'SELECT lower($1.v)';
+        CREATE UNIQUE INDEX t_low ON t (low(t.*))`;
+        await using pair = await ApplyPair.open({ ...options, schema, name: "whole" });
+        await pair.replicate("INSERT INTO t VALUES (1, 'a'), (2, 'b')", "UPDATE t SET v = 'c' WHERE id = 1");
+        assert.deepEqual(await pair.rows("SELECT * FROM t ORDER BY id"), ["(1,c)", "(2,b)"]);
+        await pair.target.query("INSERT INTO t VALUES (3, 'same')");
+        const error = await errorOf(pair.replicate("INSERT INTO t VALUES (4, 'SAME')"));
+        assert.equal(error.kind, "apply_failed");
+        assert.match(
+          error.message,
+          /a duplicate key of "public\.t" was refused by "t_low" \(SQLSTATE 23505\)$/,
+        );
+        assert.match(error.hint!, /another row/);
+        assert.deepEqual(await pair.rows("SELECT * FROM t ORDER BY id"), ["(1,c)", "(2,b)", "(3,same)"]);
+      },
+    );
+  });
+}
