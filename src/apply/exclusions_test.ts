@@ -1,7 +1,8 @@
-/** Rows that may not stand beside each other by what only this server computes. */
+/** Rows that may not stand beside each other by what only this server computes, and by several keys at once. */
 import assert from "node:assert/strict";
-import { ApplyPair, errorOf } from "../../tests/support/apply_pair.ts";
+import { ApplyPair, errorOf, pushAll, Seen } from "../../tests/support/apply_pair.ts";
 import { type PostgresMajor, startPostgres } from "../../tests/support/postgres.ts";
+import type { TablePolicy } from "../conflict_policy.ts";
 
 const SCHEMA = "CREATE TABLE t (id int PRIMARY KEY, v text)";
 const CASELESS =
@@ -86,5 +87,40 @@ for (const major of [12, 18] satisfies PostgresMajor[]) {
         assert.deepEqual(await pair.rows("SELECT * FROM t ORDER BY id"), ["(1,c)", "(2,b)", "(3,same)"]);
       },
     );
+
+    const several: Readonly<Record<string, { here: string; came: string }>> = {
+      "two rows here": { here: "(1, 'a', 'x'), (2, 'y', 'b')", came: "INSERT INTO m VALUES (3, 'a', 'b')" },
+      "one row by two keys": { here: "(1, 'a', 'b')", came: "INSERT INTO m VALUES (3, 'a', 'b')" },
+      "its own key and another": {
+        here: "(1, 'a', 'b'), (3, 'o', 'o')",
+        came: "INSERT INTO m VALUES (3, 'a', 'y')",
+      },
+      "one row by one key": { here: "(1, 'a', 'b')", came: "INSERT INTO m VALUES (3, 'a', 'y')" },
+    };
+    for (const [i, [name, { here, came }]] of Object.entries(several).entries()) {
+      await t.step(
+        `the policy of multiple_unique_conflicts is that of a row which meets ${name}`,
+        async () => {
+          const schema = "CREATE TABLE m (id int PRIMARY KEY, u text UNIQUE, w text UNIQUE)";
+          await using pair = await ApplyPair.open({ ...options, schema, name: `several${i}` });
+          await pair.target.query(`INSERT INTO m VALUES ${here}`);
+          const held = await pair.rows("SELECT * FROM m ORDER BY id");
+          const policyOf = (): TablePolicy => ({
+            policy: "last_update_wins",
+            types: { multiple_unique_conflicts: "keep_local" },
+          });
+          const seen = new Seen();
+          const applier = await pair.openApplier(seen, { policyOf });
+          await pushAll(applier, await pair.record(came));
+          await applier.close();
+          const isOne = name === "one row by one key";
+          assert.deepEqual(await pair.rows("SELECT * FROM m ORDER BY id"), isOne ? ["(3,a,y)"] : held);
+          assert.deepEqual(
+            new Set(seen.conflicts.map((type, i) => `${type} ${seen.resolutions[i]}`)),
+            new Set([isOne ? "insert_exists applied" : "multiple_unique_conflicts skipped"]),
+          );
+        },
+      );
+    }
   });
 }
