@@ -1,7 +1,13 @@
 /**
  * The SQL for rows of other keys that a row may not stand beside: second unique keys and exclusion constraints. Pure text.
  */
-import { type ConflictType, resolve } from "../conflict_policy.ts";
+import {
+  type ConflictType,
+  divergingPolicy,
+  resolve,
+  type Standing,
+  type TablePolicy,
+} from "../conflict_policy.ts";
 import type { LocalExclusion } from "../pg/relation.ts";
 import type { MappedRelation } from "./relation_map.ts";
 import { described, type Settled } from "./settling.ts";
@@ -16,8 +22,12 @@ export interface ExclusionShape {
 
 /**
  * Before a row is written: looks for others that it may not stand beside by a unique index or an exclusion constraint
- * other than the key. If all of them are older, they go; if one is newer, the change is passed over: what follows asks
- * for `mmlite.skip`. Either is noted, with both rows, and marks the table as diverged.
+ * other than the key. If all of them are older, they go; if one is newer, the change is passed over, what follows asks
+ * for `mmlite.skip`, and the older version of its own row goes, as it does where the change was made. Either is noted,
+ * with both rows, and marks the table as diverged.
+ *
+ * It is as if all changes had been made one after the other in the order of their versions: an older row goes also where
+ * the change itself is followed by a newer one of its row that is here already. Otherwise nodes would differ more often.
  */
 export function exclusionStatement(
   relation: MappedRelation,
@@ -46,47 +56,83 @@ export function exclusionStatement(
   const [at, node] = [sql.version("at"), sql.version("node")];
   const standing = `mmlite.compare_version(t.xmin, ${hash}, ${at}, ${node}, '-infinity')`;
   const alike = relation.exclusions.map((one) => `(${isAlike(one, standing)})`);
-  const place = relation.partitioned ? "(t.tableoid, t.ctid)" : "t.ctid";
+  const place = (row: string) => relation.partitioned ? `(${row}.tableoid, ${row}.ctid)` : `${row}.ctid`;
   const found = `SELECT t.tableoid, t.ctid, t.xmin AS version, ${hash} AS hash, ${standing} AS standing,` +
     ` ${counted(alike)} AS met, pg_catalog.to_json(t.*) AS row FROM ${
       rows(relation)
-    } WHERE NOT (${isItself}) AND (${alike.join(" OR ")}) FOR UPDATE`;
+    } WHERE NOT (${isItself}) AND (${alike.join(" OR ")})${
+      stays(relation, shape, { isNew, isBefore, standing })
+    } FOR UPDATE`;
   const type = shape.change === "insert" ? "insert_exists" : "update_exists";
   // That its key is taken is one of them.
-  const isTaken = shape.change === "insert"
-    ? isNew
-    : shape.keyChanged
-    ? `${isNew} AND NOT (${isBefore})`
-    : "false";
+  const isAnother = `${isNew} AND NOT (${isBefore})`;
+  const isTaken = shape.change === "insert" ? isNew : shape.keyChanged ? isAnother : "false";
+  const itself = `SELECT t.tableoid, t.ctid FROM ${rows(relation)} WHERE ${isItself} AND ${standing} >= 0` +
+    ` AND (SELECT loses FROM verdict) FOR UPDATE`;
   const isMultiple = `(SELECT pg_catalog.sum(met) FROM other) + (SELECT CASE WHEN EXISTS (SELECT FROM ${
     rows(relation)
   } WHERE ${isTaken}) THEN 1 ELSE 0 END) > 1`;
-  const resolution = (type: ConflictType) =>
-    `CASE WHEN m.is_older THEN ${literal(resolve(policy, type, "older"))} ELSE ${
-      literal(resolve(policy, type, "newer"))
-    } END`;
-  const verdict =
-    `SELECT CASE WHEN m.is_multiple THEN 'multiple_unique_conflicts' ELSE ${
-      literal(type)
-    } END AS type, CASE WHEN m.is_multiple THEN ${resolution("multiple_unique_conflicts")} ELSE ${
-      resolution(type)
-    } END AS resolution FROM (SELECT ${isMultiple} AS is_multiple, pg_catalog.bool_or(standing < 0) AS is_older` +
-    ` FROM other HAVING count(*) > 0) AS m`;
   const change: Settled = { change: shape.change, side: "new", remote: "new", omitted: shape.omitted };
   const { key: keyJson, remote } = described(relation, sql, change);
   const noted = `mmlite.settle_exclusion(verdict.type, verdict.resolution, ${literal(shape.change)}, ${
     literal(relation.schema)
-  }, ${literal(relation.name)}, ${keyJson}, other.row, other.version, other.hash, ${remote}, ${node}, ${at})`;
-  const places = relation.partitioned ? "other.tableoid, other.ctid" : "other.ctid";
+  }, ${
+    literal(relation.name)
+  }, ${keyJson}, other.row, other.version, other.hash, ${remote}, ${node}, ${at}, ${
+    sql.version("newHash")
+  }, verdict.loses)`;
   return sql.shape(
-    `WITH v AS (SELECT c.*${computed} FROM (SELECT ${came}) AS c), other AS (${found}), verdict AS (${verdict}),` +
+    `WITH v AS (SELECT c.*${computed} FROM (SELECT ${came}) AS c), other AS (${found}), verdict AS (${
+      verdict(policy, type, isMultiple)
+    }),` +
       ` noted AS (SELECT ${noted} AS applied FROM other, verdict),` +
-      ` gone AS (DELETE FROM ${rows(relation)} USING other WHERE ${place} = (${places})` +
-      ` AND (SELECT resolution FROM verdict) = 'applied')` +
+      ` gone AS (DELETE FROM ${rows(relation)} USING other WHERE ${place("t")} = ${place("other")}` +
+      ` AND (SELECT resolution FROM verdict) = 'applied'),` +
+      ` itself AS (${itself}), lost AS (DELETE FROM ${rows(relation)} USING itself WHERE ${place("t")} = ${
+        place("itself")
+      })` +
       ` SELECT pg_catalog.set_config('mmlite.skip', CASE WHEN EXISTS (SELECT FROM verdict WHERE resolution <> 'applied')` +
       ` THEN 'on' ELSE 'off' END, true), (SELECT count(applied) FROM noted)`,
     `${shape.change} "${relation.label}"`,
   );
+}
+
+/**
+ * What is done about `other`, if there is any: the type of the conflict, how it is resolved, and whether the change loses:
+ * is passed over because it is the older one.
+ */
+function verdict(policy: TablePolicy, type: ConflictType, isMultiple: string): string {
+  const decided = (type: ConflictType) =>
+    `SELECT ${literal(type)} AS type, CASE WHEN is_older THEN ${
+      literal(resolve(policy, type, "older"))
+    } ELSE ${literal(resolve(policy, type, "newer"))} END AS resolution, is_older AND ${
+      (policy.types[type] ?? policy.policy) === "last_update_wins"
+    } AS loses`;
+  return `SELECT d.* FROM (SELECT ${isMultiple} AS is_multiple, pg_catalog.bool_or(standing < 0) AS is_older` +
+    ` FROM other HAVING count(*) > 0) AS m, LATERAL (${
+      decided("multiple_unique_conflicts")
+    } WHERE is_multiple UNION ALL ${decided(type)} WHERE NOT is_multiple) AS d`;
+}
+
+/**
+ * A condition that no row with the key stays though the change is newer, or older, than it: under policies that let nodes
+ * differ nobody gives way to what is not written. Empty where all goes by versions.
+ */
+function stays(
+  relation: MappedRelation,
+  { change, keyChanged }: ExclusionShape,
+  { isNew, isBefore, standing }: { isNew: string; isBefore: string; standing: string },
+): string {
+  const { policy } = relation.settlement;
+  if (divergingPolicy(policy) === null) return "";
+  const type = change === "insert" ? "insert_exists" : keyChanged ? "update_exists" : "update_origin_differs";
+  const isHere = keyChanged ? `${isNew} AND NOT (${isBefore})` : isNew;
+  const staysIf = (of: Standing) => resolve(policy, type, of) !== "applied";
+  const follows = type === "update_origin_differs" ? false : staysIf("newer");
+  return ` AND NOT EXISTS (SELECT FROM ${
+    rows(relation)
+  } WHERE ${isHere} AND CASE ${standing} WHEN 0 THEN ${follows}` +
+    ` WHEN 1 THEN ${staysIf("newer")} ELSE ${staysIf("older")} END)`;
 }
 
 /** How many of some conditions hold. */

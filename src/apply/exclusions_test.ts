@@ -122,5 +122,41 @@ for (const major of [12, 18] satisfies PostgresMajor[]) {
         },
       );
     }
+
+    await t.step("where nodes may differ nobody gives way to what is not written", async () => {
+      const schema = `${SCHEMA}; ALTER TABLE t ADD UNIQUE (v)`;
+      await using pair = await ApplyPair.open({ ...options, schema, name: "unwritten" });
+      await pair.target.query("INSERT INTO t VALUES (1, 'first')");
+      const late = await pair.record("INSERT INTO t VALUES (1, 'x')");
+      await pair.target.query("INSERT INTO t VALUES (2, 'x')");
+      const seen = new Seen();
+      const policyOf = (): TablePolicy => ({ policy: "first_update_wins", types: {} });
+      const applier = await pair.openApplier(seen, { policyOf });
+      await pushAll(applier, late);
+      await applier.close();
+      assert.deepEqual(await pair.rows("SELECT * FROM t ORDER BY id"), ["(1,first)", "(2,x)"]);
+      assert.deepEqual(seen.conflicts, ["insert_exists"]);
+    });
+
+    await t.step("older versions of a row that had to go do not come again", async () => {
+      const schema = `${SCHEMA}; ALTER TABLE t ADD UNIQUE (v)`;
+      await using pair = await ApplyPair.open({ ...options, schema, name: "again" });
+      const third = (id: number, sql: string, at: string) =>
+        pair.target.query(
+          `BEGIN; ${sql}; INSERT INTO mmlite.apply_group (xid, origin, first_timestamp, last_timestamp, entries)
+          VALUES (txid_current(), 'par', ${at}, ${at}, int8send(mmlite.key_hash('public.t', ARRAY['${id}'])) ||
+            timestamptz_send(${at})); COMMIT`,
+        );
+      const before = await pair.record("INSERT INTO t VALUES (7, 'old')");
+      // A third node has changed the row since, and ours takes its value; then what came before that comes.
+      await third(7, "INSERT INTO t VALUES (7, 'x')", "clock_timestamp()");
+      const at = "(SELECT last_timestamp FROM mmlite.apply_group WHERE origin = 'par')";
+      const lists = "SELECT origin, mmlite.find_entry(entries, mmlite.key_hash('public.t', ARRAY['7']))";
+      await pair.source.query("SELECT pg_sleep(0.001)");
+      const taking = await pair.record("INSERT INTO t VALUES (8, 'x')");
+      await pair.apply([...before, ...taking]);
+      assert.deepEqual(await pair.rows("SELECT * FROM t ORDER BY id"), ["(8,x)"]);
+      assert.deepEqual(await pair.rows(`${lists} = ${at} FROM mmlite.tombstone`), ["(par,t)"]);
+    });
   });
 }

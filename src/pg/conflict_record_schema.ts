@@ -56,20 +56,28 @@ COMMENT ON FUNCTION mmlite.settle IS 'notes a conflict with a row; whether the c
 
 CREATE FUNCTION mmlite.settle_exclusion(
   type text, resolution text, change text, of_schema text, of_table text, key json,
-  local_row json, local_xmin xid, hash bigint, remote_row json, of_node text, at timestamptz
+  local_row json, local_xmin xid, hash bigint, remote_row json, of_node text, at timestamptz, new_hash bigint, loses boolean
 ) RETURNS boolean LANGUAGE plpgsql AS $$
 DECLARE
   there record;
 BEGIN
+  SELECT * INTO there FROM mmlite.row_version(local_xmin, hash);
   INSERT INTO mmlite.diverged (table_schema, table_name, reason)
     VALUES (of_schema, of_table, format('rows of several nodes may not stand beside each other (%s of node %s)', type, of_node))
     ON CONFLICT DO NOTHING;
-  SELECT * INTO there FROM mmlite.row_version(local_xmin, hash);
+  -- Whichever goes, older versions of it must not come again.
+  IF resolution = 'applied' AND there.node IS NOT NULL THEN
+    INSERT INTO mmlite.tombstone (origin, last_timestamp, entries)
+      VALUES (there.node, there.at, int8send(hash) || timestamptz_send(there.at));
+  ELSIF loses THEN
+    INSERT INTO mmlite.tombstone (origin, last_timestamp, entries)
+      VALUES (of_node, at, int8send(new_hash) || timestamptz_send(at));
+  END IF;
   RETURN mmlite.note_conflict(type, resolution, change, of_schema, of_table, key,
     local_row, there.node, there.at, remote_row, of_node, at);
 END $$;
 COMMENT ON FUNCTION mmlite.settle_exclusion IS
-  'notes a conflict with a row of another key, of which only one can stay: nodes may come to keep different ones';
+  'notes a conflict with a row of another key, of which only one can stay: nodes may come to keep different ones; loses: the change is passed over because that row is newer';
 
 CREATE FUNCTION mmlite.settle_missing(
   type text, resolution text, deleted_resolution text, change text, of_schema text, of_table text, key json,
