@@ -1,6 +1,7 @@
 /**
  * Applies a transaction that was kept in quarantine, in one local transaction that also takes it out of there: with
- * its sender's origin and its own commit time, by the statements that apply what comes from the sender.
+ * its sender's origin and its own commit time, by the statements that apply what comes from the sender. What the
+ * sender has changed since is newer, and stays.
  *
  * Nobody else may hold the origin meanwhile: the caller sees to that.
  */
@@ -79,6 +80,8 @@ async function retryOnce(options: RetryOptions): Promise<void> {
   try {
     // Unlike what comes from a sender, this does not come again.
     await queryWith(session.client)("SELECT set_config('synchronous_commit', 'local', false)");
+    // What the sender did after it is newer, which goes by versions only here.
+    await queryWith(session.client)("SELECT set_config('mmlite.out_of_order', 'on', false)");
     await new Retry(session, options).run();
   } catch (thrown) {
     throw mapPostgresError(thrown, `apply the transaction of "${options.origin}"`);

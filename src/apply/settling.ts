@@ -265,13 +265,16 @@ export function maySettleThere(relation: MappedRelation, sql: Parameters, shape:
   })) AND ${deleted}`;
 }
 
-/** Whether anything of the table may have been deleted later by another node: mostly not, and this is fast. */
+/** Whether anything of the table may have been deleted later by another node, or by the sender where its changes come out
+ * of their order: mostly not, and this is fast. */
 function mayBeDeleted({ schema, name }: MappedRelation, sql: Parameters): string {
   const [at, node] = [sql.version("at"), sql.version("node")];
-  return `EXISTS (SELECT 1 FROM mmlite.tombstone d WHERE d.last_timestamp >= ${at} AND d.origin <> ${node})` +
+  const counts = (alias: string) =>
+    `(${alias}.origin <> ${node} OR pg_catalog.current_setting('mmlite.out_of_order', true) = 'on')`;
+  return `EXISTS (SELECT 1 FROM mmlite.tombstone d WHERE d.last_timestamp >= ${at} AND ${counts("d")})` +
     ` OR EXISTS (SELECT 1 FROM mmlite.truncation c WHERE c.table_schema = ${
       literal(schema)
-    } AND c.table_name = ${literal(name)} AND c.commit_timestamp >= ${at} AND c.origin <> ${node})`;
+    } AND c.table_name = ${literal(name)} AND c.commit_timestamp >= ${at} AND ${counts("c")})`;
 }
 
 /** Overwrites the row that has the key if it gives way. One that would stay the same gets the change's version. */

@@ -14,6 +14,7 @@ import {
 } from "./conflict_schema.ts";
 import { CONFLICT_RECORD_STEP } from "./conflict_record_schema.ts";
 import { QUARANTINE_SCHEMA } from "./quarantine_schema.ts";
+import { RETRY_STEP } from "./retry_schema.ts";
 import { GONE_STEP, TOMBSTONE_STEP } from "./tombstone_schema.ts";
 
 const STEPS: readonly string[] = [
@@ -178,6 +179,8 @@ INSERT INTO mmlite.schema_step (step) VALUES (6);`,
   GONE_STEP,
 
   CONFLICT_RECORD_STEP,
+
+  RETRY_STEP,
 ];
 
 /** The SQL that brings a database with `done` steps up to this version, one transaction per element. */
