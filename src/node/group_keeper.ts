@@ -18,7 +18,7 @@ import type { Database } from "./database.ts";
 
 /** How often it is looked what can go, milliseconds. */
 const LOOK_INTERVAL_MS = 10_000;
-/** How far clocks may be apart, and a commit's time before its record is written, milliseconds. */
+/** How far clocks may be apart, and at most a commit's time before its record is written, milliseconds. */
 export const SKEW_MARGIN_MS = 60_000;
 /** With more kept than this, bytes, no further groups are made: a node that is away for days keeps them all. */
 const MAX_KEPT_BYTES = 256 * 1024 * 1024;

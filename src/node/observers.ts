@@ -6,7 +6,7 @@ import type { ApplyObserver } from "../apply/applier.ts";
 import type { Metrics } from "../metrics.ts";
 import type { SourceObserver } from "../source/source.ts";
 import type { Applied } from "./applied.ts";
-import { type GroupKeeper, SKEW_MARGIN_MS } from "./group_keeper.ts";
+import type { GroupKeeper } from "./group_keeper.ts";
 import type { Peer } from "./peer.ts";
 
 /** Conflicts by type since the process started. */
@@ -53,7 +53,7 @@ export function applyObserver(
     deduplicated: () => {},
     caughtUp: (committedBefore) => {
       groups.caughtUp(sender, committedBefore);
-      history.caughtUp(sender, committedBefore - BigInt(SKEW_MARGIN_MS) * 1000n);
+      history.caughtUp(sender, committedBefore - 1n);
     },
   };
 }

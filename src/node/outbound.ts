@@ -9,7 +9,7 @@ import { formatLsn } from "../lsn.ts";
 import { requirePeer, setPeerIdentity, storeAck } from "../pg/peers.ts";
 import { PUBLICATIONS } from "../pg/publication.ts";
 import { readPublishedRow } from "../pg/unsent.ts";
-import { readWalClock, readWalLsn } from "../pg/server.ts";
+import { readWalLsn } from "../pg/server.ts";
 import { requireSlot, slotName } from "../pg/slots.ts";
 import type { Source } from "../pgoutput/source.ts";
 import { openSource, type SourceObserver } from "../source/source.ts";
@@ -17,6 +17,7 @@ import type { ProvenPeer } from "../wire/channel.ts";
 import type { SenderClock } from "../wire/clock_exchange.ts";
 import { type NodeIdentity, PROTOCOL_VERSION } from "../wire/frame.ts";
 import { MAX_ROW_BYTES } from "../wire/row_frames.ts";
+import { CommitTimes } from "./commit_times.ts";
 import { offeredCompressions } from "./compression.ts";
 import type { Database } from "./database.ts";
 import type { Dial } from "./dial.ts";
@@ -56,6 +57,7 @@ interface OutboundOptions {
 export function outboundPorts(options: OutboundOptions, peer: string): Omit<SessionPorts, "asksAgain"> {
   const { database, self } = options;
   const query = database.control.query(`replicate to peer "${peer}"`);
+  const commitTimes = new CommitTimes(query);
   return {
     prepare: async () => void await options.slots.ensure(peer),
     connect: async (signal) => {
@@ -105,7 +107,7 @@ export function outboundPorts(options: OutboundOptions, peer: string): Omit<Sess
       ),
     clock: options.clock,
     history: options.history,
-    readClock: () => readWalClock(query),
+    readClock: () => commitTimes.read(),
     readRow: (want) =>
       readPublishedRow(query, want, { serverVersion: self.serverVersion, maxBytes: MAX_ROW_VALUES }),
     storeAck: (endLsn) => storeAck(query, peer, formatLsn(endLsn)),

@@ -147,17 +147,35 @@ function requireApplyRights(facts: ServerFacts, major: number): void {
   });
 }
 
+/** A moment of a server. */
+export interface WalClock {
+  /** Microseconds since 2000-01-01 UTC. */
+  readonly timestamp: bigint;
+  /** Ids of the transactions that clients had begun to write; those that may not be seen are one of no number. */
+  readonly writing: ReadonlySet<string>;
+  readonly walLsn: Lsn;
+}
+
 /**
- * The server's clock, microseconds since 2000-01-01 UTC, and where its WAL is written to, in this order. At the end of
- * a page the position counts the header of a page that is not begun, so that it may be reached with the next record
- * only.
+ * The server's clock, who is writing, and where its WAL is written to, in this order: `now()` was there before the
+ * others are read. Sessions of mmlite do not count, which write nothing that is sent on. At the end of a page the
+ * position counts the header of a page that is not begun, so that it may be reached with the next record only.
  */
-export async function readWalClock(query: Query): Promise<{ timestamp: bigint; walLsn: Lsn }> {
+export async function readWalClock(query: Query): Promise<WalClock> {
   const [row] = await query(
-    `SELECT (extract(epoch FROM clock_timestamp() - timestamptz '2000-01-01 00:00:00Z') * 1000000)::bigint::text
-              AS timestamp, pg_current_wal_insert_lsn()::text AS lsn`,
+    `SELECT (extract(epoch FROM now() - timestamptz '2000-01-01 00:00:00Z') * 1000000)::bigint::text AS timestamp,
+       (SELECT string_agg(w.xid, ' ') FROM (
+          SELECT coalesce(a.backend_xid::text, '?') AS xid FROM pg_stat_activity a
+           WHERE (a.backend_xid IS NOT NULL OR a.query = '<insufficient privilege>')
+             AND (a.application_name = 'mmlite' OR a.application_name LIKE 'mmlite apply %') IS NOT TRUE
+          UNION ALL SELECT p.transaction::text FROM pg_prepared_xacts p) w) AS writing,
+       pg_current_wal_insert_lsn()::text AS lsn`,
   );
-  return { timestamp: BigInt(row!.timestamp!), walLsn: parseLsn(row!.lsn!) };
+  return {
+    timestamp: BigInt(row!.timestamp!),
+    writing: new Set(row!.writing?.split(" ")),
+    walLsn: parseLsn(row!.lsn!),
+  };
 }
 
 /** The server's clock, microseconds since 2000-01-01 UTC. */
