@@ -289,7 +289,8 @@ export class Pipeline {
   }
 
   #release(): void {
-    if (this.#waiting.length === 0 || this.#isFull()) return;
+    // After a failure there may never be room: the connection is perhaps broken off with the socket full.
+    if (this.#waiting.length === 0 || (!this.#failed && this.#isFull())) return;
     const waiting = this.#waiting;
     this.#waiting = [];
     for (const resolve of waiting) resolve();

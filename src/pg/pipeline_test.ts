@@ -1,9 +1,11 @@
 import assert from "node:assert/strict";
 import { startPostgres } from "../../tests/support/postgres.ts";
-import { closeClient, openClient } from "./client.ts";
+import { within } from "../../tests/support/poll.ts";
+import { closeClient, destroyClient, openClient } from "./client.ts";
 import { MmliteError } from "../errors.ts";
 import { sqlState } from "./errors.ts";
 import { Pipeline } from "./pipeline.ts";
+import { TEXT_FORMAT } from "./query_bytes.ts";
 import { parsePostgresUrl } from "./target.ts";
 
 const DIVISION_BY_ZERO = "22012";
@@ -58,6 +60,33 @@ Deno.test("nothing can be sent between a failure and the recovery, and nothing i
     const rows = pipeline.query("ask", "SELECT $1 AS next", ["2"]);
     pipeline.sync();
     assert.deepEqual(await rows, [{ next: "2" }]);
+  } finally {
+    await closeClient(client);
+  }
+});
+
+Deno.test("who waits for room goes on where a failure breaks the connection off with the socket full", async () => {
+  await using server = await startPostgres({ major: 18 });
+  const client = await openClient(await parsePostgresUrl(server.url(), {}), { applicationName: "test" });
+  const failures: unknown[] = [];
+  const failed = (error: unknown) => {
+    failures.push(error);
+    destroyClient(client);
+  };
+  const pipeline = new Pipeline(client, { failed, notice: () => {} });
+  try {
+    const sql = "SELECT 1 / CASE WHEN pg_sleep(1) IS NULL THEN 1 ELSE 0 END";
+    pipeline.prepare({ name: "fails", sql, parameterTypes: [] });
+    pipeline.prepare({ name: "fill", sql: "SELECT length($1)", parameterTypes: [25] });
+    pipeline.execute("fails", { doing: "fail", completed: () => {} });
+    const large = new Uint8Array(0x10_0000).fill(0x78);
+    for (let i = 0; i < 32; i++) {
+      pipeline.execute("fill", { doing: "fill", completed: () => {} }, [large], TEXT_FORMAT);
+    }
+    const room = pipeline.room();
+    assert.notEqual(room, undefined);
+    await within("room", 10_000, room!);
+    assert.deepEqual(failures.map(sqlState), [DIVISION_BY_ZERO]);
   } finally {
     await closeClient(client);
   }
