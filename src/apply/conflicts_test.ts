@@ -145,8 +145,8 @@ for (const major of [10, 18] satisfies PostgresMajor[]) {
           local_timestamp < remote_timestamp, remote_row, remote_origin, remote_lsn IS NOT NULL FROM mmlite.conflict`,
         ),
         [
-          `(public,t,insert_exists,applied,insert,"{""id"":1}","{""id"":1,""v"":""local""}",fra,t,` +
-          `"{""id"":1,""v"":""remote""}",ams,t)`,
+          `(public,t,insert_exists,applied,insert,"{""id"" : 1}","{""id"":1,""v"":""local""}",fra,t,` +
+          `"{""id"" : 1, ""v"" : ""remote""}",ams,t)`,
         ],
       );
     });

@@ -11,7 +11,7 @@ import {
 import type { LocalExclusion } from "../pg/relation.ts";
 import type { MappedRelation } from "./relation_map.ts";
 import { described, type Settled } from "./settling.ts";
-import { literal, Parameters, quote, rows, type StatementShape, where } from "./sql_text.ts";
+import { literal, Parameters, quote, rows, type StatementShape, type TupleSide, where } from "./sql_text.ts";
 
 /** What tells two looks for rows in the way apart. */
 export interface ExclusionShape {
@@ -66,31 +66,31 @@ export function exclusionStatement(
   const type = shape.change === "insert" ? "insert_exists" : "update_exists";
   // That its key is taken is one of them.
   const isAnother = `${isNew} AND NOT (${isBefore})`;
-  const isTaken = shape.change === "insert" ? isNew : shape.keyChanged ? isAnother : "false";
-  const itself = `SELECT t.tableoid, t.ctid FROM ${rows(relation)} WHERE ${isItself} AND ${standing} >= 0` +
-    ` AND (SELECT loses FROM verdict) FOR UPDATE`;
-  const isMultiple = `(SELECT pg_catalog.sum(met) FROM other) + (SELECT CASE WHEN EXISTS (SELECT FROM ${
-    rows(relation)
-  } WHERE ${isTaken}) THEN 1 ELSE 0 END) > 1`;
+  const isTaken = shape.change === "insert" ? isNew : shape.keyChanged ? isAnother : null;
+  const isMultiple = `pg_catalog.sum(met)${
+    isTaken === null
+      ? ""
+      : ` + (SELECT CASE WHEN EXISTS (SELECT FROM ${rows(relation)} WHERE ${isTaken}) THEN 1 ELSE 0 END)`
+  } > 1`;
   const change: Settled = { change: shape.change, side: "new", remote: "new", omitted: shape.omitted };
   const { key: keyJson, remote } = described(relation, sql, change);
+  const keyOf = (side: TupleSide) =>
+    `ARRAY[${key.columns.map((column) => `${sql.value(side, column)}::text`).join(", ")}]`;
+  const keys = `${keyOf("new")}, ${shape.keyChanged ? keyOf("old") : "NULL"}`;
   const noted = `mmlite.settle_exclusion(verdict.type, verdict.resolution, ${literal(shape.change)}, ${
     literal(relation.schema)
   }, ${
     literal(relation.name)
   }, ${keyJson}, other.row, other.version, other.hash, ${remote}, ${node}, ${at}, ${
     sql.version("newHash")
-  }, verdict.loses)`;
+  }, CASE WHEN verdict.loses THEN ${literal(removal(relation, hash))} END, ${keys})`;
   return sql.shape(
     `WITH v AS (SELECT c.*${computed} FROM (SELECT ${came}) AS c), other AS (${found}), verdict AS (${
       verdict(policy, type, isMultiple)
     }),` +
       ` noted AS (SELECT ${noted} AS applied FROM other, verdict),` +
       ` gone AS (DELETE FROM ${rows(relation)} USING other WHERE ${place("t")} = ${place("other")}` +
-      ` AND (SELECT resolution FROM verdict) = 'applied'),` +
-      ` itself AS (${itself}), lost AS (DELETE FROM ${rows(relation)} USING itself WHERE ${place("t")} = ${
-        place("itself")
-      })` +
+      ` AND (SELECT resolution FROM verdict) = 'applied')` +
       ` SELECT pg_catalog.set_config('mmlite.skip', CASE WHEN EXISTS (SELECT FROM verdict WHERE resolution <> 'applied')` +
       ` THEN 'on' ELSE 'off' END, true), (SELECT count(applied) FROM noted)`,
     `${shape.change} "${relation.label}"`,
@@ -102,16 +102,20 @@ export function exclusionStatement(
  * is passed over because it is the older one.
  */
 function verdict(policy: TablePolicy, type: ConflictType, isMultiple: string): string {
-  const decided = (type: ConflictType) =>
-    `SELECT ${literal(type)} AS type, CASE WHEN is_older THEN ${
-      literal(resolve(policy, type, "older"))
-    } ELSE ${literal(resolve(policy, type, "newer"))} END AS resolution, is_older AND ${
-      (policy.types[type] ?? policy.policy) === "last_update_wins"
-    } AS loses`;
-  return `SELECT d.* FROM (SELECT ${isMultiple} AS is_multiple, pg_catalog.bool_or(standing < 0) AS is_older` +
-    ` FROM other HAVING count(*) > 0) AS m, LATERAL (${
-      decided("multiple_unique_conflicts")
-    } WHERE is_multiple UNION ALL ${decided(type)} WHERE NOT is_multiple) AS d`;
+  const many = "multiple_unique_conflicts";
+  const each = (decide: (type: ConflictType) => string) =>
+    decide(many) === decide(type)
+      ? decide(type)
+      : `CASE WHEN is_multiple THEN ${decide(many)} ELSE ${decide(type)} END`;
+  const resolution = (type: ConflictType) =>
+    `CASE WHEN is_older THEN ${literal(resolve(policy, type, "older"))} ELSE ${
+      literal(resolve(policy, type, "newer"))
+    } END`;
+  const loses = (type: ConflictType) => String((policy.types[type] ?? policy.policy) === "last_update_wins");
+  return `SELECT ${each(literal)} AS type, ${each(resolution)} AS resolution, is_older AND ${
+    each(loses)
+  } AS loses FROM (SELECT ${isMultiple} AS is_multiple, pg_catalog.bool_or(standing < 0) AS is_older` +
+    ` FROM other HAVING count(*) > 0) AS m`;
 }
 
 /**
@@ -133,6 +137,21 @@ function stays(
     rows(relation)
   } WHERE ${isHere} AND CASE ${standing} WHEN 0 THEN ${follows}` +
     ` WHEN 1 THEN ${staysIf("newer")} ELSE ${staysIf("older")} END)`;
+}
+
+/**
+ * Removes older versions of the row that a change is of, by the key that it gives it and by the one before. Parameters: both
+ * as text, when the change was made, and by which node. It is only run where a change loses.
+ */
+function removal(relation: MappedRelation, hash: string): string {
+  const by = (parameter: string) =>
+    relation.key!.columns.map(({ name, typeName, equality }, i) =>
+      equality === null
+        ? `t.${quote(name)}::text = ${parameter}[${i + 1}]`
+        : `t.${quote(name)} OPERATOR(${equality}) ${parameter}[${i + 1}]::${typeName}`
+    ).join(" AND ");
+  return `DELETE FROM ${rows(relation)} WHERE (${by("$1")} OR ${by("$2")})` +
+    ` AND mmlite.compare_version(t.xmin, ${hash}, $3, $4, '-infinity') >= 0`;
 }
 
 /** How many of some conditions hold. */

@@ -32,6 +32,9 @@ import {
 
 type ChangeName = "insert" | "update" | "delete";
 
+/** Pairs that one call takes, which costs less than a sub-select: a function has 100 arguments at most. */
+const JSON_PAIRS = 50;
+
 /** Whether the row may be written at all: see {@link exclusionStatement}. Empty where nothing asks. */
 export function notSkipped(relation: MappedRelation): string {
   if (!isVersioned(relation) || relation.exclusions.length === 0) return "";
@@ -201,8 +204,12 @@ export function described(
 
 function json(columns: readonly MappedColumn[], sql: Parameters, side: TupleSide): string {
   if (columns.length === 0) return "'{}'::json";
-  const pairs = columns.map((column) => `${sql.value(side, column)} AS ${quote(column.name)}`);
-  return `(SELECT pg_catalog.row_to_json(c) FROM (SELECT ${pairs.join(", ")}) AS c)`;
+  if (columns.length <= JSON_PAIRS) {
+    const pairs = columns.map((column) => `${literal(column.name)}, ${sql.value(side, column)}`);
+    return `pg_catalog.json_build_object(${pairs.join(", ")})`;
+  }
+  const values = columns.map((column) => `${sql.value(side, column)} AS ${quote(column.name)}`);
+  return `(SELECT pg_catalog.row_to_json(c) FROM (SELECT ${values.join(", ")}) AS c)`;
 }
 
 function hashOf(side: TupleSide): VersionPart {

@@ -56,7 +56,8 @@ COMMENT ON FUNCTION mmlite.settle IS 'notes a conflict with a row; whether the c
 
 CREATE FUNCTION mmlite.settle_exclusion(
   type text, resolution text, change text, of_schema text, of_table text, key json,
-  local_row json, local_xmin xid, hash bigint, remote_row json, of_node text, at timestamptz, new_hash bigint, loses boolean
+  local_row json, local_xmin xid, hash bigint, remote_row json, of_node text, at timestamptz, new_hash bigint,
+  removal text, new_key text[], old_key text[]
 ) RETURNS boolean LANGUAGE plpgsql AS $$
 DECLARE
   there record;
@@ -69,7 +70,8 @@ BEGIN
   IF resolution = 'applied' AND there.node IS NOT NULL THEN
     INSERT INTO mmlite.tombstone (origin, last_timestamp, entries)
       VALUES (there.node, there.at, int8send(hash) || timestamptz_send(there.at));
-  ELSIF loses THEN
+  ELSIF removal IS NOT NULL THEN
+    EXECUTE removal USING new_key, old_key, at, of_node;
     INSERT INTO mmlite.tombstone (origin, last_timestamp, entries)
       VALUES (of_node, at, int8send(new_hash) || timestamptz_send(at));
   END IF;
@@ -77,7 +79,7 @@ BEGIN
     local_row, there.node, there.at, remote_row, of_node, at);
 END $$;
 COMMENT ON FUNCTION mmlite.settle_exclusion IS
-  'notes a conflict with a row of another key, of which only one can stay: nodes may come to keep different ones; loses: the change is passed over because that row is newer';
+  'notes a conflict with a row of another key, of which only one can stay: nodes may come to keep different ones; where the change is passed over because that row is newer, removal is what removes the row that it is of';
 
 CREATE FUNCTION mmlite.settle_missing(
   type text, resolution text, deleted_resolution text, change text, of_schema text, of_table text, key json,
