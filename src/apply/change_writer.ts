@@ -22,6 +22,14 @@ import {
   truncateStatement,
   updateStatement,
 } from "./statements.ts";
+import {
+  lockStatement,
+  mayComeLate,
+  mayHaveTwins,
+  missedStatement,
+  othersStatement,
+  twinStatement,
+} from "./second_look_statements.ts";
 import type { Versions } from "./versions.ts";
 
 /** A change of one row. */
@@ -53,6 +61,14 @@ interface Sides {
 
 /** What {@link deleteStatement} answers where there was a row. */
 const FOUND_TAG = "SELECT 0";
+/** A row that was written, of which others with its key are to be looked for. */
+interface PossibleTwin {
+  readonly change: "insert" | "update";
+  /** The row without its other values. */
+  readonly key: Tuple;
+  readonly transaction: number;
+}
+
 const EMPTY = new Uint8Array();
 const NULL_VALUE = { kind: "null" } as const;
 const NONE: ReadonlySet<number> = new Set();
@@ -72,6 +88,9 @@ export class ChangeWriter {
   #transaction = 0;
   /** Rows that were deleted one by one, to be looked for again. */
   readonly gone: GoneRows;
+  /** Rows that were written under keys that PostgreSQL does not watch over here. */
+  readonly #twins = new Map<TargetRelation, PossibleTwin[]>();
+  #twinCount = 0;
 
   constructor(
     { pipeline, cache, versions }: { pipeline: Pipeline; cache: StatementCache; versions: Versions },
@@ -104,11 +123,37 @@ export class ChangeWriter {
   writeFetched(target: TargetRelation, tuple: Tuple, transaction: number): void {
     this.#transaction = transaction;
     checkWidth(target, tuple);
-    this.#notePut(target, tuple);
+    this.#notePut(target, "update", { tuple });
     const sides = { old: undefined, new: tuple };
     this.#exclude(target, { change: "update", keyChanged: false, omitted: NONE }, sides);
     this.#run(target, "a", () => answeredStatement(target.map), sides);
     this.#run(target, "f", () => fetchedStatement(target.map), sides);
+  }
+
+  /** How many written rows may have twins. */
+  get twinCount(): number {
+    return this.#twinCount;
+  }
+
+  /** Leaves one row for each key that was written, in the end of a transaction. */
+  settleTwins(): void {
+    for (const [target, twins] of this.#twins) {
+      this.#run(target, "o", () => othersStatement(target.map), { old: undefined, new: undefined });
+      this.#writeTwins(target, twins, false);
+    }
+    this.#clearTwins();
+  }
+
+  /** The same after it: within a transaction rows may have one key for a while. */
+  leaveTwins(): void {
+    for (const [target, twins] of this.#twins) this.#writeTwins(target, twins, true);
+    this.#clearTwins();
+  }
+
+  /** Forgets what is not committed. */
+  clear(): void {
+    this.gone.clear();
+    this.#clearTwins();
   }
 
   /** Truncates tables in one statement. */
@@ -125,7 +170,7 @@ export class ChangeWriter {
 
   #insert(target: TargetRelation, newTuple: Tuple): void {
     checkWidth(target, newTuple);
-    this.#notePut(target, newTuple);
+    this.#notePut(target, "insert", { tuple: newTuple });
     const sides = { old: undefined, new: newTuple };
     this.#exclude(target, { change: "insert", keyChanged: false, omitted: NONE }, sides);
     if (target.looseIdentity && target.map.key !== null) {
@@ -150,8 +195,10 @@ export class ChangeWriter {
     const mask = maskKey(shape);
     const columns = `${long ? "l" : ""}${[...omitted].join(",")}`;
     if (keyChanged) this.#noteDeleted(target, old);
-    this.#notePut(target, tuple, old);
+    if (keyChanged && mayComeLate(map)) this.#run(target, "k", () => missedStatement(map), sides);
+    this.#notePut(target, "update", { tuple, before: old });
     this.#exclude(target, { change: "update", keyChanged, omitted }, sides);
+    this.#lock(target, shape, sides);
     // Under a deferrable key the row in the way may be one that this transaction moves away in a moment.
     const isFirm = keyChanged && !map.key!.deferrable;
     if (isFirm) this.#run(target, `e${columns}`, () => evictStatement(map, shape), sides);
@@ -167,10 +214,9 @@ export class ChangeWriter {
     // After a replacement the row has its new key.
     const rest = identityMoves ? { ...shape, keyChanged: false, byRow: false, nulls: NONE } : shape;
     this.#run(target, `u${maskKey(rest)}`, () => updateStatement(map, rest), sides);
-    if (!rest.keyChanged || !map.settlement.versioned) return;
-    if (isFirm) this.#run(target, `m${columns}`, () => removeUnmovedStatement(map, rest), sides);
-    const build = () => insertMovedStatement(map, rest);
-    this.#run(target, `n${columns}`, build, sides);
+    if (!isFirm || !rest.keyChanged || !map.settlement.versioned) return;
+    this.#run(target, `m${columns}`, () => removeUnmovedStatement(map, rest), sides);
+    this.#run(target, `n${columns}`, () => insertMovedStatement(map, rest), sides);
   }
 
   #delete(target: TargetRelation, change: Delete): void {
@@ -179,13 +225,20 @@ export class ChangeWriter {
     checkWidth(target, old);
     const gone = this.#noteDeleted(target, old);
     const match = matchShape(target, change);
+    const sides = { old, new: undefined };
+    this.#lock(target, match, sides);
     const build = () => deleteStatement(target.map, match);
     const key = match.byRow ? `d${[...match.nulls].join(",")}` : "d";
     // Under a deferrable key others may write beside what is not committed.
     const found = gone === undefined || target.map.key!.deferrable ? undefined : (tag: string) => {
       if (tag === FOUND_TAG) this.gone.found(gone);
     };
-    this.#run(target, key, build, { old, new: undefined }, found);
+    this.#run(target, key, build, sides, found);
+  }
+
+  /** Where a row is chosen among those with its key, that is not done again if another session changes it. */
+  #lock(target: TargetRelation, { byRow }: MatchShape, sides: Sides): void {
+    if (byRow && target.map.key !== null) this.#run(target, "l", () => lockStatement(target.map), sides);
   }
 
   #lookFor(
@@ -242,10 +295,32 @@ export class ChangeWriter {
     this.#run(target, key, () => exclusionStatement(map, shape), sides);
   }
 
-  #notePut(target: TargetRelation, tuple: Tuple, before?: Tuple): void {
+  #notePut(
+    target: TargetRelation,
+    change: PossibleTwin["change"],
+    { tuple, before }: { tuple: Tuple; before?: Tuple },
+  ): void {
     if (target.map.key === null || !target.map.settlement.versioned) return;
     this.#hashKey(target, tuple, before);
     this.#versions.put.add(this.#hash.high, this.#hash.low, this.#transaction);
+    if (!mayHaveTwins(target.map)) return;
+    const twins = this.#twins.get(target) ?? [];
+    this.#twins.set(target, twins);
+    twins.push({ change, key: onlyKey(target, tuple), transaction: this.#transaction });
+    this.#twinCount++;
+  }
+
+  #writeTwins(target: TargetRelation, twins: readonly PossibleTwin[], later: boolean): void {
+    for (const { change, key, transaction } of twins) {
+      this.#transaction = transaction;
+      const build = () => twinStatement(target.map, { change, later });
+      this.#run(target, `t${later ? "l" : ""}${change}`, build, { old: undefined, new: key });
+    }
+  }
+
+  #clearTwins(): void {
+    this.#twins.clear();
+    this.#twinCount = 0;
   }
 
   /** Undefined where nothing is noted. */
@@ -253,9 +328,7 @@ export class ChangeWriter {
     if (target.map.key === null || !target.map.settlement.versioned) return;
     this.#hashKey(target, old);
     this.#versions.deleted.add(this.#hash.high, this.#hash.low, this.#transaction);
-    const keys = new Set(target.map.key.columns.map(({ index }) => index));
-    const key = old.map((value, index) => keys.has(index) ? value : NULL_VALUE);
-    const gone = { target, old: key, transaction: this.#transaction };
+    const gone = { target, old: onlyKey(target, old), transaction: this.#transaction };
     this.gone.add(gone);
     return gone;
   }
@@ -279,6 +352,12 @@ export function keyValues(tuple: Tuple, key: readonly number[], before?: Tuple):
     const known = value.kind === "unchanged" ? before?.[index] : value;
     return known?.kind === "text" ? known.bytes : EMPTY;
   });
+}
+
+/** A tuple without what is not of its key. */
+function onlyKey({ map }: TargetRelation, tuple: Tuple): Tuple {
+  const keys = new Set(map.key!.columns.map(({ index }) => index));
+  return tuple.map((value, index) => keys.has(index) ? value : NULL_VALUE);
 }
 
 /** The new row, with what did not come taken from the old row if that came whole, or from the old key. */

@@ -97,6 +97,8 @@ interface NotedRange {
   to: Lsn;
 }
 
+/** How long a second look waits for whoever holds a row: there is another time. */
+const LOOK_LOCK_TIMEOUT = "1s";
 /** As many readers are remembered. */
 const MAX_RANGES = 64;
 
@@ -126,10 +128,23 @@ export class OwnDeletes {
 
   /** Notes what was deleted; resolves once it is on disk and nothing older is left. */
   note(deleted: Deleted): Promise<void> {
-    const work = () => this.#note(deleted);
-    const turn = this.#turn.then(work, work);
-    this.#turn = turn.catch(() => {});
-    return turn;
+    return this.#inTurn(() => this.#note(deleted));
+  }
+
+  /** Settles what could not be seen when it was applied; how much is to be looked at once more. */
+  lookAgain(): Promise<number> {
+    return this.#inTurn(async () => {
+      let left = 0;
+      await this.#transact(async (query) => {
+        await query(`SELECT pg_catalog.set_config('lock_timeout', '${LOOK_LOCK_TIMEOUT}', true)`);
+        const [row] = await query("SELECT mmlite.look_again()::text AS left");
+        left = Number(row.left);
+        await query(
+          "SELECT pg_catalog.pg_replication_origin_xact_setup(pg_current_wal_insert_lsn(), clock_timestamp())",
+        );
+      });
+      return left;
+    });
   }
 
   /** Lets go of the database. */
@@ -154,12 +169,9 @@ export class OwnDeletes {
 
   /** Removes what was written on top of the deletes though it is older. */
   async #remove(deleted: Deleted): Promise<void> {
-    const { self, openSession } = this.options;
-    this.#session ??= await openSession();
-    const query = queryWith(this.#session.client);
+    const { self } = this.options;
     const { highs, lows, timestamps, transactions } = deleted;
-    try {
-      await query("BEGIN");
+    await this.#transact(async (query) => {
       for (const [target, rows] of byTarget(deleted)) {
         const keys = rows.map((row) => deleted.key(row));
         await query(removeDeletedStatement(target.map), [
@@ -176,6 +188,22 @@ export class OwnDeletes {
         formatLsn(deleted.endLsn),
         formatTimestamp(deleted.span.last),
       ]);
+    });
+  }
+
+  #inTurn<T>(work: () => Promise<T>): Promise<T> {
+    const turn = this.#turn.then(work, work);
+    this.#turn = turn.catch(() => {});
+    return turn;
+  }
+
+  /** One transaction of which nothing is sent on. */
+  async #transact(work: (query: Query) => Promise<void>): Promise<void> {
+    this.#session ??= await this.options.openSession();
+    const query = queryWith(this.#session.client);
+    try {
+      await query("BEGIN");
+      await work(query);
       await query("COMMIT");
     } finally {
       await this.close();

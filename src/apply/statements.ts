@@ -34,6 +34,7 @@ import {
   type UpdateShape,
   where,
 } from "./sql_text.ts";
+import { mayComeLate, mayHaveTwins, noteMissed } from "./second_look_statements.ts";
 
 /** Inserts a row, or overwrites the one that has its key. */
 export function insertStatement(relation: MappedRelation, { long }: { long: boolean }): StatementShape {
@@ -84,6 +85,14 @@ export function updateStatement(relation: MappedRelation, shape: UpdateShape): S
   const found = updateOrLock(relation, sql, { columns: settable(relation, shape), where: condition });
   // A row whose key changes may have been left where it was: what follows sees to it.
   const doing = `update "${relation.label}"`;
+  if (shape.keyChanged && mayHaveTwins(relation)) {
+    const silently = givesWay(relation, sql, { type: "update_origin_differs", ...change, silent: true });
+    const unmoved = `DELETE FROM ${rows(relation)} WHERE NOT EXISTS (SELECT 1 FROM u) AND ${
+      both(where(relation, sql, side, shape), silently)
+    }`;
+    const missing = insertMissing(relation, sql, { change, isHere: "" });
+    return sql.shape(`WITH u AS (${found}), gone AS (${unmoved}) ${missing}`, doing);
+  }
   if (shape.keyChanged && isVersioned(relation)) return sql.shape(found, doing);
   const isHere = relation.key === null ? "" : where(relation, sql, side);
   const missing = insertMissing(relation, sql, { change, isHere });
@@ -135,7 +144,10 @@ export function deleteStatement(relation: MappedRelation, match: MatchShape): St
     givesWay(relation, sql, { type: "delete_origin_differs", ...change }),
   );
   const isHere = relation.key === null ? "" : where(relation, sql, "old");
-  const missing = noted(relation, sql, { type: "delete_missing", standing: "missing", ...change });
+  const isNoted = noted(relation, sql, { type: "delete_missing", standing: "missing", ...change });
+  const missing = mayComeLate(relation)
+    ? `CASE WHEN ${isNoted} THEN true ELSE ${noteMissed(relation, sql)} END`
+    : isNoted;
   return sql.shape(
     `WITH u AS (DELETE FROM ${rows(relation)} WHERE ${condition} RETURNING 1)${locking(relation, isHere)}` +
       ` SELECT ${missing} WHERE NOT (${isFound(relation, isHere)})`,

@@ -11,6 +11,7 @@ import { MmliteError } from "../errors.ts";
 import { type Lsn, parseLsn } from "../lsn.ts";
 import { Pipeline, type ReplySink } from "../pg/pipeline.ts";
 import { CONFLICT_SQLSTATE, UNSENT_SQLSTATE } from "../pg/conflict_schema.ts";
+import { SECOND_LOOK_SQLSTATE } from "../pg/second_look_schema.ts";
 import { MAX_LIST_BYTES } from "../pg/tombstone_schema.ts";
 import { decodeMessage } from "../pgoutput/decode.ts";
 import type { Truncate, Tuple } from "../pgoutput/message.ts";
@@ -46,6 +47,8 @@ import { Versions } from "./versions.ts";
 const MAX_DELETED = 0x1_0000;
 /** Rows whose hashes are kept here, at most; those of a longer transaction are kept in the server: 768 KiB each. */
 const MAX_PUT = 0x1_0000;
+/** Rows whose twins are looked for in the end, at most; those of more are looked for after the commit. */
+const MAX_TWINS = 0x1_0000;
 /** The first `server_version_num` that tells the origin of a row's version. */
 const ORIGINS_SINCE = 140000;
 /** Binary booleans. */
@@ -89,6 +92,8 @@ export interface TransactionWriterOptions {
   readonly onCommitted: (endLsn: Lsn) => void;
   /** Rows that were written await values from these nodes. */
   readonly onUnsent?: (nodes: ReadonlySet<string>) => void;
+  /** What was written is to be compared again with rows that were not to be seen yet. */
+  readonly onSecondLook?: () => void;
   /** A failure; nothing may be sent after it, or where it can be mended not before {@link TransactionWriter.recover}. */
   readonly onFailure: (error: MmliteError, canRecover: boolean) => void;
 }
@@ -116,6 +121,8 @@ interface OpenTransaction extends Beginning {
   readonly conflicts: (readonly [ConflictType, Resolution])[];
   /** Nodes of which rows await values. */
   readonly unsent: Set<string>;
+  /** Whether something is to be looked at again. */
+  secondLook: boolean;
 }
 
 /** See the module's head. */
@@ -277,6 +284,7 @@ export class TransactionWriter {
     if (this.#versions.deleted.count >= MAX_DELETED) this.#noteDeleted();
     if (this.#versions.put.count >= MAX_PUT) this.#keepWritten();
     this.#changes.gone.bound();
+    if (this.#changes.twinCount >= MAX_TWINS) this.#changes.leaveTwins();
   }
 
   /** Writes the end of the transaction. */
@@ -286,6 +294,7 @@ export class TransactionWriter {
     this.#noteWritten();
     this.#noteDeleted();
     this.#requireUndisturbed();
+    this.#changes.settleTwins();
     if (this.#position !== endLsn) this.#move(endLsn, open.timestampBytes);
     this.pipeline.execute(TAG.name, this.#tagSink, [this.#positionBytes, open.timestampBytes]);
     this.#options.applied.committing(endLsn, open.commitTimestamp);
@@ -313,7 +322,7 @@ export class TransactionWriter {
     this.#open = undefined;
     this.#answering = undefined;
     this.#sets.clear();
-    this.#changes.gone.clear();
+    this.#changes.clear();
     this.#position = this.#committedLsn;
     this.#positionBytes = int64(this.#position);
     this.#cache.clear();
@@ -338,6 +347,7 @@ export class TransactionWriter {
       counts: { insert: 0, update: 0, delete: 0, truncate: 0 },
       conflicts: [],
       unsent: new Set(),
+      secondLook: false,
     };
     this.#open = open;
     this.#hasWritten = false;
@@ -430,9 +440,12 @@ export class TransactionWriter {
     this.#options.onCommitted(endLsn);
   }
 
-  #report({ transactions, commitTimestamp, startedAt, counts, conflicts, unsent }: OpenTransaction): void {
-    const { observer, onUnsent } = this.#options;
+  #report(
+    { transactions, commitTimestamp, startedAt, counts, conflicts, unsent, secondLook }: OpenTransaction,
+  ): void {
+    const { observer, onUnsent, onSecondLook } = this.#options;
     if (unsent.size > 0) onUnsent?.(unsent);
+    if (secondLook) onSecondLook?.();
     const changes = counts.insert + counts.update + counts.delete + counts.truncate;
     if (transactions > 0) {
       observer.committed({
@@ -451,6 +464,7 @@ export class TransactionWriter {
 
   #note({ code, message }: { code?: string; message?: string }): void {
     if (code === UNSENT_SQLSTATE) this.#answering?.unsent.add(message!);
+    if (code === SECOND_LOOK_SQLSTATE && this.#answering !== undefined) this.#answering.secondLook = true;
     if (code !== CONFLICT_SQLSTATE) return;
     const [type, resolution, again] = message!.split(" ");
     // A row that another session had locked is looked at again, in the state in which that one has left it.

@@ -46,6 +46,8 @@ interface AdmissionOptions {
   readonly applied: Pick<Applied, "add">;
   /** Rows that await values of senders. */
   readonly unsent: Pick<UnsentRows, "of" | "noted">;
+  /** Something that was applied is to be looked at again. */
+  readonly notedSecondLook: () => void;
   /** Stands for all of them. */
   readonly policies: () => string;
   readonly clock: ApplyClock;
@@ -108,6 +110,7 @@ export async function admit(options: AdmissionOptions, hello: Hello): Promise<Ad
         causes: options.causes,
         applied: options.appliedLog(sender, lsn),
         onUnsent: (nodes) => options.unsent.noted(nodes),
+        onSecondLook: options.notedSecondLook,
         signal,
       });
       options.applied.add(applier);

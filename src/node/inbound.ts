@@ -18,6 +18,7 @@ import type { GroupKeeper } from "./group_keeper.ts";
 import { applyObserver, type ConflictCounts } from "./observers.ts";
 import type { Peers } from "./peers.ts";
 import type { Quarantine } from "./quarantine.ts";
+import type { SecondLook } from "./second_look.ts";
 import type { ServerClock } from "./server_clock.ts";
 import { UnsentRows } from "./unsent.ts";
 
@@ -33,6 +34,7 @@ interface InboundOptions {
   readonly policies: ConflictPolicies;
   readonly groups: GroupKeeper;
   readonly applied: Applied;
+  readonly secondLook: SecondLook;
   readonly quarantine: Quarantine;
   readonly clock: ServerClock;
   readonly history: AppliedHistory;
@@ -73,6 +75,7 @@ export function openInbox(
     policies: () => policies.digest,
     applied,
     unsent: new UnsentRows(options.database),
+    notedSecondLook: () => options.secondLook.noted(),
   };
   return new Inbox({
     recognise: async (hello, proven) => {

@@ -39,6 +39,7 @@ import { Quarantine } from "./quarantine.ts";
 import { Tables } from "./tables.ts";
 import { ReturnStreams } from "./return_streams.ts";
 import { Reception } from "./reception.ts";
+import { SecondLook } from "./second_look.ts";
 import { ServerClock } from "./server_clock.ts";
 import { authorityFiles, openTls } from "./tls.ts";
 
@@ -118,6 +119,7 @@ export async function startNode(config: Config, { signal, apiAddress }: StartOpt
       signal: ended,
     });
     cleanup.push(() => ownDeletes.close());
+    const secondLook = new SecondLook({ database, deletes: ownDeletes });
     const quarantine = new Quarantine({
       database,
       onError: config.conflicts.onError,
@@ -192,6 +194,7 @@ export async function startNode(config: Config, { signal, apiAddress }: StartOpt
       policies,
       groups,
       applied,
+      secondLook,
       quarantine,
       clock,
       history,
@@ -237,6 +240,7 @@ export async function startNode(config: Config, { signal, apiAddress }: StartOpt
       guard.run(ended),
       publications.run(ended, usable),
       groups.run(ended, usable),
+      secondLook.run(ended, usable),
       clock.run(ended, usable),
       new ConflictKeeper({ database, keepSeconds: config.conflicts.keepSeconds }).run(ended, usable),
       tls?.run(ended),

@@ -15,6 +15,7 @@ import {
 import { CONFLICT_RECORD_STEP } from "./conflict_record_schema.ts";
 import { QUARANTINE_SCHEMA } from "./quarantine_schema.ts";
 import { RETRY_STEP } from "./retry_schema.ts";
+import { SECOND_LOOK_SCHEMA } from "./second_look_schema.ts";
 import { GONE_STEP, TOMBSTONE_STEP } from "./tombstone_schema.ts";
 
 const STEPS: readonly string[] = [
@@ -181,6 +182,9 @@ INSERT INTO mmlite.schema_step (step) VALUES (6);`,
   CONFLICT_RECORD_STEP,
 
   RETRY_STEP,
+
+  `${SECOND_LOOK_SCHEMA}
+INSERT INTO mmlite.schema_step (step) VALUES (11);`,
 ];
 
 /** The SQL that brings a database with `done` steps up to this version, one transaction per element. */

@@ -155,7 +155,7 @@ export class ApplyPair implements AsyncDisposable {
       {},
     );
     const client = await openClient(target, { applicationName: "test" });
-    const progress = await nextEpoch(queryWith(client), ORIGIN);
+    const progress = await nextEpoch(queryWith(client), overrides.origin ?? ORIGIN);
     await closeClient(client);
     return {
       target,
@@ -182,6 +182,22 @@ export class ApplyPair implements AsyncDisposable {
   /** Opens an applier in a new epoch at the stored position. */
   async openApplier(seen: Seen, overrides: Partial<ApplierOptions> = {}): Promise<Applier> {
     return await openApplier(await this.applierOptions(seen, overrides));
+  }
+
+  /** The same of another sender, from where the slot began. */
+  async openApplierOf(origin: string, seen: Seen, overrides: Partial<ApplierOptions> = {}): Promise<Applier> {
+    const client = await this.connectTarget();
+    const query = async (text: string, params?: readonly unknown[]) =>
+      (await client.query(text, params && [...params])).rows;
+    await ensureOrigin(query, origin);
+    await startProgress(query, origin, this.#slotLsn);
+    await client.end();
+    return await this.openApplier(seen, { origin, originName: originName(origin), ...overrides });
+  }
+
+  /** A further session at the target; the caller ends it. */
+  async connectTarget(): Promise<pg.Client> {
+    return await this.#options.target.connect(`${this.#options.name}_dst`);
   }
 
   /** Applies messages in a session of its own and returns what was seen; throws the applier's failure. */
