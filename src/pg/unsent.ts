@@ -94,19 +94,30 @@ export async function giveUpUnsent(query: Query, origin: string): Promise<void> 
   );
 }
 
-/** Reads a row by its key if its table is published, and the row is no longer than `maxBytes`. */
+/** Whether this server keeps commit timestamps; where not, asking for one fails. */
+const IS_VERSIONED = "current_setting('track_commit_timestamp') = 'on'";
+/**
+ * Up to when everything committed here is to be seen: what waits for a synchronous standby has its time, and is sent to
+ * peers, before that. Whoever has no time yet takes a later one, but for a moment between taking and storing it. Each
+ * transaction holds a lock on its own id until it is to be seen.
+ */
+const SEEN_UNTIL = `least(clock_timestamp() - interval '2 s', CASE WHEN ${IS_VERSIONED} THEN (
+    SELECT min(pg_xact_commit_timestamp(l.transactionid)) - interval '1 microsecond' FROM pg_catalog.pg_locks l
+     WHERE l.locktype = 'transactionid' AND l.mode = 'ExclusiveLock' AND l.granted) END)`;
+
+/** Reads a row by its key if its table is published, its version is known, and it is no longer than `maxBytes`. */
 export async function readPublishedRow(
   query: Query,
   { schema, name, key }: { schema: string; name: string; key: readonly KeyPart[] },
   { serverVersion, maxBytes }: { serverVersion: number; maxBytes: number },
 ): Promise<RowAnswer> {
-  const [{ now, published }] = await query(
-    `SELECT ${micros("clock_timestamp()")} AS now, EXISTS (SELECT FROM pg_catalog.pg_publication_tables
-        WHERE pubname IN (${PUBLICATIONS.map((one) => `'${one}'`).join(", ")})
+  const [{ seen_until, published }] = await query(
+    `SELECT ${micros(SEEN_UNTIL)} AS seen_until, EXISTS (SELECT FROM pg_catalog.pg_publication_tables
+        WHERE ${IS_VERSIONED} AND pubname IN (${PUBLICATIONS.map((one) => `'${one}'`).join(", ")})
           AND schemaname = $1 AND tablename = $2)::text AS published`,
     [schema, name],
   );
-  const at = BigInt(now!);
+  const at = BigInt(seen_until!);
   const withheld = { kind: "withheld", at } as const;
   if (published !== "true") return withheld;
   const table = await readLocalTable(query, { schema, name, serverVersion, types: new ColumnTypes() });

@@ -1,6 +1,7 @@
 /** Rows as other nodes ask for them, and those that are awaited, on the oldest server and the newest. */
 import assert from "node:assert/strict";
 import { Buffer } from "node:buffer";
+import { eventually } from "../../tests/support/poll.ts";
 import { type PostgresMajor, startPostgres } from "../../tests/support/postgres.ts";
 import { queryWith } from "./query.ts";
 import { ensureSchema } from "./schema.ts";
@@ -46,6 +47,44 @@ for (const major of [10, 18] satisfies PostgresMajor[]) {
     assert.equal((await read("ü", { maxBytes: 5 })).kind, "withheld");
     assert.equal((await read("ü", { name: "hidden" })).kind, "withheld");
 
+    // What waits for a standby is on its way to the others already.
+    await query("ALTER SYSTEM SET synchronous_standby_names = 'nobody'");
+    await query("SELECT pg_reload_conf()");
+    const waiting = await server.connect("app");
+    const change = waiting.query(`UPDATE public.t SET "Größe" = 'ö'`);
+    change.catch(() => {});
+    const waiter = await eventually("a commit to wait for a standby", async () => {
+      const [found] = await query(
+        "SELECT backend_xid, pid FROM pg_stat_activity WHERE wait_event = 'SyncRep'",
+      );
+      return found;
+    });
+    const [committed] = await query(
+      `SELECT ((extract(epoch FROM pg_xact_commit_timestamp('${waiter.backend_xid}') - timestamptz '2000-01-01 00:00:00Z')
+        * 1000000)::bigint)::text AS at`,
+    );
+    // Long enough for what has its time, and is not waiting yet.
+    await eventually("some time to pass", async () => {
+      const [{ passed }] = await query(
+        `SELECT clock_timestamp() > pg_xact_commit_timestamp('${waiter.backend_xid}') + interval '3 s' AS passed`,
+      );
+      return passed === "t";
+    });
+    const unseen = await read("ö");
+    assert.equal(unseen.kind, "none");
+    assert.ok(unseen.at < BigInt(committed.at!), "what it does not know of");
+    await query(`SELECT pg_cancel_backend(${waiter.pid})`);
+    await change;
+    assert.equal((await read("ö")).kind, "row");
+    const gone = await read("ü");
+    assert.ok(gone.kind === "none" && gone.at > BigInt(committed.at!), "what it knows of");
+    await query("ALTER SYSTEM RESET synchronous_standby_names");
+    await query("SELECT pg_reload_conf()");
+    await eventually("the setting to be read", async () => {
+      const [{ none }] = await query("SELECT current_setting('synchronous_standby_names') = '' AS none");
+      return none === "t";
+    });
+
     await query(`SELECT mmlite.note_unsent('ams', 'public', 't', '{id,Größe}', '{1,ü}', hash, '2026-01-01Z'),
         mmlite.note_unsent('ams', 'public', 't', '{id,Größe}', '{1,ü}', hash, '2026-01-02Z')
       FROM mmlite.key_hash('public.t', '{ü,1}') hash`);
@@ -63,6 +102,23 @@ for (const major of [10, 18] satisfies PostgresMajor[]) {
     await giveUpUnsent(query, "ams");
     assert.deepEqual(await readUnsent(query, "ams", 10), []);
     assert.equal((await query("SELECT 1 AS one FROM mmlite.diverged")).length, 1);
+    await waiting.end();
     await client.end();
   });
 }
+
+Deno.test("a server that keeps no commit timestamps gives no row away", async () => {
+  await using server = await startPostgres({ major: 18, settings: { track_commit_timestamp: "off" } });
+  const client = await openClient(await parsePostgresUrl(server.url("postgres"), {}), {
+    applicationName: "test",
+  });
+  const query = queryWith(client);
+  await ensureSchema(query);
+  await query("CREATE TABLE public.t (id int PRIMARY KEY)");
+  await query("INSERT INTO public.t VALUES (1)");
+  await query("CREATE PUBLICATION mmlite FOR TABLE public.t");
+  const want = { schema: "public", name: "t", key: [{ column: "id", value: Buffer.from("1") }] };
+  const answer = await readPublishedRow(query, want, { serverVersion: 180_000, maxBytes: 1_000 });
+  assert.equal(answer.kind, "withheld");
+  await client.end();
+});

@@ -12,7 +12,7 @@ const NULL_LENGTH = -1;
 
 /** A row as the node that was asked has it. Values as text, null for NULL. */
 export type RowAnswer =
-  /** There was none at the time, microseconds since 2000-01-01 UTC. */
+  /** There was none, after everything that was committed up to the time, microseconds since 2000-01-01 UTC. */
   | { readonly kind: "none"; readonly at: bigint }
   /** Committed at a time on a node; empty where that is not known any more. */
   | {
@@ -22,7 +22,7 @@ export type RowAnswer =
     readonly columns: readonly string[];
     readonly values: readonly (Uint8Array | null)[];
   }
-  /** It is not sent: too long, or of a table that is not published. */
+  /** It is not sent: too long, of a table that is not published, or of no known version. */
   | { readonly kind: "withheld"; readonly at: bigint };
 
 const KINDS: readonly RowAnswer["kind"][] = ["none", "row", "withheld"];
