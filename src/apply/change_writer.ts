@@ -28,6 +28,8 @@ import {
   mayHaveTwins,
   missedStatement,
   othersStatement,
+  removeOlderKeptStatement,
+  removeOlderStatement,
   twinStatement,
 } from "./second_look_statements.ts";
 import type { Versions } from "./versions.ts";
@@ -99,10 +101,16 @@ export class ChangeWriter {
     this.#cache = cache;
     this.#versions = versions;
     this.gone = new GoneRows({
-      keep: (row) => this.#lookFor(row, "k", keepGoneStatement),
-      lookFor: (row) => this.#lookFor(row, "g", stillGoneStatement),
+      keep: (row) => this.#lookFor(row, "gk", keepGoneStatement),
+      // Where several rows may have a key, writing them again might leave the same.
+      lookFor: (row) =>
+        this.#lookFor(row, "g", mayHaveTwins(row.target.map) ? removeOlderStatement : stillGoneStatement),
       lookForKept: (target, transaction) =>
-        this.#lookFor({ target, old: [], transaction }, "ga", keptStillGoneStatement),
+        this.#lookFor(
+          { target, old: [], transaction },
+          "ga",
+          mayHaveTwins(target.map) ? removeOlderKeptStatement : keptStillGoneStatement,
+        ),
     });
   }
 

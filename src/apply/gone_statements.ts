@@ -32,19 +32,28 @@ export function keepGoneStatement(relation: MappedRelation): StatementShape {
 /** As {@link stillGoneStatement} for every row that was kept, and forgets these. */
 export function keptStillGoneStatement(relation: MappedRelation): StatementShape {
   const sql = new Parameters();
-  const matches = relation.key!.columns.map(({ name, typeName, equality }, i) =>
-    equality === null
-      ? `t.${quote(name)}::text = g.key[${i + 1}]`
-      : `t.${quote(name)} OPERATOR(${equality}) g.key[${i + 1}]::${typeName}`
-  ).join(" AND ");
   return sql.shape(
-    `WITH g AS (DELETE FROM mmlite.gone k WHERE k.xid = pg_catalog.txid_current() AND k.of_table = ${
-      literal(relation.label)
-    } RETURNING k.hash, k.key) SELECT mmlite.require_rows(pg_catalog.count(*), 0) FROM g, ${
+    `WITH g AS (${takeKept(relation)}) SELECT mmlite.require_rows(pg_catalog.count(*), 0) FROM g, ${
       rows(relation)
-    } WHERE ${matches} AND mmlite.compare_version(t.xmin, g.hash, ${sql.version("at")}, ${
-      sql.version("node")
-    }, '-infinity') = 1`,
+    } WHERE ${keyMatches(relation, "g.key")} AND mmlite.compare_version(t.xmin, g.hash, ${
+      sql.version("at")
+    }, ${sql.version("node")}, '-infinity') = 1`,
     `delete from "${relation.label}"`,
   );
+}
+
+/** Returns what {@link keepGoneStatement} has kept of a table, and forgets it. */
+export function takeKept(relation: MappedRelation): string {
+  return `DELETE FROM mmlite.gone k WHERE k.xid = pg_catalog.txid_current() AND k.of_table = ${
+    literal(relation.label)
+  } RETURNING k.hash, k.key`;
+}
+
+/** Whether a row `t` has the key of which `texts` is the array of its values as text, in SQL. */
+export function keyMatches(relation: MappedRelation, texts: string): string {
+  return relation.key!.columns.map(({ name, typeName, equality }, i) =>
+    equality === null
+      ? `t.${quote(name)}::text = ${texts}[${i + 1}]`
+      : `t.${quote(name)} OPERATOR(${equality}) ${texts}[${i + 1}]::${typeName}`
+  ).join(" AND ");
 }

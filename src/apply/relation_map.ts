@@ -71,6 +71,8 @@ export interface MappedRelation {
   /** Null where only the whole row tells rows apart. */
   readonly key: MatchKey | null;
   readonly partitioned: boolean;
+  /** See `LocalTable.firesOnApply`. */
+  readonly firesOnApply: boolean;
   /** Whether updates may come without values that they have left as they were: not where the old row comes too. */
   readonly sendsPart: boolean;
   /** Whether changes of many rows may be applied by one statement, and of many transactions in one: nothing here
@@ -136,6 +138,7 @@ export function mapRelation(
     exclusions: local.exclusions.filter((one) => !isOfKey(one, chosen) && isTold(one, local)),
     key: chosen,
     partitioned: local.kind === PARTITIONED_TABLE,
+    firesOnApply: local.firesOnApply,
     sendsPart: remote.replicaIdentity !== "full",
     settlement,
   };

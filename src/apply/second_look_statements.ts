@@ -3,17 +3,9 @@
  * keep apart in a session that applies, and rows of transactions that were not over yet. Pure text.
  */
 import { resolve } from "../conflict_policy.ts";
+import { keyMatches, takeKept } from "./gone_statements.ts";
 import type { MappedRelation } from "./relation_map.ts";
-import {
-  literal,
-  Parameters,
-  quote,
-  rows,
-  type StatementShape,
-  target,
-  type TupleSide,
-  where,
-} from "./sql_text.ts";
+import { literal, Parameters, rows, type StatementShape, target, type TupleSide, where } from "./sql_text.ts";
 
 /** Whether several rows may come to have one key while changes of the relation are applied. */
 export function mayHaveTwins({ key, settlement }: MappedRelation): boolean {
@@ -68,6 +60,37 @@ export function twinStatement(
   );
 }
 
+/** In the end: removes what has the key of a row that was deleted and is older, which may be another one than was. */
+export function removeOlderStatement(relation: MappedRelation): StatementShape {
+  const sql = new Parameters();
+  const found = lookedAt(relation, sql, "old");
+  const isOlder = `mmlite.compare_version(t.xmin, ${sql.version("oldHash")}, ${sql.version("at")}, ${
+    sql.version("node")
+  }, '-infinity') = 1`;
+  return sql.shape(
+    `SELECT CASE WHEN EXISTS (SELECT 1 FROM ${rows(relation)} WHERE ${
+      where(relation, sql, "old")
+    } AND ${isOlder}) THEN mmlite.remove_older(${found}) END`,
+    `delete from "${relation.label}"`,
+  );
+}
+
+/** As {@link removeOlderStatement} for every row that was kept in the server, and forgets these. */
+export function removeOlderKeptStatement(relation: MappedRelation): StatementShape {
+  const sql = new Parameters();
+  const isOlder = `mmlite.compare_version(t.xmin, g.hash, ${sql.version("at")}, ${
+    sql.version("node")
+  }, '-infinity') = 1`;
+  return sql.shape(
+    `WITH g AS (${takeKept(relation)}) SELECT mmlite.remove_older(${
+      lookedAtBy(relation, sql, { values: "g.key", hash: "g.hash" })
+    }) FROM g WHERE EXISTS (SELECT 1 FROM ${rows(relation)} WHERE ${
+      keyMatches(relation, "g.key")
+    } AND ${isOlder})`,
+    `delete from "${relation.label}"`,
+  );
+}
+
 /** Whether a row that is missing when it is deleted has to go when it comes to be seen. */
 export function mayComeLate({ key, settlement }: MappedRelation): boolean {
   return key !== null && settlement.versioned &&
@@ -91,16 +114,18 @@ export function missedStatement(relation: MappedRelation): StatementShape {
 
 /** The first parameters of `mmlite.note_second_look` and its like: the row by a key, and the change's version. */
 function lookedAt(relation: MappedRelation, sql: Parameters, side: TupleSide): string {
-  const key = relation.key!.columns;
-  const matches = key.map(({ name, equality, typeName }, i) =>
-    equality === null
-      ? `t.${quote(name)}::text = ($1)[${i + 1}]`
-      : `t.${quote(name)} OPERATOR(${equality}) ($1)[${i + 1}]::${typeName}`
-  ).join(" AND ");
-  const columns = `ARRAY[${key.map(({ name }) => literal(name)).join(", ")}]`;
-  const values = `ARRAY[${key.map((column) => `${sql.value(side, column)}::text`).join(", ")}]`;
+  const texts = relation.key!.columns.map((column) => `${sql.value(side, column)}::text`).join(", ");
   const hash = sql.version(side === "new" ? "newHash" : "oldHash");
+  return lookedAtBy(relation, sql, { values: `ARRAY[${texts}]`, hash });
+}
+
+function lookedAtBy(
+  relation: MappedRelation,
+  sql: Parameters,
+  { values, hash }: { values: string; hash: string },
+): string {
+  const columns = `ARRAY[${relation.key!.columns.map(({ name }) => literal(name)).join(", ")}]`;
   return `${literal(relation.schema)}, ${literal(relation.name)}, ${literal(rows(relation))}, ${
-    literal(matches)
+    literal(keyMatches(relation, "($1)"))
   }, ${columns}, ${values}, ${hash}, ${sql.version("node")}, ${sql.version("at")}`;
 }

@@ -174,9 +174,13 @@ export function updateOrLock(
   return `UPDATE ${rows(relation)} SET ${set.join(", ")} WHERE ${options.where} RETURNING 1`;
 }
 
+/** Whether the row `t` was written in this very transaction. */
+const IS_OWN = "t.xmin::text = (pg_catalog.txid_current() & 4294967295)::text";
+
 /**
  * Finds the row by its key. By row it is exactly one of those that equal the old row; or, if there is a key that
- * several rows may have for a while, one of those that have it, the old row itself before others.
+ * several rows may have for a while, one of those that have it, the old row itself before others. One that this
+ * transaction has given the key is another row then, unless it equals the old one or may have been changed by triggers.
  */
 export function where(
   relation: MappedRelation,
@@ -189,9 +193,11 @@ export function where(
   const rest = relation.columns.filter((column) => !relation.key?.columns.includes(column)).map((column) =>
     nulls.has(column.index) ? `t.${quote(column.name)} IS NULL` : equals(column, sql, side)
   );
-  const [wanted, order] = relation.key === null
-    ? [rest, ""]
-    : [keyed, rest.length === 0 ? "" : ` ORDER BY (${rest.join(" AND ")}) IS TRUE DESC`];
+  const isSame = rest.length === 0 ? "true" : `(${rest.join(" AND ")}) IS TRUE`;
+  const [wanted, order] = relation.key === null ? [rest, ""] : [
+    relation.firesOnApply ? keyed : [...keyed, `(${isSame} OR NOT ${IS_OWN})`],
+    ` ORDER BY ${isSame} DESC, ${IS_OWN}`,
+  ];
   // Row numbers repeat between partitions.
   const [place, places] = relation.partitioned
     ? ["(t.tableoid, t.ctid)", "t.tableoid, t.ctid"]

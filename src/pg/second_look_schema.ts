@@ -71,10 +71,10 @@ CREATE FUNCTION mmlite.settle_twins(
 ) RETURNS boolean LANGUAGE plpgsql AS $$
 DECLARE
   -- What this transaction has written comes first, or what the change has, else the newest.
-  twins text := format('SELECT t.tableoid AS part, t.ctid AS place, to_jsonb(t.*) AS content,
-      CASE WHEN w.is_own THEN $3 ELSE v.at END AS at, CASE WHEN w.is_own THEN $4 ELSE v.node END AS node
+  twins text := format('SELECT t.tableoid AS part, t.ctid AS place, to_json(t.*) AS content,
+      w.is_own, CASE WHEN w.is_own THEN $3 ELSE v.at END AS at, CASE WHEN w.is_own THEN $4 ELSE v.node END AS node
     FROM %s, LATERAL (SELECT t.xmin::text = $5 AS is_own) w, LATERAL mmlite.row_version(t.xmin, $2) v WHERE %s
-    ORDER BY w.is_own DESC, (v.at = $3 AND v.node = $4) IS TRUE DESC, v.at DESC NULLS LAST, v.node COLLATE "C" DESC, t.ctid DESC',
+    ORDER BY w.is_own DESC, CASE WHEN w.is_own THEN t.cmin::text::bigint END DESC, (v.at = $3 AND v.node = $4) IS TRUE DESC, v.at DESC NULLS LAST, v.node COLLATE "C" DESC, t.ctid DESC',
     found_in, found_by);
   remove text := format('DELETE FROM %s WHERE t.ctid = $1 AND t.tableoid = $2', found_in);
   own_xmin text := (txid_current() & 4294967295)::text;
@@ -92,6 +92,7 @@ BEGIN
       first := one;
       CONTINUE;
     END IF;
+    CONTINUE WHEN one.is_own;
     resolution := CASE WHEN one.at IS NULL OR mmlite.newer(first.at, first.node, one.at, one.node)
       THEN newer_resolution ELSE older_resolution END;
     stays := stays AND resolution = 'applied';
@@ -103,10 +104,15 @@ BEGIN
   FOR one IN EXECUTE twins USING of_key, of_hash, of_at, of_node, own_xmin LOOP
     count := count + 1;
     CONTINUE WHEN count = 1;
+    -- What this transaction has written again.
+    IF one.is_own THEN
+      EXECUTE remove USING one.place, one.part;
+      CONTINUE;
+    END IF;
     PERFORM mmlite.note_conflict(CASE of_change WHEN 'insert' THEN 'insert_exists' ELSE 'update_exists' END, resolution,
-      of_change, of_schema, of_table, (SELECT jsonb_object_agg(c, one.content->c) FROM unnest(of_columns) AS c),
+      of_change, of_schema, of_table, (SELECT json_object_agg(c, one.content->c) FROM unnest(of_columns) AS c),
       one.content, one.node, one.at, first.content, first.node, first.at);
-    IF one.at = first.at AND one.node = first.node AND one.content <> first.content THEN
+    IF one.at = first.at AND one.node = first.node AND one.content::text <> first.content::text THEN
       PERFORM mmlite.mark_diverged(of_schema, of_table, format('two rows of node %s had one key in one version', one.node));
     END IF;
     IF stays THEN EXECUTE remove USING one.place, one.part; END IF;
@@ -130,11 +136,11 @@ DECLARE
   there record;
 BEGIN
   FOR gone IN EXECUTE format('DELETE FROM %s WHERE %s AND mmlite.compare_version(t.xmin, $2, $3, $4, ''-infinity'') = 1
-      RETURNING to_jsonb(t.*) AS content, t.xmin AS version', found_in, found_by)
+      RETURNING to_json(t.*) AS content, t.xmin AS version', found_in, found_by)
     USING of_key, of_hash, of_at, of_node LOOP
     SELECT * INTO there FROM mmlite.row_version(gone.version, of_hash);
     PERFORM mmlite.note_conflict('delete_origin_differs', 'applied', 'delete', of_schema, of_table,
-      (SELECT jsonb_object_agg(c, gone.content->c) FROM unnest(of_columns) AS c),
+      (SELECT json_object_agg(c, gone.content->c) FROM unnest(of_columns) AS c),
       gone.content, there.node, there.at, NULL, of_node, of_at);
   END LOOP;
 END $$;
