@@ -62,6 +62,7 @@ function receive(channel: Channel, compression: Compression | null) {
             push: (bytes, start, end) => void received.push(Buffer.from(bytes.slice(start, end))),
             seen: () => {},
             caughtUp: () => {},
+            passed: () => {},
             fetched: () => Promise.resolve(),
             flush: () => {},
             close: () => Promise.resolve(),

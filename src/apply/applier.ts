@@ -107,6 +107,9 @@ export class Applier {
   #position: Lsn;
   /** Up to when everything has come, and the position that shows that it is committed here. */
   #mark: { readonly committedBefore: bigint; readonly position: Lsn } | undefined;
+  /** Positions that the origin's WAL was read to, each with the one that shows that it is committed here: the first and
+   * the last that are not reached. */
+  #passed: { walLsn: Lsn; readonly position: Lsn }[] = [];
   /** Rows that wait to be written between transactions; and ids of the relations that they are of. */
   #fetched: { readonly target: TargetRelation; readonly values: Tuple; readonly at: bigint }[] = [];
   readonly #fetchedIds = new Map<string, number>();
@@ -229,6 +232,16 @@ export class Applier {
       this.#mark = { committedBefore, position };
     }
     this.#reachMark();
+  }
+
+  /** Whatever ends up to here in the origin's WAL, and is for this node, has been pushed. */
+  passed(walLsn: Lsn): void {
+    const position = this.#position;
+    const last = this.#passed.at(-1);
+    if (last?.position === position) last.walLsn = walLsn;
+    // The first stays, or under load none would ever be reached.
+    else this.#passed = [...this.#passed.slice(0, 1), { walLsn, position }];
+    this.#reachPassed();
   }
 
   /** Resolves once everything complete that was pushed has been executed; rejects with the failure. */
@@ -482,6 +495,7 @@ export class Applier {
     const { mode } = this.#units;
     if (this.#units.committed(endLsn) > 0 && mode === "sets") this.#options.trust.gain();
     this.#reachMark();
+    this.#reachPassed();
     // What has come meanwhile goes together.
     if (this.#units.isEmpty) this.flush();
   }
@@ -504,6 +518,13 @@ export class Applier {
     const { state } = this.#incoming;
     const isIdle = this.#units.isEmpty && state !== "streaming" && state !== "keeping";
     if (isIdle && this.#recovery === undefined && this.#failure === undefined) this.#writer.endBatch();
+  }
+
+  #reachPassed(): void {
+    while (this.#passed.length > 0 && this.#passed[0].position <= this.#writer.committedLsn) {
+      const { walLsn } = this.#passed.shift()!;
+      if (walLsn > this.#writer.committedLsn) this.#options.applied.committed(walLsn);
+    }
   }
 
   async #progress(): Promise<void> {

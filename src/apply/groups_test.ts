@@ -2,7 +2,8 @@ import assert from "node:assert/strict";
 import { ApplyPair, errorOf, pushAll, Seen, stepsOn, TABLE } from "../../tests/support/apply_pair.ts";
 import { seededIntegers } from "../../tests/support/append_load.ts";
 import { type PostgresMajor, startPostgres } from "../../tests/support/postgres.ts";
-import { MESSAGE_TYPE } from "../pgoutput/peek.ts";
+import { type Lsn, toLsn } from "../lsn.ts";
+import { decodeCommit, MESSAGE_TYPE } from "../pgoutput/peek.ts";
 import type { Applier } from "./applier.ts";
 import { Trust } from "./trust.ts";
 
@@ -179,6 +180,42 @@ Deno.test("groups of transactions", async (t) => {
     assert.equal(seen.caughtUpTo, 6n);
     applier.caughtUp(8n);
     assert.equal(seen.caughtUpTo, 8n);
+    await applier.close();
+  });
+
+  await step("how far the origin is applied is told where nothing more of it is to come", {
+    name: "passed",
+  }, async (pair) => {
+    const first = await pair.record("INSERT INTO t VALUES (1, 'x')");
+    const [second, third] = [
+      await pair.record("INSERT INTO t VALUES (2, 'x')"),
+      await pair.record("INSERT INTO t VALUES (3, 'x')"),
+    ].map((messages) => messages.filter((bytes) => bytes[0] !== MESSAGE_TYPE.relation));
+    const endOf = (messages: readonly Uint8Array[], more = 0n) =>
+      toLsn(decodeCommit(messages.at(-1)!).endLsn + more);
+    const told: Lsn[] = [];
+    const applied = {
+      committing: () => {},
+      committed: (endLsn: Lsn) => void told.push(endLsn),
+      visible: () => {},
+    };
+    const applier = await pair.openApplier(new Seen(), { applied });
+    applier.passed(endOf(first, -1n));
+    assert.deepEqual(told, [endOf(first, -1n)]);
+    await pushAll(applier, first);
+    assert.equal(told.at(-1), endOf(first));
+    for (const message of second) assert.equal(applier.push(message), undefined);
+    applier.passed(endOf(second, 1n));
+    for (const message of third) assert.equal(applier.push(message), undefined);
+    applier.passed(endOf(third, 1n));
+    applier.passed(endOf(third, 2n));
+    assert.equal(told.length, 2);
+    await applier.idle();
+    assert.equal(told.at(-1), endOf(third, 2n));
+    // What the end of a later transaction says is not told after it.
+    assert.deepEqual(told, [...told].sort((a, b) => (a < b ? -1 : 1)));
+    applier.passed(endOf(third, 9n));
+    assert.equal(told.at(-1), endOf(third, 9n));
     await applier.close();
   });
 

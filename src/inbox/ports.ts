@@ -21,6 +21,8 @@ export interface TransactionSink {
   seen(nodes: readonly SeenNode[]): Promise<void> | void;
   /** Whatever the sender committed before this time, microseconds since 2000-01-01 UTC, has been pushed. */
   caughtUp(committedBefore: bigint): void;
+  /** Whatever ends up to here in the sender's WAL, and is for this node, has been pushed. */
+  passed(walLsn: Lsn): void;
   /** A row that was asked for, as the sender has it. */
   fetched(row: WantedRow, answer: RowAnswer & { kind: "row" }): Promise<void>;
   /** Nothing more is at hand for the moment: commit what is whole. */

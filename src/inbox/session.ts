@@ -233,6 +233,9 @@ async function pushFrames(
       case "caught_up":
         sink.caughtUp(frame.committedBefore);
         break;
+      case "passed":
+        sink.passed(frame.walLsn);
+        break;
       case "try_again":
         askedAgain();
         break;

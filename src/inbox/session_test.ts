@@ -53,6 +53,7 @@ function startInbox({ compression = null }: { compression?: Compression | null }
             push: (bytes, start, end) => void pushed.push(Buffer.from(bytes).toString("utf8", start, end)),
             seen: (nodes) => void pushed.push(`seen ${nodes.map(({ node }) => node)}`),
             caughtUp: (committedBefore) => void pushed.push(`caught up to ${committedBefore}`),
+            passed: (walLsn) => void pushed.push(`passed ${walLsn}`),
             fetched: () => Promise.resolve(),
             flush: () => {},
             failed,
@@ -114,9 +115,10 @@ Deno.test("what a sender pushes reaches the database verbatim, and what is durab
   const [sink] = run.sinks;
   await sender.say(dataFrame(Buffer.from("begin"), Buffer.from("commit")));
   await sender.say({ kind: "caught_up", committedBefore: 7n });
+  await sender.say({ kind: "passed", walLsn: toLsn(8n) });
   await sender.say({ kind: "seen", nodes: [{ node: "nyc", position: toLsn(1n), timestamp: 2n }] });
-  await eventually("all of it", () => sink.pushed.length === 4, { intervalMs: 2 });
-  assert.deepEqual(sink.pushed, ["begin", "commit", "caught up to 7", "seen nyc"]);
+  await eventually("all of it", () => sink.pushed.length === 5, { intervalMs: 2 });
+  assert.deepEqual(sink.pushed, ["begin", "commit", "caught up to 7", "passed 8", "seen nyc"]);
   await sender.say({ kind: "try_again" });
   await eventually("the wish", () => run.log.includes("fra asks again"), { intervalMs: 2 });
   sink.durable(toLsn(200n));
@@ -209,7 +211,7 @@ Deno.test("a sender of another protocol is refused", async () => {
   await using run = startInbox();
   const { sender } = run.connect();
   await sender.say(hello({ protocol: 99 }));
-  await isRefused(sender, "refused", /speaks protocol 99, this node 3/);
+  await isRefused(sender, "refused", /speaks protocol 99, this node 4/);
 });
 
 const STRANGER: Partial<Hello> = { identity: { ...SENDER, incarnation: RECEIVER.incarnation } };

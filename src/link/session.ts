@@ -19,6 +19,7 @@ import { expectFrame, readFrames, refusalError } from "../wire/frame_stream.ts";
 import { HEARTBEAT_INTERVAL_MS, keepAlive, type Liveness } from "../wire/liveness.ts";
 import { AckKeeper } from "./ack_keeper.ts";
 import { Answers } from "./answers.ts";
+import { PassedTeller } from "./passed_teller.ts";
 import type { SessionObserver, SessionPorts, WalClock } from "./ports.ts";
 
 /** Runs until the session breaks, and throws why; returns only when `signal` aborts. */
@@ -93,7 +94,7 @@ interface Stream extends Omit<Begun, "hello" | "welcome"> {
   mark: WalClock | undefined;
 }
 
-/** The first of pump, acks and ack storage to fail ends all three. */
+/** The first of pump, acks and what goes beside them to fail ends all. */
 async function stream(session: Stream): Promise<void> {
   const { ports, observer, channel, signal } = session;
   const stop = new AbortController();
@@ -106,10 +107,12 @@ async function stream(session: Stream): Promise<void> {
       observer.acked(endLsn);
     },
   });
+  const passed = new PassedTeller((walLsn) => session.writer.write(encodeFrame({ kind: "passed", walLsn })));
   const answers = new Answers({ readRow: ports.readRow, write: (frame) => session.writer.write(frame) });
   try {
     await Promise.race([
-      pump(session, source),
+      pump(session, source, passed),
+      passed.run(ended),
       readAcks(session, acks, answers),
       answers.failed,
       acks.run(ended),
@@ -124,7 +127,7 @@ async function stream(session: Stream): Promise<void> {
   }
 }
 
-async function pump(session: Stream, source: Source): Promise<void> {
+async function pump(session: Stream, source: Source, passed: PassedTeller): Promise<void> {
   const { writer, observer, ports: { history } } = session;
   const batch = new FrameBatch();
   const seen = new SeenCursor(history);
@@ -144,6 +147,7 @@ async function pump(session: Stream, source: Source): Promise<void> {
     }
     if (batch.byteLength > 0) await writeAll(writer, batch);
     session.passedLsn = outgoing.walEnd;
+    passed.offer(outgoing.walEnd > session.sentLsn ? outgoing.walEnd : undefined);
     await passMark(session);
     observer.sent(outgoing);
   }

@@ -136,6 +136,18 @@ Deno.test("the receiver is told once all that was committed before a moment has 
   await run.running;
 });
 
+Deno.test("the receiver is told how far the WAL is read where no transaction says it", async () => {
+  const run = await startStreaming();
+  run.source.put(200n, Buffer.from("last"));
+  await run.peer.hear("data");
+  run.source.pass(200n);
+  run.source.pass(250n);
+  const passed = await within("the position", 5_000, run.peer.hear("passed"));
+  assert.equal(passed.walLsn, 250n);
+  run.stop();
+  await run.running;
+});
+
 Deno.test("a moment that an idle slot has passed already is told at once", async () => {
   const clock = Promise.withResolvers<{ timestamp: bigint; walLsn: Lsn }>();
   const run = await startStreaming({ readClock: () => clock.promise });
@@ -320,7 +332,7 @@ Deno.test("a receiver may stand anywhere between its ack, or the slot's beginnin
 Deno.test("a receiver of another protocol is refused", async () => {
   const run = startSession();
   await run.peer.say(welcome({ protocol: 99 }));
-  await breaks(run, "refused", /speaks protocol 99, this node 3/);
+  await breaks(run, "refused", /speaks protocol 99, this node 4/);
 });
 
 Deno.test("a receiver that is not recognised gets nothing", async () => {

@@ -124,6 +124,7 @@ function toSink(applier: Applier): TransactionSink {
     push: (bytes, start, end) => applier.push(bytes, start, end),
     seen: (nodes) => applier.seen(nodes),
     caughtUp: (committedBefore) => applier.caughtUp(committedBefore),
+    passed: (walLsn) => applier.passed(walLsn),
     fetched: ({ schema, name, key }, { columns, values, at }) =>
       applier.fetched({
         ...{ schema, name, columns, at },

@@ -18,7 +18,8 @@ export interface SourceBatch {
 
 /** Local transactions in commit order. */
 export interface Source {
-  /** Transactions from the start position on; iterated once, ends only by throwing what broke the source. */
+  /** Transactions from the start position on, at first a batch of none that says where that is; iterated once, ends only
+   * by throwing what broke the source. */
   batches(): AsyncIterable<SourceBatch>;
   /** Everything up to here is durable at the peer, and noted as such here: the source may forget it. Only forward. */
   confirm(ackedLsn: Lsn): void;

@@ -1,9 +1,10 @@
 /**
  * A source over a replication slot: its local transactions, and our position back.
  */
-import { type Lsn, maxLsn, ZERO_LSN } from "../lsn.ts";
+import { type Lsn, maxLsn } from "../lsn.ts";
 import { openReplicationStream, type ReplicationOptions } from "../pg/replication.ts";
 import type { ReplicationStream } from "../pg/walsender_stream.ts";
+import { MessageBatch } from "../pgoutput/message_batch.ts";
 import type { Source, SourceBatch } from "../pgoutput/source.ts";
 import { type Filtered, TransactionFilter } from "./filter.ts";
 
@@ -29,7 +30,7 @@ export class SlotSource implements Source {
   /** End of the last transaction that was passed on, in this session or an earlier one. */
   #emittedLsn: Lsn;
   /** Everything that ends up to here was passed on or dropped. */
-  #passedLsn: Lsn = ZERO_LSN;
+  #passedLsn: Lsn;
 
   constructor(
     stream: ReplicationStream,
@@ -40,9 +41,12 @@ export class SlotSource implements Source {
     this.#ackedLsn = options.flushLsn;
     // The peer holds what ends up to here, but not yet for certain on disk: its first ack says so.
     this.#emittedLsn = options.startLsn;
+    // What the slot is confirmed to was for others, or the peer has acked it.
+    this.#passedLsn = maxLsn(options.startLsn, options.flushLsn);
   }
 
   async *batches(): AsyncIterable<SourceBatch> {
+    yield { messages: new MessageBatch(), endLsn: null, walEnd: this.#passedLsn };
     while (true) {
       const { messages, keepaliveLsn } = await this.#stream.read();
       const filtered = this.#filter.push(messages);

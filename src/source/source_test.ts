@@ -35,8 +35,12 @@ function scripted(steps: { messages?: Message[]; keepalive?: number }[], startLs
   };
   const source = new SlotSource(stream, { startLsn: lsn(startLsn), flushLsn: lsn(10) });
   const batches = source.batches()[Symbol.asyncIterator]();
-  const next = async () => (await batches.next()).value as SourceBatch;
-  return { source, next, flushed: () => confirmed.at(-1) };
+  const first = batches.next();
+  const next = async () => {
+    await first;
+    return (await batches.next()).value as SourceBatch;
+  };
+  return { source, first, next, flushed: () => confirmed.at(-1) };
 }
 
 Deno.test("with nothing un-acked the slot follows keepalives and dropped transactions", async () => {
@@ -96,4 +100,13 @@ Deno.test("a keepalive inside a transaction moves nothing", async () => {
   assert.equal(flushed(), lsn(10));
   source.confirm(lsn(30));
   assert.equal(flushed(), lsn(30));
+});
+
+Deno.test("what the peer holds, and what the slot is confirmed to, is passed from the beginning", async () => {
+  for (const [startLsn, walEnd] of [[5, 10], [15, 15]]) {
+    const { first } = scripted([], startLsn);
+    const { messages, ...rest } = (await first).value;
+    assert.equal(messages.length, 0);
+    assert.deepEqual(rest, { endLsn: null, walEnd: lsn(walEnd) });
+  }
 });

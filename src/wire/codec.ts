@@ -15,6 +15,7 @@ import type {
   FragmentStart,
   Frame,
   Heartbeat,
+  Passed,
   Seen,
   TryAgain,
 } from "./frame.ts";
@@ -71,6 +72,8 @@ function encodePayload(frame: Frame): Uint8Array {
       return encodeHeartbeat(frame);
     case "caught_up":
       return encode64((buffer) => buffer.writeBigInt64BE(frame.committedBefore));
+    case "passed":
+      return encode64((buffer) => buffer.writeBigUInt64BE(frame.walLsn));
     case "seen":
       return encodeSeen(frame);
     case "try_again":
@@ -121,6 +124,8 @@ export function decodePayload(kind: Frame["kind"], payload: Uint8Array): Frame {
       return decodeHeartbeat(payload);
     case "caught_up":
       return { kind, committedBefore: viewOf(payload).getBigInt64(0) } satisfies CaughtUp;
+    case "passed":
+      return { kind, walLsn: decodeLsn(payload) } satisfies Passed;
     case "seen":
       return decodeSeen(payload);
     case "try_again":

@@ -91,6 +91,7 @@ const frame: fc.Arbitrary<Frame> = fc.oneof(
     kind: fc.constant("caught_up" as const),
     committedBefore: fc.bigInt(-(2n ** 63n), 2n ** 63n - 1n),
   }),
+  record({ kind: fc.constant("passed" as const), walLsn: lsn }),
   record({
     kind: fc.constant("seen" as const),
     nodes: fc.array(
@@ -197,6 +198,7 @@ Deno.test("a stream chopped in two at every offset decodes to the same frames (P
     { kind: "ack", endLsn: toLsn(7n) },
     { kind: "heartbeat", sentAt: -1n },
     { kind: "caught_up", committedBefore: -1n },
+    { kind: "passed", walLsn: toLsn(1n) },
     { kind: "try_again" },
   ];
   const stream = Buffer.concat(frames.map(encodeFrame));
@@ -213,6 +215,7 @@ Deno.test("fixed layouts are byte for byte those of the tables (PROTOCOL 4)", ()
   assert.equal(hex({ kind: "heartbeat", sentAt: -2n }), "0000000908" + "fffffffffffffffe");
   assert.equal(hex({ kind: "caught_up", committedBefore: 3n }), "0000000909" + "0000000000000003");
   assert.equal(hex({ kind: "try_again" }), "000000020b" + "00");
+  assert.equal(hex({ kind: "passed", walLsn: toLsn(0x16B374D848n) }), "000000090e" + "00000016b374d848");
   assert.equal(
     hex(dataFrame(Buffer.from("ab"), Buffer.alloc(0))),
     "0000000b04" + "000000026162" + "00000000",
@@ -305,7 +308,7 @@ Deno.test("a hello of another protocol version is read if it fits and else says 
   const push = (json: unknown) => new FrameDecoder().push(rawFrame(1, Buffer.from(JSON.stringify(json))));
   const [frame] = push({ ...good, protocol: 99, later: true });
   assert.equal((frame as Hello).protocol, 99);
-  assert.match(protocolError(() => push({ protocol: 99 })), /it speaks protocol 99, this node 3/);
+  assert.match(protocolError(() => push({ protocol: 99 })), /it speaks protocol 99, this node 4/);
 });
 
 Deno.test("nodes that say nothing of compression have none, and unknown algorithms may be offered (PROTOCOL 3)", () => {

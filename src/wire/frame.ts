@@ -6,7 +6,7 @@ import type { SeenNode } from "../seen_versions.ts";
 import type { Compression } from "./compression.ts";
 
 /** Version of the frames and of the handshake; both ends must speak the same. */
-export const PROTOCOL_VERSION = 3;
+export const PROTOCOL_VERSION = 4;
 
 /** Who a node is; both sides say it before any data. */
 export interface NodeIdentity {
@@ -120,6 +120,12 @@ export interface CaughtUp {
   readonly committedBefore: bigint;
 }
 
+/** Whatever ends up to a position in the pusher's WAL, and is for the receiver, has been pushed before this frame. */
+export interface Passed {
+  readonly kind: "passed";
+  readonly walLsn: Lsn;
+}
+
 /** What the pusher had of other nodes when it committed the transactions that follow. */
 export interface Seen {
   readonly kind: "seen";
@@ -162,6 +168,7 @@ export type Frame =
   | Ack
   | Heartbeat
   | CaughtUp
+  | Passed
   | Seen
   | TryAgain
   | WantRow

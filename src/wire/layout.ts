@@ -49,6 +49,7 @@ export const FRAME_LAYOUT: Readonly<Record<Frame["kind"], FrameLayout>> = {
   try_again: { type: 11, min: 1, max: 1 },
   want_row: { type: 12, min: 10, max: MAX_FRAME_BYTES - 1 },
   row: { type: 13, min: 5, max: MAX_FRAME_BYTES - 1 },
+  passed: { type: 14, min: 8, max: 8 },
 };
 
 const KIND_OF_TYPE = new Map(

@@ -77,6 +77,12 @@ export class TestSource implements Source {
     this.#wake();
   }
 
+  /** Nothing up to here is for the peer. */
+  pass(walEnd: bigint): void {
+    this.#batches.push({ messages: batchOf([]), endLsn: null, walEnd: toLsn(walEnd) });
+    this.#wake();
+  }
+
   fail(failure: Error): void {
     this.#failure = failure;
     this.#wake();
