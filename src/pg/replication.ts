@@ -48,6 +48,11 @@ const NO_TIMEOUTS = `SELECT set_config(name, '0', false) FROM pg_settings WHERE 
   ('transaction_timeout', 'idle_in_transaction_session_timeout', 'idle_session_timeout', 'statement_timeout')`;
 /** Longest time between status updates, milliseconds; the stock subscription's default. */
 const STATUS_INTERVAL_MS = 10_000;
+/**
+ * The same up to 12, milliseconds. There a walsender may fall asleep after the last record without the keepalive that
+ * says how far it has read, and any status update wakes it: with the longer interval that came up to 10 s late.
+ */
+const STATUS_INTERVAL_UP_TO_12_MS = 200;
 
 /**
  * Opens a walsender session and starts the slot. A slot that another session still holds is a `transient`
@@ -73,7 +78,7 @@ export async function openReplicationStream(options: ReplicationOptions): Promis
       flushLsn: options.flushLsn,
       signal,
     });
-    await stream.start(startCommand(options), statusInterval(timeoutMs));
+    await stream.start(startCommand(options), statusInterval(timeoutMs, options.serverVersion));
     if (signal?.aborted) throw new MmliteError("aborted", `Cannot ${doing}: stopped`);
     return stream;
   } catch (error) {
@@ -97,6 +102,7 @@ async function readSenderTimeout(client: pg.Client): Promise<number> {
   return Number(rows[0].setting);
 }
 
-function statusInterval(senderTimeoutMs: number): number {
-  return senderTimeoutMs > 0 ? Math.min(STATUS_INTERVAL_MS, senderTimeoutMs / 3) : STATUS_INTERVAL_MS;
+function statusInterval(senderTimeoutMs: number, serverVersion: number): number {
+  const intervalMs = serverVersion >= 130_000 ? STATUS_INTERVAL_MS : STATUS_INTERVAL_UP_TO_12_MS;
+  return senderTimeoutMs > 0 ? Math.min(intervalMs, senderTimeoutMs / 3) : intervalMs;
 }
