@@ -116,6 +116,13 @@ export const ERROR_POLICY = {
     title: "Temporary trouble",
     hint: "Nothing to do: it is tried again",
   },
+  timeout: {
+    disposition: "retry",
+    exitCode: 75,
+    httpStatus: 504,
+    title: "Not in time",
+    hint: "Try again, or allow more time",
+  },
   protocol: {
     disposition: "retry",
     exitCode: 70,

@@ -21,6 +21,7 @@ import { addPeerRoutes } from "./peer_routes.ts";
 import { addQuarantineRoutes } from "./quarantine_routes.ts";
 import { json, REFUSALS } from "./route.ts";
 import { addTableRoutes } from "./table_routes.ts";
+import { addTokenRoutes } from "./token_routes.ts";
 import { refuse, refuseThrown, requestLine } from "./problem.ts";
 
 /** What {@link createApi} needs. */
@@ -45,6 +46,7 @@ function createApp(options: ApiOptions): OpenAPIHono<ApiEnv> {
   addTableRoutes(app, options.control);
   addConflictRoutes(app, options.control);
   addEventRoutes(app, options.control);
+  addTokenRoutes(app, options.control);
   addInviteRoutes(app, options.control);
   addQuarantineRoutes(app, options.control);
   addDocument(app, options);

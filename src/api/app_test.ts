@@ -8,6 +8,7 @@ import { MAX_BODY_BYTES } from "./body.ts";
 import * as conflictSchemas from "./conflict_schemas.ts";
 import * as inviteSchemas from "./invite_schemas.ts";
 import * as quarantineSchemas from "./quarantine_schemas.ts";
+import * as tokenSchemas from "./token_schemas.ts";
 import * as nodeSchemas from "./schemas.ts";
 
 const URL_BODY = JSON.stringify({ url: "https://fra.example:7432" });
@@ -26,7 +27,13 @@ function assertProblem(answer: TestResponse, status: number, kind: ErrorKind): n
   return problem;
 }
 
-const schemas = { ...nodeSchemas, ...inviteSchemas, ...conflictSchemas, ...quarantineSchemas };
+const schemas = {
+  ...nodeSchemas,
+  ...inviteSchemas,
+  ...conflictSchemas,
+  ...quarantineSchemas,
+  ...tokenSchemas,
+};
 
 /** One request for every operation of the OpenAPI document, in an order in which each of them succeeds. */
 const SAMPLES: readonly [operation: string, path: string, body?: string][] = [
@@ -44,6 +51,8 @@ const SAMPLES: readonly [operation: string, path: string, body?: string][] = [
   ["get /v1/conflicts", "/v1/conflicts?since=1h&limit=1"],
   ["get /v1/conflicts/{id}", "/v1/conflicts/1"],
   ["get /v1/events", "/v1/events"],
+  ["get /v1/token", "/v1/token?own"],
+  ["get /v1/wait", "/v1/wait?token=mmpos1_x&timeout=1s"],
   ["get /v1/peers", "/v1/peers"],
   ["get /v1/peers/{name}", "/v1/peers/fra"],
   ["put /v1/peers/{name}", "/v1/peers/fra", URL_BODY],

@@ -9,7 +9,9 @@ import type { ConflictList, EventPayloads, TablePolicyInput, WholeConflict } fro
 import type { CreatedInvite, Invite, InviteInput } from "./invite_schemas.ts";
 import type { z } from "@hono/zod-openapi";
 import type { QuarantineDetail, QuarantineEntry, QuarantineList } from "./quarantine_schemas.ts";
-import type { NodeStatus, PeerInput, PeerStatus, TableStatus } from "./schemas.ts";
+import type { BehindNode, NodeStatus, PeerInput, PeerStatus, TableStatus } from "./schemas.ts";
+import type { PositionToken } from "./token_schemas.ts";
+import type { MmliteError } from "../errors.ts";
 
 /** One thing that `/readyz` looks at. */
 export interface HealthCheck {
@@ -83,6 +85,11 @@ export interface Page {
   readonly cursor?: string;
 }
 
+/** What became of a wait for a token; `error` says that the time has run out, and for whom. */
+export type WaitOutcome =
+  | { readonly reached: true; readonly waitedSeconds: number }
+  | { readonly reached: false; readonly error: MmliteError; readonly behind: BehindNode[] };
+
 /** A node, as far as the control API can see and steer it. */
 export interface NodeControl {
   status(): Promise<NodeStatus>;
@@ -118,6 +125,17 @@ export interface NodeControl {
   retryQuarantined(id: string, options: { readonly dryRun: boolean }): Promise<QuarantineEntry>;
   /** Throws `not_found`. */
   discardQuarantined(id: string): Promise<void>;
+
+  /** A token of all that is visible here now; with `own` of what was committed here alone. */
+  giveToken(options: { readonly own: boolean }): Promise<PositionToken>;
+  /**
+   * Waits until all that a token stands for is visible here. Throws `invalid_input` for what is no token, `conflict` for
+   * one that can never be met here, `transient` where too many wait, `aborted` at the signal or when the node closes.
+   */
+  waitFor(
+    token: string,
+    options: { readonly timeoutMs: number; readonly signal: AbortSignal },
+  ): Promise<WaitOutcome>;
 
   /** Makes a one-time token; throws `config` where this node lacks what it takes. */
   createInvite(input: InviteInput): Promise<CreatedInvite>;

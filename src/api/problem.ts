@@ -16,6 +16,7 @@ export interface Refusal {
   readonly status?: number;
   readonly hint?: string;
   readonly errors?: Problem["errors"];
+  readonly behind?: Problem["behind"];
 }
 
 /** The problem document of a refusal. */
@@ -29,6 +30,7 @@ export function toProblem(refusal: Refusal): Problem {
     detail: refusal.detail,
     hint: refusal.hint ?? policy.hint,
     ...(refusal.errors === undefined ? {} : { errors: refusal.errors }),
+    ...(refusal.behind === undefined ? {} : { behind: refusal.behind }),
   };
 }
 

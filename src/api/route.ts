@@ -6,7 +6,7 @@ import type { KnownKeys } from "./validation.ts";
 import { Problem } from "./schemas.ts";
 
 /** A switch in a query: `?force` and `?force=true` turn it on. */
-const Switch = z.enum(["", "true", "false"]).optional();
+export const Switch = z.enum(["", "true", "false"]).optional();
 
 /** No query parameter at all. */
 export const NoQuery = z.strictObject({});

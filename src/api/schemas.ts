@@ -232,6 +232,17 @@ export const VersionInfo = z.object({ name: z.literal("mmlite"), version: z.stri
   "VersionInfo",
 );
 
+/** A node that is not applied here as far as was waited for. */
+export const BehindNode = z.object({
+  node: PeerName,
+  wanted_lsn: LsnText.openapi({ description: "in that node's WAL, as is `applied_lsn`" }),
+  applied_lsn: LsnText.nullable().openapi({ description: "null if nothing of it is applied here" }),
+  behind_bytes: ByteAmount.nullable(),
+  inbound_state: InboundState,
+  last_error: Trouble.nullable().openapi({ description: "why nothing comes, or what comes is refused" }),
+}).openapi("BehindNode");
+export type BehindNode = z.infer<typeof BehindNode>;
+
 /** RFC 9457 problem details; `kind` names the row of `ERROR_POLICY`, and `type` is that as a URN. */
 export const Problem = z.object({
   type: z.string().openapi({ example: "urn:mmlite:problem:not_found" }),
@@ -244,6 +255,7 @@ export const Problem = z.object({
     pointer: z.string().openapi({ description: "JSON pointer into the body, or the parameter's name" }),
     message: z.string(),
   })).optional(),
+  behind: z.array(BehindNode).optional().openapi({ description: "what `/v1/wait` still waited for" }),
 }).openapi("Problem");
 export type Problem = z.infer<typeof Problem>;
 

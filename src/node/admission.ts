@@ -53,7 +53,7 @@ interface AdmissionOptions {
   readonly clock: ApplyClock;
   readonly causes: Causes;
   /** Is told how far a sender is applied, which stands where the database says. */
-  readonly appliedLog: (sender: string, position: Lsn) => AppliedLog;
+  readonly appliedLog: (sender: NodeIdentity, position: Lsn) => AppliedLog;
   readonly maxClockWaitMs: number;
 }
 
@@ -108,7 +108,7 @@ export async function admit(options: AdmissionOptions, hello: Hello): Promise<Ad
         clock: options.clock,
         maxClockWaitMs: options.maxClockWaitMs,
         causes: options.causes,
-        applied: options.appliedLog(sender, lsn),
+        applied: options.appliedLog(hello.identity, lsn),
         onUnsent: (nodes) => options.unsent.noted(nodes),
         onSecondLook: options.notedSecondLook,
         signal,

@@ -2,7 +2,7 @@
  * The node as the control API sees it: the port that the API declares, over the running parts.
  */
 import type { Health, NodeControl, PutPeerOptions } from "../api/control.ts";
-import type { NodeStatus, PeerInput, PeerStatus } from "../api/schemas.ts";
+import type { BehindNode as ShownBehind, NodeStatus, PeerInput, PeerStatus } from "../api/schemas.ts";
 import { MmliteError, toMmliteError } from "../errors.ts";
 import { parsePeerUrl } from "../http/peer_url.ts";
 import { formatLsn, parseLsn } from "../lsn.ts";
@@ -23,9 +23,11 @@ import { Peer } from "./peer.ts";
 import type { Peers } from "./peers.ts";
 import type { PublicationKeeper } from "./publication_keeper.ts";
 import type { Quarantine } from "./quarantine.ts";
+import type { BehindNode, ReadYourWrites } from "./read_your_writes.ts";
 import type { ServerClock } from "./server_clock.ts";
 import {
   differingPolicies,
+  inboundState,
   nodeStatus,
   peerStatus,
   type PeerView,
@@ -54,6 +56,7 @@ interface ControlOptions {
   readonly conflicts: ConflictCounts;
   readonly clock: ServerClock;
   readonly quarantine: Quarantine;
+  readonly reading: ReadYourWrites;
   readonly metrics: Metrics;
   /** Null on a node that speaks cleartext. */
   readonly tls: TlsKeys | null;
@@ -63,7 +66,7 @@ interface ControlOptions {
 
 /** The control of a running node. */
 export function createControl(options: ControlOptions): NodeControl {
-  const { peers, tables, invites, quarantine, metrics, database, signal } = options;
+  const { peers, tables, invites, quarantine, reading, metrics, database, signal } = options;
   const show = async (peer: Peer) => peerStatus(peer, await viewOf(options));
   const query = (doing: string) => database.control.query(doing);
   const events = new NodeEvents({
@@ -106,6 +109,15 @@ export function createControl(options: ControlOptions): NodeControl {
     showQuarantined: (id, page) => quarantine.show(id, page),
     retryQuarantined: (id, retryOptions) => quarantine.retry(id, retryOptions),
     discardQuarantined: (id) => quarantine.discard(id),
+    giveToken: async (tokenOptions) => {
+      const { token, positions } = await reading.token(tokenOptions);
+      return { token, positions: positions.map(({ node, lsn }) => ({ node, lsn: formatLsn(lsn) })) };
+    },
+    waitFor: async (token, waitOptions) => {
+      const outcome = await reading.wait(token, waitOptions);
+      if (outcome.reached) return { reached: true, waitedSeconds: Math.round(outcome.waitedMs) / 1000 };
+      return { ...outcome, behind: outcome.behind.map(showBehind) };
+    },
     createInvite: (input) => invites.create(input),
     listInvites: () => invites.list(),
     deleteInvite: (id) => invites.withdraw(id),
@@ -122,6 +134,18 @@ export function createControl(options: ControlOptions): NodeControl {
     listConflicts: (filter) => listConflicts(query("list the conflicts"), filter),
     getConflict: (id) => getConflict(query(`show conflict ${id}`), id),
     events: (listenOptions) => events.listen(listenOptions),
+  };
+}
+
+function showBehind({ node, wantedLsn, appliedLsn, inbound }: BehindNode): ShownBehind {
+  const error = inbound.name === "failed" ? inbound.error : null;
+  return {
+    node,
+    wanted_lsn: formatLsn(wantedLsn),
+    applied_lsn: appliedLsn === null ? null : formatLsn(appliedLsn),
+    behind_bytes: appliedLsn === null ? null : String(wantedLsn - appliedLsn),
+    inbound_state: inboundState(inbound),
+    last_error: error === null ? null : { kind: error.kind, message: error.message, hint: error.hint },
   };
 }
 

@@ -11,12 +11,14 @@ import type { ProvenPeer } from "../wire/channel.ts";
 import type { NodeIdentity } from "../wire/frame.ts";
 import { admit, recognise } from "./admission.ts";
 import type { Applied } from "./applied.ts";
+import type { AppliedPositions } from "./applied_positions.ts";
 import type { Causality } from "./causality.ts";
 import type { ConflictPolicies } from "./conflict_policies.ts";
 import type { Database } from "./database.ts";
 import type { GroupKeeper } from "./group_keeper.ts";
 import { applyObserver, type ConflictCounts } from "./observers.ts";
 import type { Peers } from "./peers.ts";
+import { lifeOf } from "./position_token.ts";
 import type { Quarantine } from "./quarantine.ts";
 import type { SecondLook } from "./second_look.ts";
 import type { ServerClock } from "./server_clock.ts";
@@ -39,12 +41,14 @@ interface InboundOptions {
   readonly clock: ServerClock;
   readonly history: AppliedHistory;
   readonly causes: Causality;
+  readonly positions: AppliedPositions;
   readonly maxClockWaitMs: number;
 }
 
 /** An inbox whose senders are this node's peers, or become so. */
 export function openInbox(
-  { peers, metrics, conflicts, policies, groups, applied, quarantine, history, ...options }: InboundOptions,
+  { peers, metrics, conflicts, policies, groups, applied, quarantine, history, positions, ...options }:
+    InboundOptions,
 ): Inbox {
   const trusts = new Map<string, Trust>();
   const trust = (sender: string) => {
@@ -58,12 +62,16 @@ export function openInbox(
     dials: (peer: string) => peers.find(peer)?.url !== null,
     observer: (sender: string) =>
       applyObserver({ peer: peers.find(sender), sender, metrics, conflicts, groups, applied, history }),
-    appliedLog: (sender: string, position: Lsn) => {
+    appliedLog: ({ node: sender, incarnation }: NodeIdentity, position: Lsn) => {
       history.begin(sender, { position, timestamp: undefined });
       options.causes.committed(sender, position);
+      positions.set(sender, { life: lifeOf(incarnation), lsn: position });
       return {
         committing: (endLsn: Lsn, timestamp: bigint) => history.committing(sender, endLsn, timestamp),
-        committed: (endLsn: Lsn) => options.causes.committed(sender, endLsn),
+        committed: (endLsn: Lsn) => {
+          options.causes.committed(sender, endLsn);
+          positions.reached(sender, endLsn);
+        },
         visible: (endLsn: Lsn, walLsn: Lsn) => history.visible(sender, endLsn, walLsn),
       };
     },

@@ -17,6 +17,7 @@ import { VERSION } from "../version.ts";
 import type { ProvenPeer } from "../wire/channel.ts";
 import type { NodeIdentity } from "../wire/frame.ts";
 import { Applied } from "./applied.ts";
+import { AppliedPositions } from "./applied_positions.ts";
 import { Causality } from "./causality.ts";
 import { parseTimestamp } from "./clock.ts";
 import { ConflictKeeper } from "./conflict_keeper.ts";
@@ -37,6 +38,7 @@ import { Peers } from "./peers.ts";
 import { PublicationKeeper } from "./publication_keeper.ts";
 import { Quarantine } from "./quarantine.ts";
 import { Tables } from "./tables.ts";
+import { ReadYourWrites } from "./read_your_writes.ts";
 import { ReturnStreams } from "./return_streams.ts";
 import { Reception } from "./reception.ts";
 import { SecondLook } from "./second_look.ts";
@@ -108,6 +110,7 @@ export async function startNode(config: Config, { signal, apiAddress }: StartOpt
       timedOut: (node) => metrics.countCausalTimeout(node),
     });
     const groups = new GroupKeeper({ database, peers: () => peers.list().map(({ name }) => name) });
+    const positions = new AppliedPositions();
     const applied = new Applied();
     await applied.load(database.control.query("read what was applied"));
     const policyOf = (schema: string, name: string) => policies.policyOf(schema, name);
@@ -181,6 +184,7 @@ export async function startNode(config: Config, { signal, apiAddress }: StartOpt
         metrics.removePeer(peer);
         history.forget(peer);
         causes.forget(peer);
+        positions.forget(peer);
       },
     });
     const inbox: Inbox = openInbox({
@@ -199,6 +203,7 @@ export async function startNode(config: Config, { signal, apiAddress }: StartOpt
       clock,
       history,
       causes,
+      positions,
       maxClockWaitMs: config.conflicts.maxClockWaitMs,
     });
     const invites = new Invites({
@@ -226,12 +231,21 @@ export async function startNode(config: Config, { signal, apiAddress }: StartOpt
     ownUrls.push(`${peerScheme(tls)}://${peerAddress}`, ...(url === null ? [] : [url]));
     await peers.start(config.peers);
 
+    const reading = new ReadYourWrites({
+      self,
+      query: database.control.query("tell how far nodes are applied"),
+      positions,
+      findPeer: (name) => peers.find(name),
+      problem: () => guard.problem,
+      signal: ended,
+    });
     const guard = new Guard({
       database,
       node: { ...config.node, incarnation: self.incarnation },
       interrupt: () => {
         peers.interrupt();
         inbox.interrupt();
+        reading.forget();
         void ownDeletes.close();
       },
     });
@@ -273,6 +287,7 @@ export async function startNode(config: Config, { signal, apiAddress }: StartOpt
         conflicts,
         clock,
         quarantine,
+        reading,
         metrics,
         tls: tlsKeys,
         signal: ended,

@@ -187,7 +187,8 @@ function inboundStatus({ name, inbound }: Peer, positions: Positions | null): In
   };
 }
 
-function inboundState(state: Peer["inbound"]["state"]): InboundStatus["state"] {
+/** What comes from a peer, in one word. */
+export function inboundState(state: Peer["inbound"]["state"]): InboundStatus["state"] {
   if (state.name !== "failed") return state.name;
   switch (state.error.disposition) {
     case "retry":

@@ -2,7 +2,7 @@
  * A node for tests of the control API alone: peers and tables in memory, no database and no links.
  */
 import type { WholeConflict } from "../../src/api/conflict_schemas.ts";
-import type { Health, NodeControl, NodeEvent, Precondition } from "../../src/api/control.ts";
+import type { Health, NodeControl, NodeEvent, Precondition, WaitOutcome } from "../../src/api/control.ts";
 import type { Invite } from "../../src/api/invite_schemas.ts";
 import type { QuarantineEntry } from "../../src/api/quarantine_schemas.ts";
 import type { PeerStatus, TableStatus } from "../../src/api/schemas.ts";
@@ -23,6 +23,10 @@ export interface TestControl extends NodeControl {
   readonly quarantined: Map<string, QuarantineEntry>;
   /** Names given to `retryPeer`, in order. */
   readonly retried: string[];
+  /** What is asked of `giveToken` and `waitFor`, in order. */
+  readonly asked: unknown[];
+  /** What `waitFor()` does. */
+  wait: (signal: AbortSignal) => Promise<WaitOutcome>;
   /** What `health()` answers. */
   state: Health;
   /** What `status()` throws instead of answering, if anything. */
@@ -60,6 +64,8 @@ export function createTestControl(given: { peers?: PeerStatus[]; tables?: TableS
     conflicts: [testConflict("2"), testConflict("1")],
     happened: [],
     retried: [],
+    asked: [],
+    wait: () => Promise.resolve({ reached: true, waitedSeconds: 0.012 }),
     state: { ready: true, checks: [{ name: "postgres", ok: true, message: "" }] },
     failure: undefined,
     health: () => Promise.resolve(control.state),
@@ -110,6 +116,14 @@ export function createTestControl(given: { peers?: PeerStatus[]; tables?: TableS
     discardQuarantined: async (id) => {
       quarantined(id);
       await Promise.resolve(control.quarantined.delete(id));
+    },
+    giveToken: (options) => {
+      control.asked.push(options);
+      return Promise.resolve({ token: "mmpos1_x", positions: [{ node: "ams", lsn: "16/B374D848" }] });
+    },
+    waitFor: (token, { timeoutMs, signal }) => {
+      control.asked.push({ token, timeoutMs });
+      return control.wait(signal);
     },
     createInvite: async ({ name = null, urls = ["https://ams:7432"] }) => {
       const id = String(control.invites.length).padStart(16, "0");
