@@ -16,6 +16,8 @@ export interface ApiRequest {
   /** With its query, already encoded. */
   readonly path: string;
   readonly body?: unknown;
+  /** How long the answer itself may take beyond {@link ANSWER_DEADLINE_MS}, milliseconds. */
+  readonly mayTakeMs?: number;
 }
 
 /** A successful answer. */
@@ -64,13 +66,17 @@ export async function requestApi<Body>(call: ApiRequest, endpoint: Endpoint): Pr
     response = await send(call, { endpoint, headers, body });
     text = await readText(response);
   } catch (error) {
-    throw unreachable(error as NodeJS.ErrnoException, endpoint);
+    throw unreachable(error as NodeJS.ErrnoException, endpoint, deadlineMs(call));
   }
   return readAnswer<Body>(response.statusCode ?? 0, { text, endpoint });
 }
 
+function deadlineMs({ mayTakeMs = 0 }: ApiRequest): number {
+  return ANSWER_DEADLINE_MS + mayTakeMs;
+}
+
 function send(
-  { method, path }: ApiRequest,
+  { method, path, mayTakeMs }: ApiRequest,
   { endpoint: { place }, headers, body }: {
     readonly endpoint: Endpoint;
     readonly headers: Record<string, string>;
@@ -79,7 +85,7 @@ function send(
 ): Promise<IncomingMessage> {
   const target = "socket" in place ? { socketPath: place.socket, host: "localhost" } : place.address;
   return new Promise((resolve, reject) => {
-    const signal = AbortSignal.timeout(ANSWER_DEADLINE_MS);
+    const signal = AbortSignal.timeout(deadlineMs({ method, path, mayTakeMs }));
     request({ ...target, method, path, headers, signal, agent: false }, resolve).on("error", reject).end(
       body,
     );
@@ -133,7 +139,11 @@ function problemError({ kind, detail, hint, errors = [] }: Problem): MmliteError
   return new MmliteError(isErrorKind(kind) ? kind : "internal", `${detail}${fields}`, { hint });
 }
 
-function unreachable(cause: NodeJS.ErrnoException, endpoint: Endpoint): MmliteError {
+function unreachable(
+  cause: NodeJS.ErrnoException,
+  endpoint: Endpoint,
+  deadlineMs: number,
+): MmliteError {
   const place = describeEndpoint(endpoint);
   if (cause.code === "EACCES") {
     return new MmliteError("forbidden", `Cannot open the control API at ${place}: permission denied`, {
@@ -142,7 +152,7 @@ function unreachable(cause: NodeJS.ErrnoException, endpoint: Endpoint): MmliteEr
     });
   }
   const why = cause.name === "TimeoutError" || cause.code === "ABORT_ERR"
-    ? `no answer within ${ANSWER_DEADLINE_MS / 1000} s`
+    ? `no answer within ${deadlineMs / 1000} s`
     : cause.message;
   return new MmliteError("unreachable", `Cannot reach the control API at ${place}: ${why}`, {
     hint: "Is mmlite running here? Start it with `mmlite run`, or name its address with --api",

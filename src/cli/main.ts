@@ -16,6 +16,7 @@ import { addQuarantine } from "./quarantine.ts";
 import { addRun } from "./run.ts";
 import { addStatus } from "./status.ts";
 import { addTables } from "./tables.ts";
+import { addTokens } from "./token.ts";
 import { addVersion } from "./version.ts";
 
 const EXIT_CODES = `
@@ -57,6 +58,7 @@ function makeProgram(context: Context, finish: (exitCode: number) => void): Comm
   addQuarantine(program, context, finish);
   addTables(program, context, finish);
   addConflicts(program, context, finish);
+  addTokens(program, context, finish);
   addInvite(program, context, finish);
   addJoin(program, context, finish);
   addConfig(program, context, finish);
