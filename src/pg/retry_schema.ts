@@ -27,10 +27,19 @@ CREATE OR REPLACE FUNCTION mmlite.newest_tombstone(
 DECLARE
   list record;
   found timestamptz;
+  wanted bytea := int8send(hash);
   own boolean := coalesce(current_setting('mmlite.out_of_order', true) = 'on', false);
 BEGIN
-  FOR list IN SELECT d.origin, d.entries FROM mmlite.tombstone d
-               WHERE d.last_timestamp >= at AND (own OR d.origin <> of_node) LOOP
+  -- In one statement: while it runs, short lists may become a run. Bytes that are no hash are left to find_entry.
+  FOR list IN
+    SELECT d.origin, d.entries FROM mmlite.tombstone d
+     WHERE d.last_timestamp >= at AND (own OR d.origin <> of_node) AND d.run IS NULL AND position(wanted IN d.entries) > 0
+    UNION ALL
+    SELECT d.origin, p.entries FROM mmlite.tombstone d, LATERAL (
+      SELECT s.entries FROM mmlite.tombstone_piece s WHERE s.run = d.run AND s.first_hash <= wanted
+       ORDER BY s.first_hash DESC LIMIT 1) p
+     WHERE d.last_timestamp >= at AND (own OR d.origin <> of_node) AND d.run IS NOT NULL AND position(wanted IN p.entries) > 0
+  LOOP
     found := mmlite.find_entry(list.entries, hash);
     IF mmlite.newer(found, list.origin, coalesce(deleted_at, at), coalesce(deleted_by, of_node)) THEN
       deleted_at := found;
