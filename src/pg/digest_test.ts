@@ -106,7 +106,7 @@ Deno.test("a digest depends on what rows hold, not on how they lie", async () =>
 
 Deno.test("a digest that is not wanted any more is broken off", async () => {
   await using server = await startPostgres({ major: 18 });
-  await server.sql("postgres", "CREATE TABLE t AS SELECT g FROM generate_series(1, 1000000) g");
+  await server.sql("postgres", "CREATE TABLE t AS SELECT g FROM generate_series(1, 3000000) g");
   const target = await parsePostgresUrl(server.url(), {});
   const client = await openClient(target, { applicationName: "mmlite test" });
   const tables = await readTables(queryWith(client));
