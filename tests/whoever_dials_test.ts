@@ -28,6 +28,7 @@ function push(channel: Channel, compression: Compression | null) {
       history: new AppliedHistory(),
       readClock: () => Promise.resolve({ timestamp: 0n, walLsn: toLsn(1n << 60n) }),
       asksAgain: () => new Promise(() => {}),
+      callsBack: () => new Promise(() => {}),
       readRow: () => Promise.resolve({ kind: "none", at: 0n }),
       storeAck: () => Promise.resolve(),
     },
@@ -71,6 +72,7 @@ function receive(channel: Channel, compression: Compression | null) {
         },
       }),
     askedAgain: () => {},
+    calledBack: () => {},
     judge: (_, error) => Promise.resolve(error),
     observe: () => {},
   });

@@ -7,7 +7,7 @@ import type { Connection } from "./connection.ts";
 import { cannotReach, dialAborted } from "./dial_errors.ts";
 import { closeSession, openSession, requestChannel } from "./peer_session.ts";
 import { addressOf, parsePeerUrl } from "./peer_url.ts";
-import type { FrameRoute } from "./session_options.ts";
+import type { ChannelRoute } from "./session_options.ts";
 import type { KeySource } from "./trust.ts";
 import { TrustWatch } from "./trust_watch.ts";
 
@@ -24,7 +24,7 @@ interface DiallerOptions {
 interface DialOptions {
   /** Who has to be there. Proven under TLS before a byte is sent; on cleartext nobody proves anything. */
   readonly peer: PeerName;
-  readonly path: FrameRoute;
+  readonly path: ChannelRoute;
   /** For dialling only: it does not break the channel later. */
   readonly signal: AbortSignal;
   readonly connectTimeoutMs?: number;
@@ -116,7 +116,7 @@ class SharedSession {
   }
 
   async request(
-    options: { route: FrameRoute; self: string },
+    options: { route: ChannelRoute; self: string },
     failed: Promise<never>,
   ): Promise<Channel> {
     this.#requests++;

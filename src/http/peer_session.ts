@@ -12,10 +12,10 @@ import { cannotReach, dialError, NOT_A_PEER, turnedAwayError } from "./dial_erro
 import { connectPlain, connectSecure } from "./peer_socket.ts";
 import { addressOf } from "./peer_url.ts";
 import {
+  CHANNEL_PATHS,
+  type ChannelRoute,
   CLIENT_OPTIONS,
-  CONTENT_TYPE,
-  FRAME_PATHS,
-  type FrameRoute,
+  CONTENT_TYPES,
   LINGER_MS,
   NODE_HEADER,
   openWindow,
@@ -82,20 +82,20 @@ function noCertificate(url: URL): MmliteError {
   });
 }
 
-/** Opens a stream of frames on a connection; resolves once the peer has taken it, else throws `unreachable`. */
+/** Opens a stream on a connection; resolves once the peer has taken it, else throws `unreachable`. */
 export async function requestChannel(
   connection: Connection,
-  { route, self }: { route: FrameRoute; self: string },
+  { route, self }: { route: ChannelRoute; self: string },
 ): Promise<Channel> {
   const stream = startRequest(connection, {
     ":method": "POST",
-    ":path": FRAME_PATHS[route],
-    "content-type": CONTENT_TYPE,
-    ...(route === "return" ? { [NODE_HEADER]: self } : {}),
+    ":path": CHANNEL_PATHS[route],
+    "content-type": CONTENT_TYPES[route],
+    ...(route === "push" ? {} : { [NODE_HEADER]: self }),
   });
   const channel = connection.open(stream);
   try {
-    await answered(stream, connection);
+    await answered(stream, { connection, contentType: CONTENT_TYPES[route] });
     return channel;
   } catch (error) {
     channel.destroy();
@@ -111,15 +111,18 @@ function startRequest(connection: Connection, headers: Record<string, string>): 
   }
 }
 
-/** Resolves when the peer has taken the request; anything but status 200 with frames throws. */
-async function answered(stream: ClientHttp2Stream, connection: Connection): Promise<void> {
+/** Resolves when the peer has taken the request; anything but status 200 with that type throws. */
+async function answered(
+  stream: ClientHttp2Stream,
+  { connection, contentType }: { readonly connection: Connection; readonly contentType: string },
+): Promise<void> {
   const { remote } = connection;
   const { promise, resolve, reject } = Promise.withResolvers<void>();
   const fail = (error: MmliteError) => reject(connection.failure ?? error);
   stream.once("response", (headers) => {
     const status = Number(headers[":status"]);
     if (status !== 200) fail(cannotReach(remote, `it answered status ${status}`, { hint: NOT_A_PEER }));
-    else if (headers["content-type"] === CONTENT_TYPE) resolve();
+    else if (headers["content-type"] === contentType) resolve();
     else fail(cannotReach(remote, "what answers there is not mmlite", { hint: NOT_A_PEER }));
   });
   stream.once("error", (error) => fail(dialError(remote, error)));

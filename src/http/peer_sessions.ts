@@ -16,8 +16,9 @@ import { Connection } from "./connection.ts";
 import type { Guest } from "./door.ts";
 import { JOIN_PATH, type JoinRoutes, serveJoin } from "./join_routes.ts";
 import {
-  CONTENT_TYPE,
-  FRAME_PATHS,
+  CHANNEL_PATHS,
+  type ChannelRoute,
+  CONTENT_TYPES,
   JOIN_SERVER_OPTIONS,
   NODE_HEADER,
   openWindow,
@@ -30,6 +31,10 @@ import { TrustWatch } from "./trust_watch.ts";
 /** A connection without an open stream is closed after this time, milliseconds. */
 export const IDLE_SESSION_MS = 10_000;
 
+const ROUTE_OF_PATH = new Map(
+  Object.entries(CHANNEL_PATHS).map(([route, path]) => [path as string, route as ChannelRoute]),
+);
+
 const logger = log("http");
 
 /** What to do with the streams of peers. */
@@ -39,6 +44,10 @@ export interface PeerRoutes {
   readonly accept: (channel: Channel) => Promise<void>;
   /** A peer offers a stream on which this node may push to it; `node` is its name, proven under TLS. */
   readonly acceptReturn: (channel: Channel, node: string) => Promise<void>;
+  /** A peer asks about tables; `node` as above. Left out where nobody answers. */
+  readonly acceptQuestions?: (channel: Channel, node: string) => Promise<void>;
+  /** A peer offers a stream on which it answers questions about its tables. Left out where nobody asks. */
+  readonly acceptAnswers?: (channel: Channel, node: string) => Promise<void>;
   /** Null where no node can join. */
   readonly join: JoinRoutes | null;
 }
@@ -80,29 +89,34 @@ export class PeerSessions {
 
   #route(connection: Connection, stream: ServerHttp2Stream, headers: IncomingHttpHeaders): void {
     const { ":path": path, ":method": method } = headers;
-    const isReturn = path === FRAME_PATHS.return;
     if (path === JOIN_PATH && connection.peer !== null) {
       return this.#serveJoin(stream, headers, connection.peer);
     }
-    if (path !== FRAME_PATHS.push && !isReturn) {
-      return answer(stream, 404, "No such path on mmlite's peer port");
-    }
+    const route = ROUTE_OF_PATH.get(path ?? "");
+    if (route === undefined) return answer(stream, 404, "No such path on mmlite's peer port");
     if (method !== "POST") return answer(stream, 405, "Only POST is taken here");
-    if (!isReturn) return this.#serve(connection, stream, this.#routes.accept);
+    const serve = (accept: (channel: Channel) => Promise<void>) =>
+      this.#track(serveChannel(connection, stream, { accept, contentType: CONTENT_TYPES[route] }));
+    if (route === "push") return serve(this.#routes.accept);
     const node = String(headers[NODE_HEADER] ?? "");
     if (!NODE_NAME.test(node)) return answer(stream, 400, `The header ${NODE_HEADER} must name a node`);
     if (connection.peer !== null && connection.peer.node !== node) {
       return answer(stream, 403, `The certificate is for another node than the header ${NODE_HEADER} names`);
     }
-    this.#serve(connection, stream, (channel) => this.#routes.acceptReturn(channel, node));
+    const accept = this.#acceptOf(route);
+    if (accept === undefined) return answer(stream, 404, "No such path on mmlite's peer port");
+    serve((channel) => accept(channel, node));
   }
 
-  #serve(
-    connection: Connection,
-    stream: ServerHttp2Stream,
-    accept: (channel: Channel) => Promise<void>,
-  ): void {
-    this.#track(serveChannel(connection, stream, accept));
+  #acceptOf(route: Exclude<ChannelRoute, "push">) {
+    switch (route) {
+      case "return":
+        return this.#routes.acceptReturn;
+      case "ask":
+        return this.#routes.acceptQuestions;
+      case "answer":
+        return this.#routes.acceptAnswers;
+    }
   }
 
   #serveJoiner(session: ServerHttp2Session): void {
@@ -153,12 +167,15 @@ function answer(stream: ServerHttp2Stream, status: number, sentence: string): vo
 async function serveChannel(
   connection: Connection,
   stream: ServerHttp2Stream,
-  accept: (channel: Channel) => Promise<void>,
+  { accept, contentType }: {
+    readonly accept: (channel: Channel) => Promise<void>;
+    readonly contentType: string;
+  },
 ): Promise<void> {
   const channel = connection.open(stream);
   try {
     // Throws for a stream that was reset right away.
-    stream.respond({ ":status": 200, "content-type": CONTENT_TYPE });
+    stream.respond({ ":status": 200, "content-type": contentType });
     await accept(channel);
     await channel.end();
   } catch (error) {

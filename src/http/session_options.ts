@@ -14,7 +14,25 @@ export const FRAME_PATHS = {
 export type FrameRoute = keyof typeof FRAME_PATHS;
 /** Media type of both bodies. */
 export const CONTENT_TYPE = "application/vnd.mmlite.frames";
-/** Names the dialling node on the return route. */
+
+/** All routes that nodes keep a stream open on; on those that no frames travel over, lines of JSON do. */
+export const CHANNEL_PATHS = {
+  ...FRAME_PATHS,
+  /** The dialling node asks about tables; answers come back. */
+  ask: "/mmlite/v1/ask",
+  /** The accepting node asks, over a stream that the dialling node has opened for it. */
+  answer: "/mmlite/v1/answer",
+} as const;
+/** One of them. */
+export type ChannelRoute = keyof typeof CHANNEL_PATHS;
+/** Media types of both bodies. */
+export const CONTENT_TYPES: Readonly<Record<ChannelRoute, string>> = {
+  push: CONTENT_TYPE,
+  return: CONTENT_TYPE,
+  ask: "application/jsonl",
+  answer: "application/jsonl",
+};
+/** Names the dialling node, on every route but that on which it says so itself. */
 export const NODE_HEADER = "mmlite-node";
 
 /** Bytes that may be under way unread on a stream: 40 MB/s at 200 ms round trip, where 64 KiB give 320 KB/s. */

@@ -76,6 +76,8 @@ export interface InboxPorts {
   readonly admit: (hello: Hello) => Promise<Admission>;
   /** A sender asks this node to try its own link to it again. */
   readonly askedAgain: (sender: string) => void;
+  /** A sender that cannot dial this node asks it to open a stream on which it answers about its tables. */
+  readonly calledBack: (sender: string) => void;
   /** A session has failed; what its sender and status are told, once this node has done what it does by itself. */
   readonly judge: (sender: string, error: MmliteError) => Promise<MmliteError>;
   /** What heartbeats say the time by. */

@@ -158,9 +158,12 @@ async function receiveFrom(context: Receiving): Promise<void> {
       policies: admission.policies,
     }));
     context.liveness.exchangeClocks({ first: false });
-    const askedAgain = () => context.ports.askedAgain(context.sender);
+    const wished = (what: "try_again" | "call_back") => {
+      if (what === "try_again") context.ports.askedAgain(sender);
+      else context.ports.calledBack(sender);
+    };
     await Promise.race([
-      pushAll({ ...context, chunks, askedAgain, questions }, sink),
+      pushAll({ ...context, chunks, wished, questions }, sink),
       sink.failed,
       questions.run(AbortSignal.any([signal, over.signal])).then(() => new Promise<never>(() => {})),
     ]);
@@ -173,19 +176,20 @@ async function receiveFrom(context: Receiving): Promise<void> {
 
 interface Pushing extends Omit<Receiving, "chunks"> {
   readonly chunks: ChunkReader;
-  readonly askedAgain: () => void;
+  /** The sender wishes something of this node. */
+  readonly wished: (what: "try_again" | "call_back") => void;
   readonly questions: Questions;
 }
 
 async function pushAll(
-  { chunks, decoder, rest, liveness, ports, sender, askedAgain, questions }: Pushing,
+  { chunks, decoder, rest, liveness, ports, sender, wished, questions }: Pushing,
   sink: TransactionSink,
 ): Promise<void> {
   const heard = (beat: Heartbeat) => {
     const offset = liveness.heardBeat(beat);
     if (offset !== undefined) ports.clockOf(sender, offset);
   };
-  const to = { assembler: new MessageAssembler(), sink, heard, askedAgain, questions };
+  const to = { assembler: new MessageAssembler(), sink, heard, wished, questions };
   await pushFrames(rest, to);
   sink.flush();
   for (;;) {
@@ -205,11 +209,11 @@ async function pushAll(
 /** Pushes the messages of some frames, and waits only where the sink wants it. */
 async function pushFrames(
   frames: readonly Frame[],
-  { assembler, sink, heard, askedAgain, questions }: {
+  { assembler, sink, heard, wished, questions }: {
     readonly assembler: MessageAssembler;
     readonly sink: TransactionSink;
     readonly heard: (beat: Heartbeat) => void;
-    readonly askedAgain: () => void;
+    readonly wished: Pushing["wished"];
     readonly questions: Questions;
   },
 ): Promise<void> {
@@ -237,7 +241,8 @@ async function pushFrames(
         sink.passed(frame.walLsn);
         break;
       case "try_again":
-        askedAgain();
+      case "call_back":
+        wished(frame.kind);
         break;
       case "seen": {
         assembler.assertWhole(frame.kind);

@@ -65,6 +65,7 @@ function startInbox({ compression = null }: { compression?: Compression | null }
         },
       }),
     askedAgain: (sender) => void log.push(`${sender} asks again`),
+    calledBack: (sender) => void log.push(`${sender} calls back`),
     judge: (_, error) => Promise.resolve(error),
     observe: (sender, state) =>
       void log.push(`${sender} ${state.name}${"error" in state ? ` ${state.error.kind}` : ""}`),
@@ -120,7 +121,8 @@ Deno.test("what a sender pushes reaches the database verbatim, and what is durab
   await eventually("all of it", () => sink.pushed.length === 5, { intervalMs: 2 });
   assert.deepEqual(sink.pushed, ["begin", "commit", "caught up to 7", "passed 8", "seen nyc"]);
   await sender.say({ kind: "try_again" });
-  await eventually("the wish", () => run.log.includes("fra asks again"), { intervalMs: 2 });
+  await sender.say({ kind: "call_back" });
+  await eventually("the wishes", () => run.log.includes("fra calls back"), { intervalMs: 2 });
   sink.durable(toLsn(200n));
   assert.equal((await sender.hear("ack")).endLsn, 200n);
   await sender.channel.end();
@@ -129,6 +131,7 @@ Deno.test("what a sender pushes reaches the database verbatim, and what is durab
     "fra streaming",
     "open 1",
     "fra asks again",
+    "fra calls back",
     "close 1",
     "fra disconnected",
   ]);

@@ -27,6 +27,8 @@ export interface SessionPorts {
   readonly readClock: () => Promise<WalClock>;
   /** Resolves, once for each time, when the peer is to be asked to try its own link to this node again. */
   readonly asksAgain: (signal: AbortSignal) => Promise<void>;
+  /** The same, when the peer is to open a stream on which it answers about its tables. */
+  readonly callsBack: (signal: AbortSignal) => Promise<void>;
   /** What this node has of other nodes. */
   readonly history: AppliedHistory;
   /** What heartbeats say the time by. */

@@ -117,7 +117,8 @@ async function stream(session: Stream): Promise<void> {
       answers.failed,
       acks.run(ended),
       setMarks(session, ended),
-      askAgain(session, ended),
+      passOn(session, { wish: ports.asksAgain, kind: "try_again", signal: ended }),
+      passOn(session, { wish: ports.callsBack, kind: "call_back", signal: ended }),
     ]);
   } finally {
     stop.abort();
@@ -171,12 +172,19 @@ async function passMark(session: Stream): Promise<void> {
   await writer.write(encodeFrame({ kind: "caught_up", committedBefore: mark.timestamp }));
 }
 
-/** Passes on that the peer should try its own link to this node again. */
-async function askAgain({ ports, writer }: Stream, signal: AbortSignal): Promise<void> {
+/** Passes on what is wished of the peer. */
+async function passOn(
+  { writer }: Stream,
+  { wish, kind, signal }: {
+    readonly wish: (signal: AbortSignal) => Promise<void>;
+    readonly kind: "try_again" | "call_back";
+    readonly signal: AbortSignal;
+  },
+): Promise<void> {
   for (;;) {
-    await ports.asksAgain(signal);
+    await wish(signal);
     if (signal.aborted) return;
-    await writer.write(encodeFrame({ kind: "try_again" }));
+    await writer.write(encodeFrame({ kind }));
   }
 }
 

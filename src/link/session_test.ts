@@ -32,6 +32,7 @@ function startSession({ parts = {}, ...ports }:
       | "readRow"
       | "storeAck"
       | "asksAgain"
+      | "callsBack"
     >
   > = {}) {
   const pair = memoryPair();
@@ -54,6 +55,7 @@ function startSession({ parts = {}, ...ports }:
       history: new AppliedHistory(),
       readClock: () => Promise.resolve({ timestamp: 0n, walLsn: toLsn(1n << 60n) }),
       asksAgain: aborted,
+      callsBack: aborted,
       readRow: () => Promise.resolve({ kind: "none", at: 0n }),
       storeAck: (endLsn) => {
         log.push(`store ${endLsn}`);
@@ -161,13 +163,20 @@ Deno.test("a moment that an idle slot has passed already is told at once", async
   await run.running;
 });
 
-Deno.test("the peer is asked to try its own link again, each time that this is wanted", async () => {
-  const wanted = [Promise.resolve(), Promise.resolve()];
-  const run = await startStreaming({ asksAgain: (signal) => wanted.pop() ?? aborted(signal) });
-  for (let i = 0; i < 2; i++) await within("the frame", 5_000, run.peer.hear("try_again"));
-  run.stop();
-  await run.running;
-});
+for (
+  const [port, frame, what] of [
+    ["asksAgain", "try_again", "try its own link again"],
+    ["callsBack", "call_back", "open a stream for questions"],
+  ] as const
+) {
+  Deno.test(`the peer is asked to ${what}, each time that this is wanted`, async () => {
+    const wanted = [Promise.resolve(), Promise.resolve()];
+    const run = await startStreaming({ [port]: (signal: AbortSignal) => wanted.pop() ?? aborted(signal) });
+    for (let i = 0; i < 2; i++) await within("the frame", 5_000, run.peer.hear(frame));
+    run.stop();
+    await run.running;
+  });
+}
 
 Deno.test("positions are read when there is a channel, however long it took", async () => {
   const dialled = Promise.withResolvers<Channel>();

@@ -3,13 +3,13 @@
  */
 import { type PeerSecurity, requireSafeUrl } from "../config/peer_url.ts";
 import type { PeerDialler } from "../http/peer_dialler.ts";
-import type { FrameRoute } from "../http/session_options.ts";
+import type { ChannelRoute } from "../http/session_options.ts";
 import type { Channel } from "../wire/channel.ts";
 
 /** A channel to the peer of that name at `url`; throws why there is none. */
 export type Dial = (
   peer: { readonly name: string; readonly url: string },
-  path: FrameRoute,
+  path: ChannelRoute,
   signal: AbortSignal,
 ) => Promise<Channel>;
 

@@ -94,6 +94,8 @@ export function openInbox(
     admit: (hello) => admit(admission, hello),
     judge: (sender, error) => quarantine.judge(sender, error),
     askedAgain: (sender) => peers.askedAgain(sender),
+    // Nobody asks yet.
+    calledBack: () => {},
     clock: options.clock,
     clockOf: (sender, offset) => peers.find(sender)?.clock.heard(offset),
     observe: (sender, state) => peers.find(sender)?.inbound.enter(state),

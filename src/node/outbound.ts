@@ -54,7 +54,10 @@ interface OutboundOptions {
 }
 
 /** The ports of the link to one peer. */
-export function outboundPorts(options: OutboundOptions, peer: string): Omit<SessionPorts, "asksAgain"> {
+export function outboundPorts(
+  options: OutboundOptions,
+  peer: string,
+): Omit<SessionPorts, "asksAgain" | "callsBack"> {
   const { database, self } = options;
   const query = database.control.query(`replicate to peer "${peer}"`);
   const commitTimes = new CommitTimes(query);

@@ -202,7 +202,7 @@ class Wish {
 /** What a peer is made with. */
 interface PeerOptions {
   /** Called for each attempt of the link. */
-  readonly ports: () => Omit<SessionPorts, "asksAgain">;
+  readonly ports: () => Omit<SessionPorts, "asksAgain" | "callsBack">;
   readonly returnPorts: ReturnPorts;
   readonly observer: PeerObserver;
 }
@@ -227,6 +227,7 @@ export class Peer {
   /** When the certificate expires that it showed when it connected last; null on cleartext and before. */
   certificateExpiresAt: Date | null = null;
   readonly #asking = new Wish();
+  readonly #calling = new Wish();
 
   constructor(name: string, url: string | null, { ports, returnPorts, observer }: PeerOptions) {
     this.name = name;
@@ -240,7 +241,11 @@ export class Peer {
         if (this.outbound.attempts++ > 0) observer.reconnected();
         this.outbound.report = report;
         return runSession(
-          { ...ports(), asksAgain: (signal) => this.#asking.next(signal) },
+          {
+            ...ports(),
+            asksAgain: (signal) => this.#asking.next(signal),
+            callsBack: (signal) => this.#calling.next(signal),
+          },
           this.outbound,
           signal,
         );
@@ -263,6 +268,11 @@ export class Peer {
   /** Asks the peer to try its link to this node again, as soon as the link to it streams. */
   askAgain(): void {
     this.#asking.make();
+  }
+
+  /** Asks the peer, as soon as the link to it streams, to open a stream on which it answers about its tables. */
+  callBack(): void {
+    this.#calling.make();
   }
 
   /** Has the stream for the peer to push over kept open, if the peer needs one. */

@@ -40,7 +40,7 @@ interface PeersOptions {
   /** What this node has to protect connections with. */
   readonly security: PeerSecurity;
   readonly slots: PeerSlots;
-  readonly ports: (peer: string) => Omit<SessionPorts, "asksAgain">;
+  readonly ports: (peer: string) => Omit<SessionPorts, "asksAgain" | "callsBack">;
   readonly returnPorts: (peer: string) => ReturnPorts;
   readonly observer: (peer: string) => PeerObserver;
   /** Ends what a peer is sending here. */

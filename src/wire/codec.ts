@@ -9,6 +9,7 @@ import { type Lsn, toLsn } from "../lsn.ts";
 import type { SeenNode } from "../seen_versions.ts";
 import type {
   Ack,
+  CallBack,
   CaughtUp,
   Data,
   Fragment,
@@ -77,6 +78,7 @@ function encodePayload(frame: Frame): Uint8Array {
     case "seen":
       return encodeSeen(frame);
     case "try_again":
+    case "call_back":
       return new Uint8Array(1);
     case "want_row":
       return encodeWantRow(frame);
@@ -129,7 +131,8 @@ export function decodePayload(kind: Frame["kind"], payload: Uint8Array): Frame {
     case "seen":
       return decodeSeen(payload);
     case "try_again":
-      return { kind } satisfies TryAgain;
+    case "call_back":
+      return { kind } satisfies TryAgain | CallBack;
     case "want_row":
       return decodeWantRow(payload);
     case "row":

@@ -99,7 +99,7 @@ const frame: fc.Arbitrary<Frame> = fc.oneof(
       { minLength: 1, maxLength: 5 },
     ),
   }),
-  record({ kind: fc.constant("try_again" as const) }),
+  record({ kind: fc.constantFrom("try_again" as const, "call_back" as const) }),
   record({
     kind: fc.constant("want_row" as const),
     id: uint32,
@@ -200,6 +200,7 @@ Deno.test("a stream chopped in two at every offset decodes to the same frames (P
     { kind: "caught_up", committedBefore: -1n },
     { kind: "passed", walLsn: toLsn(1n) },
     { kind: "try_again" },
+    { kind: "call_back" },
   ];
   const stream = Buffer.concat(frames.map(encodeFrame));
   for (let cut = 0; cut <= stream.length; cut++) {
@@ -216,6 +217,7 @@ Deno.test("fixed layouts are byte for byte those of the tables (PROTOCOL 4)", ()
   assert.equal(hex({ kind: "caught_up", committedBefore: 3n }), "0000000909" + "0000000000000003");
   assert.equal(hex({ kind: "try_again" }), "000000020b" + "00");
   assert.equal(hex({ kind: "passed", walLsn: toLsn(0x16B374D848n) }), "000000090e" + "00000016b374d848");
+  assert.equal(hex({ kind: "call_back" }), "000000020f" + "00");
   assert.equal(
     hex(dataFrame(Buffer.from("ab"), Buffer.alloc(0))),
     "0000000b04" + "000000026162" + "00000000",

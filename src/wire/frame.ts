@@ -138,6 +138,11 @@ export interface TryAgain {
   readonly kind: "try_again";
 }
 
+/** The pusher, which cannot dial the receiver, asks it to open a stream on which it answers about its tables. */
+export interface CallBack {
+  readonly kind: "call_back";
+}
+
 /** The receiver asks for a row that the pusher wrote: what came of it had not all its values. */
 export interface WantRow {
   readonly kind: "want_row";
@@ -171,5 +176,6 @@ export type Frame =
   | Passed
   | Seen
   | TryAgain
+  | CallBack
   | WantRow
   | RowPiece;
