@@ -26,7 +26,18 @@ const HASH_SETTINGS: Readonly<Record<string, string>> = {
   // An error instead of the rows that a policy leaves.
   row_security: "off",
   statement_timeout: "0",
+  // Whoever reads slowly rests within a transaction.
+  idle_in_transaction_session_timeout: "0",
+  default_transaction_isolation: "read committed",
+  default_transaction_read_only: "off",
+  // No standby is waited for.
+  synchronous_commit: "local",
 };
+
+/** Settings that only later releases have: compiling costs more than it saves here. */
+const LATER_SETTINGS =
+  `SELECT set_config(name, CASE name WHEN 'jit' THEN 'off' ELSE '0' END, false) FROM pg_settings
+  WHERE name IN ('jit', 'transaction_timeout')`;
 
 /** From 14 on the server notices while it reads or waits that nobody wants it any more, and lets go of the locks. */
 const NOTICE_LEAVING = `SELECT set_config(name, '1s', false) FROM pg_settings
@@ -57,6 +68,7 @@ export async function openHashClient(
   const client = await openClient(target, { applicationName, settings: HASH_SETTINGS, signal });
   try {
     await passAnyBytes(client);
+    await queryWith(client)(LATER_SETTINGS);
     // Some servers' platforms cannot.
     await queryWith(client)(NOTICE_LEAVING).catch(() => {});
     return client;

@@ -1,0 +1,381 @@
+/**
+ * What a table holds, in buckets of its rows: sums over each, the rows of some, and rows looked up by key.
+ *
+ * A row's bucket follows from the hash of its key, which is the same on every server whatever its collations; sums do
+ * not depend on the order in which rows are read. Where no key can be looked up by, the row itself is the key.
+ */
+import { Buffer } from "node:buffer";
+// @ts-types="@types/pg"
+import pg from "pg";
+import { delay } from "../backoff.ts";
+import { formatTableName, type TableName } from "../table_name.ts";
+import { ColumnTypes } from "./column_types.ts";
+import type { Query, Row } from "./query.ts";
+import { readLocalTable } from "./relation.ts";
+import { type HashedColumn, hashOf, readHashedColumns, rowsOf } from "./row_hash.ts";
+import type { LocalTable } from "./tables.ts";
+
+/** A column that rows are looked up by. */
+interface KeyColumn extends HashedColumn {
+  readonly typeName: string;
+  /** Such as `pg_catalog.=`. */
+  readonly equality: string;
+}
+
+/** A table that can be scanned. */
+export interface ScannedTable {
+  readonly table: LocalTable;
+  /** By name. */
+  readonly columns: readonly HashedColumn[];
+  /** By name; empty where rows cannot be looked up. */
+  readonly key: readonly KeyColumn[];
+  /** By what the planner knows, or by what was counted of changes where it knows nothing. */
+  readonly estimatedRows: number;
+}
+
+/** How a table is read. */
+export interface ScanOptions {
+  /** Whether rows are told apart by their key, or are a multiset. */
+  readonly keyed: boolean;
+  /** A power of two, at most {@link MAX_BUCKETS}. */
+  readonly buckets: number;
+  /** Of the time, the share in which the server reads: above 0, up to 1. */
+  readonly share: number;
+  readonly signal: AbortSignal;
+}
+
+/** A row as it is compared. Of a multiset: rows that are alike. */
+export interface ScannedRow {
+  /** Its hash, 64 bits; of a multiset how many there are. */
+  readonly state: bigint;
+  /** Changes whenever it is written. */
+  readonly stamp: number;
+}
+
+/** A row that was looked up. */
+export interface LookedUp extends ScannedRow {
+  /** When it was written, and by which node; null where that is not known any more. */
+  readonly version: string | null;
+  /** Some of its values have not come yet. */
+  readonly awaited: boolean;
+}
+
+/** Most buckets that a table is read in. */
+export const MAX_BUCKETS = 0x1_0000;
+/** Pages that one statement reads, at least: half a second of work, after which others may have their turn. */
+const CHUNK_PAGES = 4096;
+/** Most statements that a table or partition is read by: each answers with a row for every bucket. */
+const MAX_CHUNKS = 16;
+/** From this release on the server reads a range of pages without reading the others. */
+const PAGE_RANGE_VERSION = 140_000;
+/** Added for each row of a bucket, so that sums tell how many there are. */
+const ROW_WEIGHT = 0x9e37_79b9_7f4a_7c15n;
+
+const FLOAT_KEYS: Readonly<Record<number, string>> = { 700: "float4send", 701: "float8send" };
+
+/**
+ * Reads how a table can be compared. Keys of composites, arrays and shapes are left out, whose text does not tell a
+ * float from its neighbours.
+ */
+export async function readScannedTable(
+  query: Query,
+  table: LocalTable,
+  serverVersion: number,
+): Promise<ScannedTable> {
+  const columns = await readHashedColumns(query, table.oid);
+  const { schema, name } = table;
+  const local = await readLocalTable(query, { schema, name, serverVersion, types: new ColumnTypes() });
+  const safe = await readSafeTypes(query, table.oid);
+  const primary = local?.uniqueIndexes.find((index) => index.primary)?.columns ?? [];
+  const names = table.keyColumns.length > 0 ? table.keyColumns : primary;
+  const key = columns.filter((column) => names.includes(column.name)).flatMap((column) => {
+    const found = local?.columns.find((one) => one.name === column.name);
+    if (found === undefined || found.equality === null || !safe.has(column.name)) return [];
+    return [{ ...column, typeName: found.typeName, equality: found.equality }];
+  });
+  const [{ rows }] = await query(
+    `${leavesOf(table)}
+     SELECT sum(CASE WHEN reltuples > 0 THEN reltuples ELSE pg_stat_get_live_tuples(oid) END)::bigint::text AS rows FROM leaf`,
+  );
+  return { table, columns, key: key.length === names.length ? key : [], estimatedRows: Number(rows ?? 0) };
+}
+
+/** The tables that a table's rows lie in: itself, or the partitions beneath it; as `leaf` for a query. */
+function leavesOf({ oid }: LocalTable): string {
+  return `WITH RECURSIVE part(oid) AS (
+      SELECT ${oid}::oid
+      UNION ALL
+      SELECT i.inhrelid FROM part JOIN pg_class c ON c.oid = part.oid AND c.relkind = 'p'
+        JOIN pg_inherits i ON i.inhparent = part.oid
+    ), leaf AS (
+      SELECT c.oid, n.nspname AS schema, c.relname AS name, c.reltuples
+        FROM part JOIN pg_class c ON c.oid = part.oid AND c.relkind <> 'p' JOIN pg_namespace n ON n.oid = c.relnamespace
+    )`;
+}
+
+async function readSafeTypes(query: Query, oid: number): Promise<Set<string>> {
+  const rows = await query(
+    `SELECT a.attname FROM pg_attribute a JOIN pg_type t ON t.oid = a.atttypid
+       LEFT JOIN pg_type b ON b.oid = t.typbasetype
+      WHERE a.attrelid = ${oid} AND a.attnum > 0 AND NOT a.attisdropped
+        AND t.typtype IN ('b', 'd', 'e', 'r') AND t.typcategory NOT IN ('A', 'C', 'G')
+        AND coalesce(b.typtype = 'b' AND b.oid NOT IN (700, 701), true)`,
+  );
+  return new Set(rows.map(({ attname }) => attname!));
+}
+
+/** Of a table what one statement reads: a FROM clause, and a condition on the place of rows. */
+interface Part {
+  readonly from: string;
+  readonly pages: string;
+}
+
+/** One table, on one connection. */
+export class TableScan {
+  readonly #query: Query;
+  readonly #scanned: ScannedTable;
+  readonly #options: ScanOptions;
+  readonly #serverVersion: number;
+  /** Of the rows that were opened, by the hash of their key. */
+  readonly #keys = new Map<bigint, readonly string[]>();
+
+  constructor(query: Query, scanned: ScannedTable, options: ScanOptions & { serverVersion: number }) {
+    this.#query = query;
+    this.#scanned = scanned;
+    this.#options = options;
+    this.#serverVersion = options.serverVersion;
+  }
+
+  /** The sum over the rows of each bucket, and how many rows there are; `read` is told of them as they are read. */
+  async sums(read: (rows: number) => void): Promise<{ rows: number; sums: BigUint64Array }> {
+    const { keyed, buckets } = this.#options;
+    const sums = new BigUint64Array(buckets);
+    let count = 0;
+    const hash = keyed ? "km" : "rm";
+    await this.#readParts(
+      ({ from, pages }) =>
+        `SELECT bucket::text, count(*)::text AS rows, sum(hashtext(rm))::text AS low,
+              sum(hashtext(left(rm, 20)))::text AS high
+         FROM (SELECT hashtext(${hash}) & ${buckets - 1} AS bucket, rm FROM (
+           SELECT ${keyed ? hashOf(this.#scanned.key) : "NULL"} AS km, ${hashOf(this.#scanned.columns)} AS rm
+             FROM ${from} WHERE ${pages} OFFSET 0) hashes) placed GROUP BY bucket`,
+      [],
+      (rows) => {
+        let more = 0;
+        for (const row of rows) {
+          const bucket = Number(row.bucket);
+          more += Number(row.rows);
+          sums[bucket] += BigInt(row.rows!) * ROW_WEIGHT + BigInt(row.low!) + (BigInt(row.high!) << 32n);
+        }
+        count += more;
+        read(more);
+      },
+    );
+    return { rows: count, sums };
+  }
+
+  /** The rows of some buckets by the hash of their key; {@link TableScan.keysOf} knows their keys from then on. */
+  async open(buckets: readonly number[]): Promise<Map<bigint, ScannedRow>> {
+    const found = new Map<bigint, ScannedRow>();
+    await this.#readParts((part) => this.#openSql(part), [bitmap(buckets, this.#options.buckets)], (rows) => {
+      for (const row of rows) this.#add(found, row);
+    });
+    return found;
+  }
+
+  #openSql({ from, pages }: Part): string {
+    const { columns, key } = this.#scanned;
+    const wanted = (hash: string) =>
+      `get_bit($1::bytea, hashtext(${hash}) & ${this.#options.buckets - 1}) = 1`;
+    if (this.#options.keyed) {
+      const values = key.map((column, i) => `, ${keyText(column)} AS k${i}`).join("");
+      return `SELECT ${parts("km", "key")}, ${parts("rm", "state")}, stamp${
+        key.map((_, i) => `, k${i}`).join("")
+      }
+        FROM (SELECT ${hashOf(key)} AS km, ${hashOf(columns)} AS rm, t.xmin::text AS stamp${values}
+          FROM ${from} WHERE ${pages} AND ${wanted(hashOf(key))} OFFSET 0) hashes`;
+    }
+    return `SELECT ${parts("rm", "key")}, count(*)::text AS rows, sum(xmin)::text AS stamp
+      FROM (SELECT ${
+      hashOf(columns)
+    } AS rm, t.xmin::text::bigint AS xmin FROM ${from} WHERE ${pages} OFFSET 0) hashes
+      WHERE ${wanted("rm")} GROUP BY rm`;
+  }
+
+  #add(found: Map<bigint, ScannedRow>, row: Row): void {
+    const key = join(row.key_low!, row.key_high!);
+    const state = this.#options.keyed ? join(row.state_low!, row.state_high!) : BigInt(row.rows!);
+    const stamp = Number(BigInt.asUintN(32, BigInt(row.stamp!)));
+    found.set(key, merge(found.get(key), { state, stamp }));
+    if (this.#options.keyed) {
+      this.#keys.set(key, this.#scanned.key.map((column, i) => keyOfText(column, row[`k${i}`]!)));
+    }
+  }
+
+  /** Keys of rows that were opened: each value as the hexadecimal digits of its text's bytes, UTF-8 where that is known. */
+  keysOf(hashes: readonly bigint[]): (readonly string[] | null)[] {
+    return hashes.map((hash) => this.#keys.get(hash) ?? null);
+  }
+
+  /** Forgets the keys of rows that were opened. */
+  forget(): void {
+    this.#keys.clear();
+  }
+
+  /** Rows by their keys, null where there is none. */
+  async look(keys: readonly (readonly string[])[]): Promise<(LookedUp | null)[]> {
+    const { table, key, columns } = this.#scanned;
+    const found = new Array<LookedUp | null>(keys.length).fill(null);
+    if (keys.length === 0) return found;
+    const params = key.map((_, i) => arrayLiteral(keys.map((values) => values[i])));
+    const matches = key.map(({ name, typeName, equality }, i) =>
+      `t.${pg.escapeIdentifier(name)} OPERATOR(${equality}) ` +
+      `(convert_from(decode(q.k${i}, 'hex'), pg_client_encoding()))::${typeName}`
+    );
+    const awaited = await this.#awaited();
+    const rows = await this.#query(
+      `SELECT q.n::text, ${parts("o.rm", "state")}, o.stamp, o.hash::text,
+              CASE WHEN current_setting('track_commit_timestamp')::boolean THEN (
+                SELECT (v.at AT TIME ZONE 'UTC')::text || ' ' || v.node FROM mmlite.row_version(o.xmin, o.hash) v
+              ) END AS version
+         FROM unnest(${key.map((_, i) => `$${i + 1}::text[]`).join(", ")}) WITH ORDINALITY
+                AS q(${key.map((_, i) => `k${i}`).join(", ")}, n),
+           LATERAL (SELECT ${hashOf(columns)} AS rm, t.xmin AS xmin, t.xmin::text AS stamp,
+                    ${keyHash(table, await this.#keyInTableOrder())} AS hash
+                FROM ${rowsOf(table)} t WHERE ${matches.join(" AND ")} OFFSET 0) o`,
+      params,
+    );
+    for (const row of rows) {
+      const at = Number(row.n) - 1;
+      const scanned = { state: join(row.state_low!, row.state_high!), stamp: Number(row.stamp) };
+      found[at] = {
+        ...merge(found[at] ?? undefined, scanned),
+        version: row.version,
+        awaited: awaited.has(row.hash!),
+      };
+    }
+    return found;
+  }
+
+  /** Hashes of keys of which values are awaited. */
+  async #awaited(): Promise<Set<string>> {
+    const { schema, name } = this.#scanned.table;
+    const rows = await this.#query(
+      "SELECT DISTINCT hash::text FROM mmlite.unsent WHERE table_schema = $1 AND table_name = $2",
+      [schema, name],
+    );
+    return new Set(rows.map(({ hash }) => hash!));
+  }
+
+  /** By which rows are known in `mmlite`. */
+  async #keyInTableOrder(): Promise<string[]> {
+    const { table, key } = this.#scanned;
+    const rows = await this.#query(
+      `SELECT attname FROM pg_attribute WHERE attrelid = ${table.oid} AND attnum > 0 AND NOT attisdropped ORDER BY attnum`,
+    );
+    return rows.map(({ attname }) => attname!).filter((name) => key.some((column) => column.name === name));
+  }
+
+  /** Reads the table in parts, all of them as it was at one moment; rests between them. */
+  async #readParts(
+    sql: (part: Part) => string,
+    params: readonly string[],
+    take: (rows: readonly Row[]) => void,
+  ): Promise<void> {
+    const { share, signal } = this.#options;
+    await this.#query("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY");
+    try {
+      for (const part of await this.#parts()) {
+        signal.throwIfAborted();
+        const begun = performance.now();
+        const rows = await this.#query(sql(part), params.length === 0 ? undefined : params);
+        const tookMs = performance.now() - begun;
+        take(rows);
+        if (share < 1) await delay(tookMs * (1 - share) / share, signal);
+      }
+    } finally {
+      await this.#query("COMMIT").catch(() => {});
+    }
+  }
+
+  /** Parts that together are the table. */
+  async #parts(): Promise<Part[]> {
+    const leaves = await this.#query(
+      `${leavesOf(this.#scanned.table)} SELECT schema, name,
+         (pg_relation_size(oid) / current_setting('block_size')::int)::text AS pages FROM leaf`,
+    );
+    return leaves.flatMap(({ schema, name, pages }) => {
+      const from = `ONLY ${pg.escapeIdentifier(schema!)}.${pg.escapeIdentifier(name!)} t`;
+      const ranges = this.#serverVersion < PAGE_RANGE_VERSION ? ["true"] : pageRanges(Number(pages));
+      return ranges.map((range) => ({ from, pages: range }));
+    });
+  }
+}
+
+/** Conditions that together hold for every row; the last one for pages too that have come since. */
+function pageRanges(pages: number): string[] {
+  const step = Math.max(CHUNK_PAGES, Math.ceil(pages / MAX_CHUNKS));
+  const bounds: number[] = [];
+  for (let page = step; page < pages; page += step) bounds.push(page);
+  if (bounds.length === 0) return ["true"];
+  const place = (page: number) => `'(${page},0)'::tid`;
+  return [0, ...bounds].map((page, i) => {
+    const upper = i < bounds.length ? ` AND t.ctid < ${place(bounds[i])}` : "";
+    return `t.ctid >= ${place(page)}${upper}`;
+  });
+}
+
+/** Two columns that make up 64 bits of an MD5 in text. */
+function parts(hash: string, name: string): string {
+  return `hashtext(${hash})::text AS ${name}_low, hashtext(left(${hash}, 20))::text AS ${name}_high`;
+}
+
+function join(low: string, high: string): bigint {
+  return BigInt.asUintN(64, BigInt.asUintN(32, BigInt(low)) | (BigInt(high) << 32n));
+}
+
+/** Rows of a multiset that lie in several parts, and rows that a key should have told apart. */
+function merge(one: ScannedRow | undefined, other: ScannedRow): ScannedRow {
+  if (one === undefined) return other;
+  return {
+    state: BigInt.asUintN(64, one.state + other.state),
+    stamp: (one.stamp + other.stamp) >>> 0,
+  };
+}
+
+function bitmap(places: readonly number[], size: number): string {
+  const bits = Buffer.alloc(Math.ceil(size / 8));
+  for (const place of places) bits[place >> 3] |= 1 << (place & 7);
+  return `\\x${bits.toString("hex")}`;
+}
+
+/** The bytes of a value's text in hexadecimal digits; of a float the bytes that are exact. */
+function keyText({ name, type }: KeyColumn): string {
+  const column = `t.${pg.escapeIdentifier(name)}`;
+  if (type in FLOAT_KEYS) return `encode(${FLOAT_KEYS[type]}(${column}), 'hex')`;
+  return `encode(convert_to(concat(${column}), pg_client_encoding()), 'hex')`;
+}
+
+function keyOfText({ type }: KeyColumn, hex: string): string {
+  if (!(type in FLOAT_KEYS)) return hex;
+  const bytes = Buffer.from(hex, "hex");
+  const value = bytes.length === 4 ? bytes.readFloatBE() : bytes.readDoubleBE();
+  return Buffer.from(String(value)).toString("hex");
+}
+
+function keyHash(table: TableName, key: readonly string[]): string {
+  const label = pg.escapeLiteral(`${table.schema}.${table.name}`);
+  return `mmlite.key_hash(${label}, ARRAY[${
+    key.map((name) => `t.${pg.escapeIdentifier(name)}::text`).join(", ")
+  }])`;
+}
+
+/** An array of text whose elements need no quotes. */
+function arrayLiteral(digits: readonly string[]): string {
+  return `{${digits.map((one) => one === "" ? '""' : one).join(",")}}`;
+}
+
+/** Completes "Cannot …" of an error about a table. */
+export function readingTable(table: TableName): string {
+  return `read table ${formatTableName(table)}`;
+}
