@@ -1,0 +1,112 @@
+/**
+ * The node that is asked about its tables: reads a question, answers it, until the other node ends the channel.
+ */
+import { toMmliteError } from "../errors.ts";
+import type { Channel } from "../wire/channel.ts";
+import { Lines } from "./lines.ts";
+import {
+  type Answer,
+  fromMessage,
+  packNumbers,
+  packRows,
+  parseQuestion,
+  type Question,
+  toMessage,
+  unpackNumbers,
+} from "./messages.ts";
+import type { Side } from "./side.ts";
+
+/** A side that holds a connection. */
+interface ClosableSide extends Side {
+  close(): Promise<void>;
+}
+
+/**
+ * Answers on a channel until it ends or `signal` aborts; never throws. `openSide` is given a signal that aborts as soon
+ * as nobody waits for answers any more.
+ */
+export async function answerQuestions(
+  channel: Channel,
+  { openSide, signal }: {
+    readonly openSide: (signal: AbortSignal) => ClosableSide;
+    readonly signal: AbortSignal;
+  },
+): Promise<void> {
+  const lines = new Lines(channel);
+  const gone = new AbortController();
+  const breakOff = () => lines.close();
+  signal.addEventListener("abort", breakOff, { once: true });
+  if (signal.aborted) breakOff();
+  const side = openSide(AbortSignal.any([signal, gone.signal]));
+  // The next question is awaited while one is answered, so that the end is noticed then too.
+  const next = async () => {
+    const line = await lines.read().catch(() => undefined);
+    if (line === undefined) gone.abort();
+    return line;
+  };
+  try {
+    let awaited = next();
+    for (let line = await awaited; line !== undefined; line = await awaited) {
+      awaited = next();
+      await lines.write(await answerOrFail(side, line));
+    }
+    await lines.end();
+  } catch {
+    // The channel broke: whoever asked meets the same.
+  } finally {
+    gone.abort();
+    signal.removeEventListener("abort", breakOff);
+    lines.close();
+    await side.close();
+  }
+}
+
+async function answerOrFail(side: Side, line: unknown): Promise<unknown> {
+  try {
+    return await answer(side, parseQuestion(line));
+  } catch (thrown) {
+    const { kind, message, hint } = toMmliteError(thrown);
+    return { error: { kind, message: kind === "internal" ? "Cannot answer about a table" : message, hint } };
+  }
+}
+
+async function answer(side: Side, question: Question): Promise<Answer<Question["ask"]>> {
+  switch (question.ask) {
+    case "tables":
+      return {
+        tables: (await side.tables()).map((table) => ({
+          ...table,
+          columns: [...table.columns],
+          key: [...table.key],
+        })),
+      };
+    case "read": {
+      const { rows, total } = await side.read(question.plan, () => {});
+      return { rows, total: String(total) };
+    }
+    case "groups":
+      return { sums: packNumbers(await side.groups()) };
+    case "buckets":
+      return { sums: packNumbers(await side.bucketsOf(question.groups)) };
+    case "open":
+      return { rows: packRows(await side.open(question.buckets)) };
+    case "keys":
+      return {
+        keys: (await side.keys([...unpackNumbers(question.hashes)])).map((key) =>
+          key === null ? null : [...key]
+        ),
+      };
+    case "look":
+      return {
+        found: (await side.look(question.keys)).map((row) =>
+          row === null ? null : { ...row, state: String(row.state) }
+        ),
+      };
+    case "mark":
+      return toMessage(await side.mark());
+    case "behind": {
+      const links = await side.behind({ own: fromMessage(question.own), other: fromMessage(question.other) });
+      return { links };
+    }
+  }
+}

@@ -1,0 +1,116 @@
+/**
+ * A peer's tables, as they are compared: it is asked over a channel, one question after the other.
+ */
+import { isErrorKind, MmliteError } from "../errors.ts";
+import type { Mark } from "../pg/marks.ts";
+import type { LookedUp, ScannedRow } from "../pg/table_scan.ts";
+import { toPrintable } from "../printable.ts";
+import type { Channel } from "../wire/channel.ts";
+import { Lines } from "./lines.ts";
+import {
+  type Answer,
+  Failure,
+  fromMessage,
+  packNumbers,
+  parseAnswer,
+  type Question,
+  toMessage,
+  unpackNumbers,
+  unpackRows,
+} from "./messages.ts";
+import type { ComparisonPlan, Key, Link, Side, TableShape } from "./side.ts";
+
+/** See the module's head. {@link RemoteSide.close} ends the channel. */
+export class RemoteSide implements Side {
+  readonly node: string;
+  readonly #lines: Lines;
+  #turn: Promise<unknown> = Promise.resolve();
+
+  constructor(node: string, channel: Channel) {
+    this.node = node;
+    this.#lines = new Lines(channel);
+  }
+
+  /** Bytes that came and went. */
+  get bytes(): number {
+    return this.#lines.bytes;
+  }
+
+  /** Ends the channel. */
+  async close(): Promise<void> {
+    await this.#lines.end();
+  }
+
+  /** Breaks the channel off. */
+  breakOff(): void {
+    this.#lines.close();
+  }
+
+  async tables(): Promise<TableShape[]> {
+    return (await this.#ask({ ask: "tables" })).tables;
+  }
+
+  async read(plan: ComparisonPlan): Promise<{ rows: number; total: bigint }> {
+    const { rows, total } = await this.#ask({ ask: "read", plan });
+    return { rows, total: BigInt(total) };
+  }
+
+  async groups(): Promise<BigUint64Array> {
+    return unpackNumbers((await this.#ask({ ask: "groups" })).sums);
+  }
+
+  async bucketsOf(groups: readonly number[]): Promise<BigUint64Array> {
+    return unpackNumbers((await this.#ask({ ask: "buckets", groups: [...groups] })).sums);
+  }
+
+  async open(buckets: readonly number[]): Promise<Map<bigint, ScannedRow>> {
+    return unpackRows((await this.#ask({ ask: "open", buckets: [...buckets] })).rows);
+  }
+
+  async keys(hashes: readonly bigint[]): Promise<(Key | null)[]> {
+    if (hashes.length === 0) return [];
+    return (await this.#ask({ ask: "keys", hashes: packNumbers(hashes) })).keys;
+  }
+
+  async look(keys: readonly Key[]): Promise<(LookedUp | null)[]> {
+    const { found } = await this.#ask({ ask: "look", keys: keys.map((key) => [...key]) });
+    return found.map((row) => row === null ? null : { ...row, state: BigInt(row.state) });
+  }
+
+  async mark(): Promise<Mark> {
+    return fromMessage(await this.#ask({ ask: "mark" }));
+  }
+
+  async behind({ own, other }: { own: Mark; other: Mark }): Promise<Link[]> {
+    return (await this.#ask({ ask: "behind", own: toMessage(own), other: toMessage(other) })).links;
+  }
+
+  #ask<Ask extends Question["ask"]>(question: Extract<Question, { ask: Ask }>): Promise<Answer<Ask>> {
+    const turn = this.#turn.then(() => this.#askNow(question));
+    this.#turn = turn.catch(() => {});
+    return turn;
+  }
+
+  async #askNow<Ask extends Question["ask"]>(
+    question: Extract<Question, { ask: Ask }>,
+  ): Promise<Answer<Ask>> {
+    await this.#lines.write(question);
+    const line = await this.#lines.read();
+    if (line === undefined) {
+      throw new MmliteError(
+        "unreachable",
+        `Cannot ask node "${this.node}" about its tables: it ended the stream`,
+      );
+    }
+    const { data: failure } = Failure.safeParse(line);
+    if (failure === undefined) return parseAnswer(question.ask, line);
+    const { kind, message, hint } = failure.error;
+    throw new MmliteError(
+      isErrorKind(kind) ? kind : "internal",
+      `${toPrintable(message)} (on "${this.node}")`,
+      {
+        hint: toPrintable(hint),
+      },
+    );
+  }
+}
