@@ -185,6 +185,20 @@ INSERT INTO mmlite.schema_step (step) VALUES (6);`,
 
   `${SECOND_LOOK_SCHEMA}
 INSERT INTO mmlite.schema_step (step) VALUES (11);`,
+
+  `CREATE TABLE mmlite.job (
+  id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+  type text NOT NULL,
+  state text NOT NULL DEFAULT 'queued' CHECK (state IN ('queued', 'running', 'succeeded', 'failed', 'cancelled')),
+  input jsonb NOT NULL,
+  created_at timestamptz NOT NULL DEFAULT now(),
+  started_at timestamptz,
+  finished_at timestamptz,
+  result json,
+  error json
+);
+COMMENT ON TABLE mmlite.job IS 'long work that an operator has asked this node for, and what came of it';
+INSERT INTO mmlite.schema_step (step) VALUES (12);`,
 ];
 
 /** The SQL that brings a database with `done` steps up to this version, one transaction per element. */

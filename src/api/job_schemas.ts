@@ -1,0 +1,108 @@
+/**
+ * The JSON of `/v1/jobs`: long work that a node does for an operator.
+ */
+import { z } from "@hono/zod-openapi";
+import { NODE_NAME } from "../node_name.ts";
+
+/** Keys of a table that a comparison reports, unless told, and at most. */
+const DEFAULT_LIMIT = 10_000;
+const MAX_LIMIT = 100_000;
+/** How long keys that differ are looked at again, seconds: unless told, and at most. */
+const DEFAULT_SETTLE_SECONDS = 60;
+const MAX_SETTLE_SECONDS = 3_600;
+
+/** A comparison of tables. */
+export const VerifyInput = z.strictObject({
+  type: z.literal("verify"),
+  tables: z.array(z.string().min(1).max(1_024)).min(1).max(1_000).optional().openapi({
+    description: "patterns such as public.*; all replicated tables where left out",
+    example: ["public.*"],
+  }),
+  peers: z.array(z.string().regex(NODE_NAME)).min(1).max(1_000).optional().openapi({
+    description: "with whom; all peers where left out",
+  }),
+  share: z.number().min(0.01).max(1).default(1).openapi({
+    description: "of the time, the share in which the servers read",
+  }),
+  limit: z.number().int().min(1).max(MAX_LIMIT).default(DEFAULT_LIMIT).openapi({
+    description: "differing rows of a table to find before the next table is compared",
+  }),
+  settle_seconds: z.number().min(1).max(MAX_SETTLE_SECONDS).default(DEFAULT_SETTLE_SECONDS).openapi({
+    description: "how long rows that differ are looked at again, until it is known that this is no lag",
+  }),
+}).openapi("VerifyInput");
+export type VerifyInput = z.infer<typeof VerifyInput>;
+
+/** What is asked for. */
+export const JobInput = z.discriminatedUnion("type", [VerifyInput]).openapi("JobInput");
+export type JobInput = z.infer<typeof JobInput>;
+
+const Fault = z.object({ kind: z.string(), message: z.string(), hint: z.string() });
+const RowKey = z.record(z.string(), z.string());
+
+const VerifiedTable = z.object({
+  table: z.string().openapi({ example: "public.users" }),
+  outcome: z.enum(["equal", "differs", "undecided"]),
+  problem: z.string().openapi({
+    description: "why rows were not compared, or not to the end; empty if they were",
+  }),
+  rows: z.object({ here: z.number(), there: z.number() }).nullable().openapi({
+    description: "when they were read",
+  }),
+  differences: z.array(z.union([
+    z.object({ key: RowKey, difference: z.enum(["only_here", "only_there", "other_values"]) }),
+    z.object({ row_hash: z.string(), here: z.number(), there: z.number() }),
+  ])).openapi({ description: "of a table without key: how often the same row is on each node" }),
+  undecided: z.array(z.object({
+    key: RowKey.nullable(),
+    reason: z.enum(["changing", "lagging", "awaiting_values"]),
+  })),
+  complete: z.boolean().openapi({
+    description: "whether everything was compared and every difference is listed",
+  }),
+  other_versions: z.number().openapi({
+    description: "rows that were looked at again and are alike, but for when and by whom they were written",
+  }),
+  diverged: z.boolean().openapi({ description: "marked as diverged, on either node" }),
+}).openapi("VerifiedTable");
+
+/** What a comparison has found. */
+export const VerifyReport = z.object({
+  node: z.string(),
+  outcome: z.enum(["equal", "differs", "undecided", "failed"]),
+  peers: z.array(z.object({
+    peer: z.string(),
+    outcome: z.enum(["equal", "differs", "undecided", "failed"]),
+    error: Fault.nullable(),
+    bytes: z.number().openapi({ description: "that the two nodes exchanged for it" }),
+    tables: z.array(VerifiedTable),
+  })),
+}).openapi("VerifyReport");
+export type VerifyReport = z.infer<typeof VerifyReport>;
+
+/** A job without its result. */
+export const JobSummary = z.object({
+  id: z.string(),
+  type: z.string(),
+  state: z.enum(["queued", "running", "succeeded", "failed", "cancelled"]),
+  input: z.looseObject({}),
+  created_at: z.string(),
+  started_at: z.string().nullable(),
+  finished_at: z.string().nullable(),
+  progress: z.number().min(0).max(1).nullable().openapi({ description: "null while it cannot be told" }),
+  rows: z.number().nullable().openapi({ description: "read since it began; null once it has ended" }),
+  bytes: z.number().nullable().openapi({
+    description: "exchanged with peers since it began; null once it has ended",
+  }),
+  eta_seconds: z.number().nullable(),
+  error: Fault.nullable(),
+}).openapi("JobSummary");
+export type JobSummary = z.infer<typeof JobSummary>;
+
+/** A job. */
+export const Job = JobSummary.extend({ result: VerifyReport.nullable() }).openapi("Job");
+export type Job = z.infer<typeof Job>;
+
+/** All of them. */
+export const JobList = z.object({ items: z.array(JobSummary), next_cursor: z.null() }).openapi("JobList");
+export type JobList = z.infer<typeof JobList>;

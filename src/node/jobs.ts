@@ -1,0 +1,201 @@
+/**
+ * Long work that operators ask this node for: one job after the other, each on record until newer ones push it out.
+ *
+ * A restart ends what is under way; the record says so, and what to do.
+ */
+import type { Job, JobInput, JobSummary } from "../api/job_schemas.ts";
+import { MmliteError, toMmliteError } from "../errors.ts";
+import { log } from "../log.ts";
+import {
+  beginJob,
+  createJob,
+  endJob,
+  failUnderWay,
+  forgetJob,
+  type JobError,
+  type JobRow,
+  readJob,
+  readJobs,
+} from "../pg/jobs.ts";
+import type { Database } from "./database.ts";
+import { JobProgress } from "./job_progress.ts";
+
+/** What a job is given to work with. */
+export interface JobContext {
+  readonly progress: JobProgress;
+  /** Aborts when the job is cancelled or the node closes. */
+  readonly signal: AbortSignal;
+}
+
+/** A kind of job. */
+export interface JobKind<Input extends JobInput> {
+  /** Throws what is wrong with the input, before the job is on record. */
+  check(input: Input): void;
+  /** Does the work; its result goes on record. */
+  run(input: Input, context: JobContext): Promise<Job["result"]>;
+  /** What to do about a job that a restart ended. */
+  readonly interruptedHint: string;
+}
+
+/** All kinds, by the `type` that the API takes. */
+export type JobKinds = { readonly [Type in JobInput["type"]]: JobKind<Extract<JobInput, { type: Type }>> };
+
+interface JobsOptions {
+  readonly database: Pick<Database, "control">;
+  readonly kinds: JobKinds;
+  /** Aborts when the node closes. */
+  readonly signal: AbortSignal;
+}
+
+interface UnderWay {
+  readonly progress: JobProgress;
+  readonly stop: AbortController;
+}
+
+/** Jobs that wait or run, at most: each is a minute's work or more. */
+const MAX_UNDER_WAY = 100;
+
+/** See the module's head. */
+export class Jobs {
+  readonly #options: JobsOptions;
+  readonly #logger = log("jobs");
+  readonly #underWay = new Map<string, UnderWay>();
+  #turn: Promise<void> = Promise.resolve();
+
+  constructor(options: JobsOptions) {
+    this.#options = options;
+  }
+
+  /** Notes of every job that an earlier process left under way that it has ended. */
+  async load(): Promise<void> {
+    const ids = await failUnderWay(
+      this.#query("look for jobs"),
+      (type) => interrupted(this.#kindOf(type), type),
+    );
+    for (const id of ids) this.#logger.warn("Job {id} was cut short by the restart of this node", { id });
+  }
+
+  /** Resolves once nothing runs any more. */
+  async close(): Promise<void> {
+    await this.#turn;
+  }
+
+  /** Puts a job on record, and begins it when those before it have ended. */
+  async create(input: JobInput, { dryRun }: { dryRun: boolean }): Promise<Job> {
+    this.#kindOf(input.type)!.check(input);
+    if (dryRun) return imagined(input);
+    if (this.#underWay.size >= MAX_UNDER_WAY) {
+      throw new MmliteError("transient", `Cannot begin a job: ${MAX_UNDER_WAY} wait already`, {
+        hint: "Wait for some to end, or cancel them",
+      });
+    }
+    const row = await createJob(this.#query("begin a job"), { type: input.type, input });
+    const job = { progress: new JobProgress(), stop: new AbortController() };
+    this.#underWay.set(row.id, job);
+    this.#turn = this.#turn.then(() => this.#run(row.id, input, job));
+    return this.#show(row);
+  }
+
+  /** Every job, the latest first. */
+  async list(): Promise<JobSummary[]> {
+    return (await readJobs(this.#query("list the jobs"))).map((row) => summary(this.#show(row)));
+  }
+
+  /** Throws `not_found`. */
+  async get(id: string): Promise<Job> {
+    const row = await readJob(this.#query(`show job ${id}`), id);
+    if (row === undefined) throw notFound(id);
+    return this.#show(row);
+  }
+
+  /** Cancels a job, or forgets one that has ended; throws `not_found`. */
+  async remove(id: string): Promise<void> {
+    const { state } = await this.get(id);
+    const query = this.#query(`cancel job ${id}`);
+    if (state !== "queued" && state !== "running") return void await forgetJob(query, id);
+    await endJob(query, id, { state: "cancelled" });
+    this.#underWay.get(id)?.stop.abort();
+  }
+
+  async #run(id: string, input: JobInput, { progress, stop }: UnderWay): Promise<void> {
+    const signal = AbortSignal.any([stop.signal, this.#options.signal]);
+    try {
+      if (signal.aborted || !await beginJob(this.#query(`begin job ${id}`), id)) return;
+      progress.begin();
+      this.#logger.info("Job {id} ({type}) begins", { id, type: input.type });
+      const result = await this.#kindOf(input.type)!.run(input, { progress, signal });
+      await endJob(this.#query(`end job ${id}`), id, { state: "succeeded", result });
+      this.#logger.info("Job {id} has ended", { id });
+    } catch (thrown) {
+      await this.#failed(id, toMmliteError(thrown));
+    } finally {
+      this.#underWay.delete(id);
+    }
+  }
+
+  /** A job that this node's end cuts short is found at the next start. */
+  async #failed(id: string, error: MmliteError): Promise<void> {
+    if (this.#options.signal.aborted) return;
+    const { kind, message, hint } = error;
+    this.#logger.warn("Job {id} failed: {error}", { id, error: message });
+    try {
+      await endJob(this.#query(`end job ${id}`), id, { state: "failed", error: { kind, message, hint } });
+    } catch (thrown) {
+      this.#logger.warn("{error}", { error: toMmliteError(thrown).message });
+    }
+  }
+
+  #kindOf(type: string): JobKind<JobInput> | undefined {
+    return (this.#options.kinds as Record<string, JobKind<JobInput> | undefined>)[type];
+  }
+
+  #show(row: JobRow): Job {
+    const progress = this.#underWay.get(row.id)?.progress;
+    return {
+      id: row.id,
+      type: row.type,
+      state: row.state,
+      input: row.input as Job["input"],
+      created_at: row.createdAt,
+      started_at: row.startedAt,
+      finished_at: row.finishedAt,
+      progress: row.state === "succeeded" ? 1 : progress?.fraction ?? null,
+      rows: progress?.rows ?? null,
+      bytes: progress?.bytes() ?? null,
+      eta_seconds: progress?.etaSeconds ?? null,
+      error: row.error,
+      result: row.result as Job["result"],
+    };
+  }
+
+  #query(doing: string) {
+    return this.#options.database.control.query(doing);
+  }
+}
+
+/** What a dry run answers. */
+function imagined(input: JobInput): Job {
+  const nothing = { started_at: null, finished_at: null, progress: null, rows: null, bytes: null };
+  return {
+    ...{ id: "0", type: input.type, state: "queued", input, created_at: new Date().toISOString() },
+    ...{ ...nothing, eta_seconds: null, error: null, result: null },
+  };
+}
+
+function summary({ result: _, ...rest }: Job): JobSummary {
+  return rest;
+}
+
+function interrupted(kind: JobKind<JobInput> | undefined, type: string): JobError {
+  return {
+    kind: "aborted",
+    message: `Cannot go on with ${type}: this node was restarted meanwhile`,
+    hint: kind?.interruptedHint ?? "Begin it again",
+  };
+}
+
+function notFound(id: string): MmliteError {
+  return new MmliteError("not_found", `Cannot find job ${JSON.stringify(id)}: there is none`, {
+    hint: "GET /v1/jobs lists those that there are",
+  });
+}
