@@ -295,10 +295,20 @@ Deno.test("under TLS nobody opens a stream in another node's name, and both dire
       /status 403/,
     );
     stranger.close();
+    // In its own name it is let in, and told nothing: it is no peer.
+    const asking = new PeerDialler({ tls, self: "lon" });
+    const asked = await asking.dial(new URL(ams.mmlite.peerUrl), { peer, path: "ask", signal: never });
+    await assert.rejects(Array.fromAsync(asked.incoming), { kind: "unreachable" });
+    asking.close();
     await delivers(ams, edge);
     pair.proxy.cut();
     await delivers(ams, edge);
     await delivers(edge, ams);
+    for (const { mmlite } of [ams, edge]) {
+      const { code, stdout, stderr } = await mmlite.cli("verify");
+      assert.equal(code, 0, stdout + stderr);
+      assert.match(stdout, /^(ams|edge) +public\.entry +equal +[1-9]/m);
+    }
     await assertNotDialled(edge);
   } finally {
     await removeScratch(directory);

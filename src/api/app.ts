@@ -16,6 +16,7 @@ import { addConflictRoutes } from "./conflict_routes.ts";
 import { addDashboard } from "./dashboard.ts";
 import { addEventRoutes } from "./event_routes.ts";
 import { addInviteRoutes } from "./invite_routes.ts";
+import { addJobRoutes } from "./job_routes.ts";
 import { addNodeRoutes, type NodeRouteOptions } from "./node_routes.ts";
 import { addPeerRoutes } from "./peer_routes.ts";
 import { addQuarantineRoutes } from "./quarantine_routes.ts";
@@ -48,6 +49,7 @@ function createApp(options: ApiOptions): OpenAPIHono<ApiEnv> {
   addEventRoutes(app, options.control);
   addTokenRoutes(app, options.control);
   addInviteRoutes(app, options.control);
+  addJobRoutes(app, options.control);
   addQuarantineRoutes(app, options.control);
   addDocument(app, options);
   addDashboard(app);

@@ -7,6 +7,7 @@ import type { TestResponse } from "../../tests/support/http_request.ts";
 import { MAX_BODY_BYTES } from "./body.ts";
 import * as conflictSchemas from "./conflict_schemas.ts";
 import * as inviteSchemas from "./invite_schemas.ts";
+import * as jobSchemas from "./job_schemas.ts";
 import * as quarantineSchemas from "./quarantine_schemas.ts";
 import * as tokenSchemas from "./token_schemas.ts";
 import * as nodeSchemas from "./schemas.ts";
@@ -31,6 +32,7 @@ const schemas = {
   ...nodeSchemas,
   ...inviteSchemas,
   ...conflictSchemas,
+  ...jobSchemas,
   ...quarantineSchemas,
   ...tokenSchemas,
 };
@@ -67,6 +69,10 @@ const SAMPLES: readonly [operation: string, path: string, body?: string][] = [
   ["delete /v1/quarantine/{id}", "/v1/quarantine/2"],
   ["delete /v1/peers/{name}", "/v1/peers/fra"],
   ["delete /v1/peers/{name}", "/v1/peers/fra?force=true"],
+  ["post /v1/jobs", "/v1/jobs", '{"type":"verify"}'],
+  ["get /v1/jobs", "/v1/jobs"],
+  ["get /v1/jobs/{id}", "/v1/jobs/1"],
+  ["delete /v1/jobs/{id}", "/v1/jobs/1"],
   ["post /v1/invites", "/v1/invites", "{}"],
   ["get /v1/invites", "/v1/invites"],
   ["delete /v1/invites/{id}", `/v1/invites/${"0".repeat(16)}`],

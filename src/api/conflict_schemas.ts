@@ -108,6 +108,10 @@ export const EventPayloads = {
   peer: z.object({ name: z.string(), state: z.string(), since: Time, inbound: z.string() }).openapi(
     "PeerEvent",
   ),
+  job: z.object({ id: z.string(), type: z.string(), state: z.string(), progress: z.number().nullable() })
+    .openapi(
+      "JobEvent",
+    ),
   problem: z.object({
     state: z.enum(["present", "gone"]),
     kind: z.string(),

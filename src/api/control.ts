@@ -7,6 +7,7 @@ import type { ConflictType, Resolution } from "../conflict_policy.ts";
 import type { TableName } from "../table_name.ts";
 import type { ConflictList, EventPayloads, TablePolicyInput, WholeConflict } from "./conflict_schemas.ts";
 import type { CreatedInvite, Invite, InviteInput } from "./invite_schemas.ts";
+import type { Job, JobInput, JobSummary } from "./job_schemas.ts";
 import type { z } from "@hono/zod-openapi";
 import type { QuarantineDetail, QuarantineEntry, QuarantineList } from "./quarantine_schemas.ts";
 import type { BehindNode, NodeStatus, PeerInput, PeerStatus, TableStatus } from "./schemas.ts";
@@ -142,6 +143,15 @@ export interface NodeControl {
   listInvites(): Promise<readonly Invite[]>;
   /** Throws `not_found`. */
   deleteInvite(id: string): Promise<void>;
+
+  /** Begins a job, or puts it behind those that run; throws what is wrong with the input. */
+  createJob(input: JobInput, options: { readonly dryRun: boolean }): Promise<Job>;
+  /** The latest first. */
+  listJobs(): Promise<readonly JobSummary[]>;
+  /** Throws `not_found`. */
+  getJob(id: string): Promise<Job>;
+  /** Cancels a job, or forgets one that has ended; throws `not_found`. */
+  removeJob(id: string): Promise<void>;
 
   listTables(): Promise<readonly TableStatus[]>;
   /** Throws `not_found`. */

@@ -19,7 +19,7 @@ const events = createRoute({
   tags: ["node"],
   summary: "What happens on the node, as it happens",
   description:
-    "Events `conflict`, `peer` and `problem`. Peers and problems come as they are at first, and then at " +
+    "Events `conflict`, `peer`, `problem` and `job`. Peers, problems and jobs come as they are at first, then at " +
     "each change. With Last-Event-ID the conflicts noted since come too; one may come twice, none is left out.",
   request: {
     query: NoQuery,

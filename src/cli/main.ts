@@ -17,6 +17,7 @@ import { addRun } from "./run.ts";
 import { addStatus } from "./status.ts";
 import { addTables } from "./tables.ts";
 import { addTokens } from "./token.ts";
+import { addVerify } from "./verify.ts";
 import { addVersion } from "./version.ts";
 
 const EXIT_CODES = `
@@ -63,6 +64,7 @@ function makeProgram(context: Context, finish: (exitCode: number) => void): Comm
   addJoin(program, context, finish);
   addConfig(program, context, finish);
   addCert(program, context, finish);
+  addVerify(program, context, finish);
   addVersion(program, context, finish);
   return program;
 }

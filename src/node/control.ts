@@ -17,6 +17,7 @@ import { type Database, serverWarnings } from "./database.ts";
 import { NodeEvents } from "./events.ts";
 import type { Guard } from "./guard.ts";
 import type { Invites } from "./invites.ts";
+import type { Jobs } from "./jobs.ts";
 import type { ConflictCounts } from "./observers.ts";
 import type { GroupKeeper } from "./group_keeper.ts";
 import { Peer } from "./peer.ts";
@@ -53,6 +54,7 @@ interface ControlOptions {
   readonly policies: ConflictPolicies;
   readonly groups: GroupKeeper;
   readonly invites: Invites;
+  readonly jobs: Jobs;
   readonly conflicts: ConflictCounts;
   readonly clock: ServerClock;
   readonly quarantine: Quarantine;
@@ -66,12 +68,13 @@ interface ControlOptions {
 
 /** The control of a running node. */
 export function createControl(options: ControlOptions): NodeControl {
-  const { peers, tables, invites, quarantine, reading, metrics, database, signal } = options;
+  const { peers, tables, invites, jobs, quarantine, reading, metrics, database, signal } = options;
   const show = async (peer: Peer) => peerStatus(peer, await viewOf(options));
   const query = (doing: string) => database.control.query(doing);
   const events = new NodeEvents({
     query: query("look for conflicts"),
     status: () => status(options),
+    jobs: () => jobs.list(),
     signal,
   });
   const change = async (name: string, work: () => Promise<void>) => {
@@ -121,6 +124,10 @@ export function createControl(options: ControlOptions): NodeControl {
     createInvite: (input) => invites.create(input),
     listInvites: () => invites.list(),
     deleteInvite: (id) => invites.withdraw(id),
+    createJob: (input, createOptions) => jobs.create(input, createOptions),
+    listJobs: () => jobs.list(),
+    getJob: (id) => jobs.get(id),
+    removeJob: (id) => jobs.remove(id),
     listTables: async () => {
       await viewOf(options);
       return tables.list();

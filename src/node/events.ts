@@ -2,6 +2,7 @@
  * What happens on the node, for whoever listens: looked for at an interval, and only while somebody does.
  */
 import type { NodeEvent } from "../api/control.ts";
+import type { JobSummary } from "../api/job_schemas.ts";
 import type { NodeStatus, PeerStatus, Trouble } from "../api/schemas.ts";
 import { delay } from "../backoff.ts";
 import { MmliteError, toMmliteError } from "../errors.ts";
@@ -18,6 +19,7 @@ const MAX_LISTENERS = 16;
 interface NodeEventsOptions {
   readonly query: Query;
   readonly status: () => Promise<NodeStatus>;
+  readonly jobs: () => Promise<readonly JobSummary[]>;
   /** Aborts when the node closes. */
   readonly signal: AbortSignal;
 }
@@ -46,6 +48,7 @@ export class NodeEvents {
     this.#listeners++;
     try {
       const changes = new StatusChanges();
+      const jobs = new JobChanges();
       const conflicts = new Conflicts(this.#options.query, after);
       while (!signal.aborted) {
         let isBehind = false;
@@ -56,6 +59,7 @@ export class NodeEvents {
         });
         if (isBehind) continue;
         yield* await this.#attempt(async () => changes.since(await this.#options.status()));
+        yield* await this.#attempt(async () => jobs.since(await this.#options.jobs()));
         await delay(LOOK_INTERVAL_MS, signal);
       }
     } finally {
@@ -122,6 +126,26 @@ class StatusChanges {
       ...went.map(([_, problem]) => problemEvent("gone", problem)),
       ...came.map(([_, problem]) => problemEvent("present", problem)),
     ];
+  }
+}
+
+/** What is new of jobs since the last look; at first those that have not ended. */
+class JobChanges {
+  #said: Map<string, string> | undefined;
+
+  since(jobs: readonly JobSummary[]): NodeEvent[] {
+    const events = jobs.map(({ id, type, state, progress }) => ({
+      name: "job" as const,
+      id: null,
+      data: { id, type, state, progress },
+    })).reverse();
+    const before = this.#said;
+    this.#said = new Map(events.map(({ data }) => [data.id, JSON.stringify(data)]));
+    return events.filter(({ data: { id, state } }) =>
+      before === undefined
+        ? state === "queued" || state === "running"
+        : before.get(id) !== this.#said!.get(id)
+    );
   }
 }
 

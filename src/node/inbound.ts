@@ -43,12 +43,25 @@ interface InboundOptions {
   readonly causes: Causality;
   readonly positions: AppliedPositions;
   readonly maxClockWaitMs: number;
+  /** A sender asks this node to open a stream on which it answers about its tables. */
+  readonly calledBack: (sender: string) => void;
 }
 
 /** An inbox whose senders are this node's peers, or become so. */
 export function openInbox(
-  { peers, metrics, conflicts, policies, groups, applied, quarantine, history, positions, ...options }:
-    InboundOptions,
+  {
+    peers,
+    metrics,
+    conflicts,
+    policies,
+    groups,
+    applied,
+    quarantine,
+    history,
+    positions,
+    calledBack,
+    ...options
+  }: InboundOptions,
 ): Inbox {
   const trusts = new Map<string, Trust>();
   const trust = (sender: string) => {
@@ -94,8 +107,7 @@ export function openInbox(
     admit: (hello) => admit(admission, hello),
     judge: (sender, error) => quarantine.judge(sender, error),
     askedAgain: (sender) => peers.askedAgain(sender),
-    // Nobody asks yet.
-    calledBack: () => {},
+    calledBack,
     clock: options.clock,
     clockOf: (sender, offset) => peers.find(sender)?.clock.heard(offset),
     observe: (sender, state) => peers.find(sender)?.inbound.enter(state),

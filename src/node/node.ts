@@ -35,6 +35,7 @@ import { outboundPorts } from "./outbound.ts";
 import { openOwnDeletes } from "./own_deletes.ts";
 import { PeerSlots } from "./peer_slots.ts";
 import { Peers } from "./peers.ts";
+import { Jobs } from "./jobs.ts";
 import { PublicationKeeper } from "./publication_keeper.ts";
 import { Quarantine } from "./quarantine.ts";
 import { Tables } from "./tables.ts";
@@ -44,6 +45,7 @@ import { Reception } from "./reception.ts";
 import { SecondLook } from "./second_look.ts";
 import { ServerClock } from "./server_clock.ts";
 import { authorityFiles, openTls } from "./tls.ts";
+import { Verification } from "./verification.ts";
 
 interface StartOptions {
   readonly signal: AbortSignal;
@@ -205,7 +207,21 @@ export async function startNode(config: Config, { signal, apiAddress }: StartOpt
       causes,
       positions,
       maxClockWaitMs: config.conflicts.maxClockWaitMs,
+      calledBack: (sender) => void verification.calledBack(sender),
     });
+    const verifyDialler = new PeerDialler({ tls: tlsKeys, self: self.node });
+    cleanup.push(() => verifyDialler.close());
+    const verification = new Verification({
+      database,
+      self: self.node,
+      peers,
+      patterns: config.tables,
+      dial: openDial({ dialler: verifyDialler, cluster: self.cluster, security }),
+      signal: ended,
+    });
+    const jobs = new Jobs({ database, kinds: { verify: verification }, signal: ended });
+    await jobs.load();
+    cleanup.push(() => jobs.close());
     const invites = new Invites({
       database,
       self,
@@ -220,6 +236,8 @@ export async function startNode(config: Config, { signal, apiAddress }: StartOpt
       tls: tlsKeys,
       accept: (channel) => inbox.accept(channel),
       acceptReturn: (channel, node) => returns.offer(node, channel),
+      acceptQuestions: (channel, node) => verification.acceptQuestions(channel, node),
+      acceptAnswers: (channel, node) => verification.acceptAnswers(channel, node),
       join: tlsKeys && new Reception({
         ...{ database, self, invites, peers, tls: tlsKeys, patterns: config.tables, signal: ended },
       }),
@@ -284,6 +302,7 @@ export async function startNode(config: Config, { signal, apiAddress }: StartOpt
         policies,
         groups,
         invites,
+        jobs,
         conflicts,
         clock,
         quarantine,

@@ -125,7 +125,7 @@ function divergedTables(marked: readonly DivergedRow[]): MmliteError {
   const more = marked.length > MAX_NAMED ? ` and ${marked.length - MAX_NAMED} more` : "";
   return new MmliteError("conflict", `Nodes may hold different rows of ${named}${more}`, {
     hint:
-      "Compare the rows in question (`mmlite tables list -o json` says why, `mmlite conflicts list --table TABLE` " +
-      "which), make them equal, then run `mmlite tables clear TABLE`",
+      "See which rows differ by `mmlite verify TABLE` (`mmlite tables list -o json` says why, `mmlite conflicts list " +
+      "--table TABLE` what met), make them equal, then run `mmlite tables clear TABLE`",
   });
 }

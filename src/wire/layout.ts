@@ -48,9 +48,9 @@ export const FRAME_LAYOUT: Readonly<Record<Frame["kind"], FrameLayout>> = {
   seen: { type: 10, min: 18, max: MAX_SEEN_BYTES },
   try_again: { type: 11, min: 1, max: 1 },
   want_row: { type: 12, min: 10, max: MAX_FRAME_BYTES - 1 },
-  call_back: { type: 15, min: 1, max: 1 },
   row: { type: 13, min: 5, max: MAX_FRAME_BYTES - 1 },
   passed: { type: 14, min: 8, max: 8 },
+  call_back: { type: 15, min: 1, max: 1 },
 };
 
 const KIND_OF_TYPE = new Map(

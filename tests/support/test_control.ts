@@ -3,6 +3,7 @@
  */
 import type { WholeConflict } from "../../src/api/conflict_schemas.ts";
 import type { Health, NodeControl, NodeEvent, Precondition, WaitOutcome } from "../../src/api/control.ts";
+import type { Job, JobInput } from "../../src/api/job_schemas.ts";
 import type { Invite } from "../../src/api/invite_schemas.ts";
 import type { QuarantineEntry } from "../../src/api/quarantine_schemas.ts";
 import type { PeerStatus, TableStatus } from "../../src/api/schemas.ts";
@@ -16,6 +17,8 @@ export interface TestControl extends NodeControl {
   readonly peers: Map<string, PeerStatus>;
   readonly tables: TableStatus[];
   readonly invites: Invite[];
+  /** The latest first. */
+  readonly jobs: Job[];
   /** The newest first. */
   readonly conflicts: WholeConflict[];
   /** What {@link NodeControl.events} yields before it ends. */
@@ -61,6 +64,7 @@ export function createTestControl(given: { peers?: PeerStatus[]; tables?: TableS
     peers,
     tables: given.tables ?? [],
     invites: [],
+    jobs: [],
     conflicts: [testConflict("2"), testConflict("1")],
     happened: [],
     retried: [],
@@ -136,6 +140,21 @@ export function createTestControl(given: { peers?: PeerStatus[]; tables?: TableS
       const at = control.invites.findIndex((invite) => invite.id === id);
       if (at < 0) throw new MmliteError("not_found", `Cannot withdraw invite "${id}": there is none`);
       await Promise.resolve(control.invites.splice(at, 1));
+    },
+    createJob: async (input) => {
+      const job = testJob(String(control.jobs.length + 1), input);
+      control.jobs.unshift(job);
+      return await Promise.resolve(job);
+    },
+    listJobs: () => Promise.resolve(control.jobs.map(({ result: _, ...job }) => job)),
+    getJob: async (id) => {
+      const job = control.jobs.find((one) => one.id === id);
+      if (job === undefined) throw new MmliteError("not_found", `Cannot find job "${id}": there is none`);
+      return await Promise.resolve(job);
+    },
+    removeJob: async (id) => {
+      const at = control.jobs.indexOf(await control.getJob(id));
+      control.jobs.splice(at, 1);
     },
     listTables: () => Promise.resolve(control.tables),
     getTable: async (table) => await Promise.resolve(findTable(table)),
@@ -295,3 +314,19 @@ const NODE_PAGE = {
   quarantine: { transactions: 2 },
   problems: [],
 };
+
+/** A job that waits. */
+function testJob(id: string, input: JobInput): Job {
+  return {
+    ...{
+      id,
+      type: input.type,
+      state: "queued",
+      input,
+      created_at: STARTED,
+      started_at: null,
+      finished_at: null,
+    },
+    ...{ progress: null, rows: 0, bytes: 0, eta_seconds: null, error: null, result: null },
+  };
+}

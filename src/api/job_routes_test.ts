@@ -1,0 +1,42 @@
+import assert from "node:assert/strict";
+import { withApi } from "../../tests/support/test_api.ts";
+
+Deno.test("a job is begun, listed without its result, shown and removed", async () => {
+  await withApi(async (call, control) => {
+    const body = JSON.stringify({ type: "verify", tables: ["public.*"], peers: ["fra"], share: 0.5 });
+    const made = await call("POST", "/v1/jobs", { body });
+    assert.deepEqual([made.status, made.headers.location], [202, "/v1/jobs/1"]);
+    assert.deepEqual(made.json.input, {
+      ...{ type: "verify", tables: ["public.*"], peers: ["fra"], share: 0.5, limit: 10_000 },
+      settle_seconds: 60,
+    });
+    const { json: { items } } = await call("GET", "/v1/jobs");
+    assert.deepEqual(items.map(({ id, state }: { id: string; state: string }) => [id, state]), [[
+      "1",
+      "queued",
+    ]]);
+    assert.equal((await call("GET", "/v1/jobs/1")).json.result, null);
+    assert.equal((await call("DELETE", "/v1/jobs/1")).status, 204);
+    assert.equal(control.jobs.length, 0);
+    assert.equal((await call("GET", "/v1/jobs/1")).json.kind, "not_found");
+  });
+});
+
+Deno.test("a job that means nothing is refused with a pointer", async () => {
+  await withApi(async (call, control) => {
+    const wrong: [object, string, RegExp?][] = [
+      [{}, "/type"],
+      [{ type: "dance" }, "/type"],
+      [{ type: "verify", share: 0 }, "/share"],
+      [{ type: "verify", tables: [] }, "/tables"],
+      [{ type: "verify", peers: ["A"] }, "/peers/0"],
+      [{ type: "verify", table: ["a.b"] }, "/table", /Did you mean "tables"/],
+    ];
+    for (const [body, pointer, hint] of wrong) {
+      const { status, json } = await call("POST", "/v1/jobs", { body: JSON.stringify(body) });
+      assert.deepEqual([status, json.errors[0].pointer], [422, pointer]);
+      if (hint) assert.match(json.hint, hint);
+    }
+    assert.equal(control.jobs.length, 0);
+  });
+});

@@ -1,0 +1,232 @@
+/**
+ * Comparing this node's tables with those of its peers, and answering peers that do so.
+ *
+ * Its streams are on connections of their own, so that nothing that is replicated waits for them.
+ */
+import type { Job, VerifyInput, VerifyReport } from "../api/job_schemas.ts";
+import { delay } from "../backoff.ts";
+import { MmliteError, toMmliteError } from "../errors.ts";
+import { log } from "../log.ts";
+import { readPeer } from "../pg/peers.ts";
+import { parseTablePattern } from "../pg/table_pattern.ts";
+import { answerQuestions } from "../verify/answering.ts";
+import { LocalSide } from "../verify/local_side.ts";
+import { RemoteSide } from "../verify/remote_side.ts";
+import { verifyTables } from "../verify/verify.ts";
+import type { Channel } from "../wire/channel.ts";
+import type { Database } from "./database.ts";
+import type { Dial } from "./dial.ts";
+import { readComparableTables } from "./digest_jobs.ts";
+import type { JobContext, JobKind } from "./jobs.ts";
+import type { Peer } from "./peer.ts";
+import type { Peers } from "./peers.ts";
+
+/** A peer that dials this node has this long to do so, milliseconds. */
+const CALL_BACK_MS = 15_000;
+
+interface VerificationOptions {
+  readonly database: Database;
+  /** This node's name. */
+  readonly self: string;
+  readonly peers: Peers;
+  readonly patterns: { readonly include: readonly string[]; readonly exclude: readonly string[] };
+  /** On connections that nothing else uses. */
+  readonly dial: Dial;
+  /** Aborts when the node closes. */
+  readonly signal: AbortSignal;
+}
+
+type PeerReport = VerifyReport["peers"][number];
+type Outcome = PeerReport["outcome"];
+
+/** See the module's head. */
+export class Verification implements JobKind<VerifyInput> {
+  readonly interruptedHint = "Run `mmlite verify` again: it changes nothing, so nothing has to be undone";
+  readonly #options: VerificationOptions;
+  readonly #logger = log("verify");
+  /** Takes the stream that a peer opens for this node's questions. */
+  readonly #awaited = new Map<string, (channel: Channel) => Promise<void>>();
+  /** Ends the stream on which a peer is answered: a newer one takes its place. */
+  readonly #answering = new Map<string, AbortController>();
+
+  constructor(options: VerificationOptions) {
+    this.#options = options;
+  }
+
+  check({ tables = [], peers = [] }: VerifyInput): void {
+    for (const pattern of tables) requirePattern(pattern);
+    for (const name of peers) this.#options.peers.get(name);
+    if (this.#wanted(peers).length > 0) return;
+    throw new MmliteError("conflict", "Cannot verify anything: this node has no peers", {
+      hint: "Add one with `mmlite peers add`",
+    });
+  }
+
+  async run(input: VerifyInput, { progress, signal }: JobContext): Promise<Job["result"]> {
+    const reports: PeerReport[] = [];
+    for (const peer of this.#wanted(input.peers ?? [])) {
+      reports.push(await this.#verify(peer, input, { progress, signal }));
+    }
+    return {
+      node: this.#options.self,
+      outcome: worst(reports.map(({ outcome }) => outcome)),
+      peers: reports,
+    };
+  }
+
+  /** Answers what a peer asks. */
+  async acceptQuestions(channel: Channel, node: string): Promise<void> {
+    await this.#requirePeer(node);
+    await this.#answer(channel, node, this.#takePlace(node));
+  }
+
+  /** Takes a stream that a peer opened for this node's questions; one that nobody waits for is broken off. */
+  async acceptAnswers(channel: Channel, node: string): Promise<void> {
+    const take = this.#awaited.get(node);
+    this.#awaited.delete(node);
+    if (take === undefined) return channel.destroy();
+    await take(channel);
+  }
+
+  /** A peer that cannot dial this node wants to ask: dials it. */
+  async calledBack(node: string): Promise<void> {
+    try {
+      const { url } = this.#options.peers.get(node);
+      if (url === null) return;
+      const signal = this.#takePlace(node);
+      const channel = await this.#options.dial({ name: node, url }, "answer", signal);
+      await this.#answer(channel, node, signal);
+    } catch (thrown) {
+      this.#logger.debug("Peer {peer} cannot be answered: {error}", {
+        peer: node,
+        error: toMmliteError(thrown).message,
+      });
+    }
+  }
+
+  #wanted(names: readonly string[]): Peer[] {
+    return this.#options.peers.list().filter(({ name, removing }) =>
+      !removing && (names.length === 0 || names.includes(name))
+    );
+  }
+
+  async #verify(peer: Peer, input: VerifyInput, { progress, signal }: JobContext): Promise<PeerReport> {
+    const here = this.#localSide(peer.name, signal);
+    const release = Promise.withResolvers<void>();
+    const before = progress.bytes();
+    let there: RemoteSide | undefined;
+    const breakOff = () => there?.breakOff();
+    signal.addEventListener("abort", breakOff, { once: true });
+    const bytes = () => there?.bytes ?? 0;
+    try {
+      there = new RemoteSide(peer.name, await this.#connect(peer, release.promise, signal));
+      progress.bytes = () => before + bytes();
+      if (signal.aborted) breakOff();
+      const tables = await verifyTables({
+        here,
+        there,
+        patterns: input.tables,
+        share: input.share,
+        limit: input.limit,
+        settleMs: input.settle_seconds * 1000,
+        progress: { expect: (rows) => progress.expect(rows), read: (rows) => progress.read(rows) },
+        signal,
+      });
+      const outcome = worst(tables.map(({ outcome }) => outcome));
+      return {
+        peer: peer.name,
+        outcome,
+        error: null,
+        bytes: bytes(),
+        tables: tables as PeerReport["tables"],
+      };
+    } catch (thrown) {
+      const { kind, message, hint } = toMmliteError(thrown);
+      if (signal.aborted || kind === "invalid_input") throw thrown;
+      return {
+        peer: peer.name,
+        outcome: "failed",
+        error: { kind, message, hint },
+        bytes: bytes(),
+        tables: [],
+      };
+    } finally {
+      signal.removeEventListener("abort", breakOff);
+      await there?.close();
+      release.resolve();
+      await here.close();
+    }
+  }
+
+  /** A stream to ask a peer on; one that the peer opened is its until `released`. */
+  async #connect(peer: Peer, released: Promise<void>, signal: AbortSignal): Promise<Channel> {
+    const { name, url } = peer;
+    if (url !== null) return await this.#options.dial({ name, url }, "ask", signal);
+    const { promise, resolve } = Promise.withResolvers<Channel>();
+    const take = (channel: Channel) => {
+      resolve(channel);
+      return released;
+    };
+    this.#awaited.set(name, take);
+    const waiting = new AbortController();
+    try {
+      peer.callBack();
+      const late = delay(CALL_BACK_MS, AbortSignal.any([signal, waiting.signal])).then(() => null);
+      const channel = await Promise.race([promise, late]);
+      if (channel !== null) return channel;
+    } finally {
+      waiting.abort();
+      if (this.#awaited.get(name) === take) this.#awaited.delete(name);
+    }
+    const why = `it has to dial this node, and did not within ${CALL_BACK_MS / 1000} s`;
+    throw new MmliteError("unreachable", `Cannot ask peer "${name}" about its tables: ${why}`, {
+      hint: `Check that mmlite runs on "${name}", and that the link to it streams (\`mmlite peers list\`)`,
+    });
+  }
+
+  async #answer(channel: Channel, node: string, signal: AbortSignal): Promise<void> {
+    this.#logger.info("Peer {peer} compares its tables with those here", { peer: node });
+    await answerQuestions(channel, { openSide: (ended) => this.#localSide(node, ended), signal });
+  }
+
+  #takePlace(node: string): AbortSignal {
+    this.#answering.get(node)?.abort();
+    const stop = new AbortController();
+    this.#answering.set(node, stop);
+    return AbortSignal.any([stop.signal, this.#options.signal]);
+  }
+
+  #localSide(peer: string, signal: AbortSignal): LocalSide {
+    const { database, self, patterns } = this.#options;
+    return new LocalSide({
+      node: self,
+      peer,
+      target: database.target,
+      serverVersion: database.facts.versionNumber,
+      readTables: (query) => readComparableTables(query, patterns),
+      signal,
+    });
+  }
+
+  /** A certificate outlives membership: only a peer of this node learns what it holds. */
+  async #requirePeer(node: string): Promise<void> {
+    const row = await readPeer(this.#options.database.control.query(`answer node "${node}"`), node);
+    if (row?.intent === "active" || row?.intent === "paused") return;
+    throw new MmliteError("refused", `Cannot tell node "${node}" of the tables: it is no peer`);
+  }
+}
+
+const ORDER: readonly Outcome[] = ["equal", "undecided", "failed", "differs"];
+
+function worst(outcomes: readonly Outcome[]): Outcome {
+  return outcomes.reduce((one, other) => ORDER.indexOf(other) > ORDER.indexOf(one) ? other : one, "equal");
+}
+
+function requirePattern(pattern: string): void {
+  try {
+    parseTablePattern(pattern);
+  } catch (thrown) {
+    const { message, hint } = toMmliteError(thrown);
+    throw new MmliteError("invalid_input", message, { hint });
+  }
+}
