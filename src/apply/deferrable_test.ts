@@ -1,6 +1,6 @@
 /** Keys that may be checked at the end of a transaction, which PostgreSQL does not check at all for what is applied. */
 import assert from "node:assert/strict";
-import { ApplyPair, pushAll, Seen } from "../../tests/support/apply_pair.ts";
+import { ApplyPair, later, pushAll, Seen } from "../../tests/support/apply_pair.ts";
 import { eventually } from "../../tests/support/poll.ts";
 import { type PostgresMajor, type PostgresServer, startPostgres } from "../../tests/support/postgres.ts";
 
@@ -146,15 +146,4 @@ function stepsOn(t: Deno.TestContext, servers: { source: PostgresServer; target:
       });
     }
   };
-}
-
-/** Transactions as if they had been committed an hour later. */
-function later(messages: readonly Uint8Array[]): Uint8Array[] {
-  return messages.map((message) => {
-    const bytes = message.slice();
-    const view = new DataView(bytes.buffer);
-    const place = bytes[0] === 0x42 ? 9 : bytes[0] === 0x43 ? 18 : undefined;
-    if (place !== undefined) view.setBigInt64(place, view.getBigInt64(place) + 3_600_000_000n);
-    return bytes;
-  });
 }

@@ -1,6 +1,6 @@
 /** Rows of transactions that are not over yet when a change of another node is applied, and nothing waits for them. */
 import assert from "node:assert/strict";
-import { ApplyPair, pushAll, Seen, TABLE } from "../../tests/support/apply_pair.ts";
+import { ApplyPair, later, pushAll, Seen, TABLE } from "../../tests/support/apply_pair.ts";
 import { eventually } from "../../tests/support/poll.ts";
 import { type PostgresMajor, startPostgres } from "../../tests/support/postgres.ts";
 
@@ -108,16 +108,5 @@ async function syncWaiter(pair: ApplyPair): Promise<string> {
   return await eventually("a commit to wait for a standby", async () => {
     const [row] = await pair.rows("SELECT pid FROM pg_stat_activity WHERE wait_event = 'SyncRep'");
     return row?.slice(1, -1);
-  });
-}
-
-/** Transactions as if they had been committed an hour later. */
-function later(messages: readonly Uint8Array[]): Uint8Array[] {
-  return messages.map((message) => {
-    const bytes = message.slice();
-    const view = new DataView(bytes.buffer);
-    const place = bytes[0] === 0x42 ? 9 : bytes[0] === 0x43 ? 18 : undefined;
-    if (place !== undefined) view.setBigInt64(place, view.getBigInt64(place) + 3_600_000_000n);
-    return bytes;
   });
 }

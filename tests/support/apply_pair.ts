@@ -251,6 +251,17 @@ export async function pushAll(applier: Applier, messages: readonly Uint8Array[])
   await applier.idle();
 }
 
+/** Transactions as if they had been committed an hour later. */
+export function later(messages: readonly Uint8Array[]): Uint8Array[] {
+  return messages.map((message) => {
+    const bytes = message.slice();
+    const view = new DataView(bytes.buffer);
+    const place = bytes[0] === 0x42 ? 9 : bytes[0] === 0x43 ? 18 : undefined;
+    if (place !== undefined) view.setBigInt64(place, view.getBigInt64(place) + 3_600_000_000n);
+    return bytes;
+  });
+}
+
 /** Runs a body with a pair of databases on one server; {@link TABLE} is their schema where left out. */
 export async function withPair(
   server: PostgresServer,
