@@ -98,6 +98,4 @@ BEGIN
     NULL, NULL, NULL, remote_row, of_node, at, true);
 END $$;
 COMMENT ON FUNCTION mmlite.settle_missing IS
-  'for a change of a row that is not here: whether it is to be written, or a delete is newer; notes either';
-
-INSERT INTO mmlite.schema_step (step) VALUES (9);`;
+  'for a change of a row that is not here: whether it is to be written, or a delete is newer; notes either';`;

@@ -449,6 +449,4 @@ BEGIN
   SELECT * INTO there FROM mmlite.row_version(of_xmin, hash);
   RETURN there.at IS NULL OR NOT mmlite.newer(there.at, coalesce(there.node, ''), at, of_node);
 END $$;
-COMMENT ON FUNCTION mmlite.takes_fetched IS 'whether a row is of the version that was fetched, or of an older one';
-
-INSERT INTO mmlite.schema_step (step) VALUES (5);`;
+COMMENT ON FUNCTION mmlite.takes_fetched IS 'whether a row is of the version that was fetched, or of an older one';`;

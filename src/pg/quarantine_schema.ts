@@ -8,7 +8,7 @@
  */
 
 /** SQL of one step; the step's number is appended by `schema.ts`. */
-export const QUARANTINE_SCHEMA = `CREATE TABLE mmlite.blocked (
+export const QUARANTINE_STEP = `CREATE TABLE mmlite.blocked (
   origin text PRIMARY KEY,
   commit_lsn pg_lsn NOT NULL,
   end_lsn pg_lsn,

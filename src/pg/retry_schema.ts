@@ -72,6 +72,4 @@ BEGIN
   RETURN false;
 END $$;
 COMMENT ON FUNCTION mmlite.note_passed_over IS
-  'for a change that is older than the row: whoever wrote the row, on another node, may have had its values, and not sent them; false';
-
-INSERT INTO mmlite.schema_step (step) VALUES (10);`;
+  'for a change that is older than the row: whoever wrote the row, on another node, may have had its values, and not sent them; false';`;

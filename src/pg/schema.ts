@@ -13,11 +13,12 @@ import {
   SETTLE_ROWS_SQLSTATE,
 } from "./conflict_schema.ts";
 import { CONFLICT_RECORD_STEP } from "./conflict_record_schema.ts";
-import { QUARANTINE_SCHEMA } from "./quarantine_schema.ts";
+import { QUARANTINE_STEP } from "./quarantine_schema.ts";
 import { RETRY_STEP } from "./retry_schema.ts";
-import { SECOND_LOOK_SCHEMA } from "./second_look_schema.ts";
+import { SECOND_LOOK_STEP } from "./second_look_schema.ts";
 import { GONE_STEP, TOMBSTONE_STEP } from "./tombstone_schema.ts";
 
+/** In their order; a step's number is its place, counted from 1, and is recorded after its SQL. */
 const STEPS: readonly string[] = [
   `CREATE SCHEMA IF NOT EXISTS mmlite;
 
@@ -83,8 +84,7 @@ BEGIN
   RETURN true;
 END $$;
 
-REVOKE ALL ON SCHEMA mmlite FROM PUBLIC;
-INSERT INTO mmlite.schema_step (step) VALUES (1);`,
+REVOKE ALL ON SCHEMA mmlite FROM PUBLIC;`,
 
   `CREATE TABLE mmlite.invite (
   id text PRIMARY KEY,
@@ -99,13 +99,11 @@ INSERT INTO mmlite.schema_step (step) VALUES (1);`,
 COMMENT ON TABLE mmlite.invite IS 'one-time tokens by which new nodes join through this one';
 COMMENT ON COLUMN mmlite.invite.secret_hash IS 'SHA-256 of the token''s secret, which is kept nowhere';
 COMMENT ON COLUMN mmlite.invite.node IS 'the only name that may join by it; null for any';
-COMMENT ON COLUMN mmlite.invite.used_key IS 'SHA-256 of the public key that it was used for: that one may ask again';
-INSERT INTO mmlite.schema_step (step) VALUES (2);`,
+COMMENT ON COLUMN mmlite.invite.used_key IS 'SHA-256 of the public key that it was used for: that one may ask again';`,
 
   `ALTER TABLE mmlite.peer ADD COLUMN dials_back boolean;
 COMMENT ON COLUMN mmlite.peer.dials_back IS
-  'whether the peer dials this node, as it said last; if not, this node opens it a stream to push over';
-INSERT INTO mmlite.schema_step (step) VALUES (3);`,
+  'whether the peer dials this node, as it said last; if not, this node opens it a stream to push over';`,
 
   `CREATE FUNCTION mmlite.require_rows(changed bigint, wanted bigint) RETURNS void LANGUAGE plpgsql AS $$
 BEGIN
@@ -167,13 +165,11 @@ BEGIN
   RETURN coalesce(exact, pg_xact_commit_timestamp(of_xmin));
 END $$;
 COMMENT ON FUNCTION mmlite.version_timestamp IS
-  'when the version of a row was committed at its origin: by its xmin and the hash of its key';
-INSERT INTO mmlite.schema_step (step) VALUES (4);`,
+  'when the version of a row was committed at its origin: by its xmin and the hash of its key';`,
 
   CONFLICT_STEP,
 
-  `${QUARANTINE_SCHEMA}
-INSERT INTO mmlite.schema_step (step) VALUES (6);`,
+  QUARANTINE_STEP,
 
   TOMBSTONE_STEP,
 
@@ -183,8 +179,7 @@ INSERT INTO mmlite.schema_step (step) VALUES (6);`,
 
   RETRY_STEP,
 
-  `${SECOND_LOOK_SCHEMA}
-INSERT INTO mmlite.schema_step (step) VALUES (11);`,
+  SECOND_LOOK_STEP,
 
   `CREATE TABLE mmlite.job (
   id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
@@ -197,13 +192,14 @@ INSERT INTO mmlite.schema_step (step) VALUES (11);`,
   result json,
   error json
 );
-COMMENT ON TABLE mmlite.job IS 'long work that an operator has asked this node for, and what came of it';
-INSERT INTO mmlite.schema_step (step) VALUES (12);`,
+COMMENT ON TABLE mmlite.job IS 'long work that an operator has asked this node for, and what came of it';`,
 ];
 
 /** The SQL that brings a database with `done` steps up to this version, one transaction per element. */
 export function schemaStatements(done: number): readonly string[] {
-  return STEPS.slice(done);
+  return STEPS.slice(done).map((sql, i) =>
+    `${sql}\nINSERT INTO mmlite.schema_step (step) VALUES (${done + i + 1});`
+  );
 }
 
 /** How many steps the database has; 0 where there is no schema `mmlite`. */

@@ -76,3 +76,12 @@ Deno.test("conflicts on record stay where the step comes that keeps them as json
     await client.end();
   }
 });
+
+Deno.test("a step records the same number whatever the database has already", () => {
+  const all = schemaStatements(0);
+  all.forEach((sql, i) => {
+    assert.ok(sql.endsWith(`INSERT INTO mmlite.schema_step (step) VALUES (${i + 1});`), `step ${i + 1}`);
+    assert.equal(sql.match(/INTO mmlite\.schema_step/g)?.length, 1, `step ${i + 1}`);
+    assert.deepEqual(schemaStatements(i), all.slice(i));
+  });
+});

@@ -9,7 +9,7 @@ import { CONFLICT_STOPS_SQLSTATE } from "./conflict_schema.ts";
 export const SECOND_LOOK_SQLSTATE = "MM012";
 
 /** The SQL of the step, but for the note that it is done. */
-export const SECOND_LOOK_SCHEMA = `CREATE TABLE mmlite.second_look (
+export const SECOND_LOOK_STEP = `CREATE TABLE mmlite.second_look (
   id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
   table_schema text NOT NULL,
   table_name text NOT NULL,

@@ -229,8 +229,7 @@ BEGIN
       ON CONFLICT (table_schema, table_name, origin) DO UPDATE
         SET commit_timestamp = greatest(c.commit_timestamp, excluded.commit_timestamp);
   END LOOP;
-END $$;
-INSERT INTO mmlite.schema_step (step) VALUES (7);`;
+END $$;`;
 
 /** The step that keeps what a long transaction has to look for before it commits. */
 export const GONE_STEP = `CREATE UNLOGGED TABLE mmlite.gone (
@@ -241,5 +240,4 @@ export const GONE_STEP = `CREATE UNLOGGED TABLE mmlite.gone (
 );
 CREATE INDEX gone_xid ON mmlite.gone (xid);
 COMMENT ON TABLE mmlite.gone IS
-  'rows that a long transaction has deleted and that may not have been here, until it ends';
-INSERT INTO mmlite.schema_step (step) VALUES (8);`;
+  'rows that a long transaction has deleted and that may not have been here, until it ends';`;
