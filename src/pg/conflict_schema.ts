@@ -1,11 +1,10 @@
 /**
  * The step of schema `mmlite` that settles conflicts: versions of rows, tombstones, and what is kept of conflicts.
  */
+import { UNSENT_FUNCTIONS, UNSENT_TABLE } from "./unsent_schema.ts";
 
 /** SQLSTATE of the notice by which `mmlite.settle` reports a conflict: its type and its resolution. */
 export const CONFLICT_SQLSTATE = "MM010";
-/** SQLSTATE of the notice by which `mmlite.note_unsent` tells that a row awaits values, and from which node. */
-export const UNSENT_SQLSTATE = "MM011";
 /** SQLSTATE of `mmlite.settle` where the policy is to stop. */
 export const CONFLICT_STOPS_SQLSTATE = "MM003";
 /** SQLSTATE of the guards of statements for many rows: what they met must be settled row by row. */
@@ -68,21 +67,7 @@ COMMENT ON COLUMN mmlite.conflict.type IS 'as PostgreSQL 18 names them';
 COMMENT ON COLUMN mmlite.conflict.resolution IS 'applied: the change was written; skipped: what was here stayed';
 COMMENT ON COLUMN mmlite.conflict.remote_lsn IS 'end of the transaction in the WAL of its origin';
 
-CREATE TABLE mmlite.unsent (
-  id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
-  origin text NOT NULL,
-  table_schema text NOT NULL,
-  table_name text NOT NULL,
-  key_columns text[] NOT NULL,
-  key text[] NOT NULL,
-  hash bigint NOT NULL,
-  at timestamptz NOT NULL
-);
-CREATE INDEX unsent_row ON mmlite.unsent (origin, hash);
-COMMENT ON TABLE mmlite.unsent IS
-  'rows that await values: an update came without those that it had left as they were, and other ones are here';
-COMMENT ON COLUMN mmlite.unsent.origin IS 'the node that has updated the row, and is asked for it';
-COMMENT ON COLUMN mmlite.unsent.at IS 'when that was committed there';
+${UNSENT_TABLE}
 
 CREATE TABLE mmlite.diverged (
   table_schema text NOT NULL,
@@ -413,40 +398,4 @@ BEGIN
 END $$;
 COMMENT ON FUNCTION mmlite.apply_truncate IS 'deletes every row that is older than the truncate';
 
-CREATE FUNCTION mmlite.note_unsent(
-  of_node text, of_schema text, of_table text, of_columns text[], of_key text[], of_hash bigint, of_at timestamptz
-) RETURNS boolean LANGUAGE plpgsql AS $$
-BEGIN
-  IF NOT EXISTS (SELECT FROM mmlite.unsent u WHERE u.origin = of_node AND u.hash = of_hash AND u.at = of_at
-                    AND u.table_schema = of_schema AND u.table_name = of_table) THEN
-    INSERT INTO mmlite.unsent (origin, table_schema, table_name, key_columns, key, hash, at)
-      VALUES (of_node, of_schema, of_table, of_columns, of_key, of_hash, of_at);
-  END IF;
-  RAISE NOTICE '%', of_node USING ERRCODE = '${UNSENT_SQLSTATE}';
-  RETURN true;
-END $$;
-COMMENT ON FUNCTION mmlite.note_unsent IS 'notes that a row awaits values from the node that has updated it; true';
-
-CREATE FUNCTION mmlite.note_passed_over(
-  local_xmin xid, of_schema text, of_table text, of_columns text[], of_key text[], of_hash bigint, of_node text
-) RETURNS boolean LANGUAGE plpgsql AS $$
-DECLARE
-  there record;
-BEGIN
-  SELECT * INTO there FROM mmlite.row_version(local_xmin, of_hash);
-  IF there.node IS NULL OR there.node = of_node OR there.node = mmlite.node_of(0) THEN RETURN false; END IF;
-  PERFORM mmlite.note_unsent(there.node, of_schema, of_table, of_columns, of_key, of_hash, there.at);
-  RETURN false;
-END $$;
-COMMENT ON FUNCTION mmlite.note_passed_over IS
-  'for a change that is older than the row: a third node that wrote the row may have had its values, and not sent them; false';
-
-CREATE FUNCTION mmlite.takes_fetched(of_xmin xid, hash bigint, at timestamptz, of_node text) RETURNS boolean
-  LANGUAGE plpgsql AS $$
-DECLARE
-  there record;
-BEGIN
-  SELECT * INTO there FROM mmlite.row_version(of_xmin, hash);
-  RETURN there.at IS NULL OR NOT mmlite.newer(there.at, coalesce(there.node, ''), at, of_node);
-END $$;
-COMMENT ON FUNCTION mmlite.takes_fetched IS 'whether a row is of the version that was fetched, or of an older one';`;
+${UNSENT_FUNCTIONS}`;
