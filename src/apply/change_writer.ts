@@ -6,9 +6,9 @@ import { MmliteError } from "../errors.ts";
 import type { Pipeline } from "../pg/pipeline.ts";
 import { TEXT_FORMAT } from "../pg/query_bytes.ts";
 import type { Delete, Insert, Tuple, Update } from "../pgoutput/message.ts";
-import { KeyHash, type TableHash, tableHash } from "./key_hash.ts";
+import { KeyHash } from "./key_hash.ts";
 import type { MappedRelation } from "./relation_map.ts";
-import type { RelationStatements, StatementCache } from "./statement_cache.ts";
+import type { StatementCache } from "./statement_cache.ts";
 import { type ExclusionShape, exclusionStatement } from "./exclusion_statements.ts";
 import { answeredStatement, fetchedStatement } from "./fetched_statements.ts";
 import { type GoneRow, GoneRows } from "./gone_rows.ts";
@@ -32,28 +32,11 @@ import {
   removeOlderStatement,
   twinStatement,
 } from "./second_look_statements.ts";
+import type { TargetRelation } from "./target_relation.ts";
 import type { Versions } from "./versions.ts";
 
 /** A change of one row. */
 export type RowChange = Insert | Update | Delete;
-
-/** A mapped relation with its prepared statements. */
-export interface TargetRelation {
-  readonly map: MappedRelation;
-  readonly statements: RelationStatements;
-  /** Columns that UPDATE cannot set and that are not matched by, so that they may differ here. */
-  readonly looseIdentity: boolean;
-  /** What the hashes of its keys begin with. */
-  readonly hash: TableHash;
-}
-
-/** A target without statements. */
-export function toTarget(map: MappedRelation): TargetRelation {
-  const looseIdentity = map.columns.some((column) =>
-    column.identityAlways && !map.key?.columns.includes(column)
-  );
-  return { map, statements: new Map(), looseIdentity, hash: tableHash(map.hashedAs) };
-}
 
 /** The tuples of a change, by the side that parameters name. */
 interface Sides {

@@ -6,7 +6,7 @@
  * does it after that meets the note of the delete.
  */
 import type { Tuple } from "../pgoutput/message.ts";
-import type { TargetRelation } from "./change_writer.ts";
+import type { TargetRelation } from "./target_relation.ts";
 
 /** Rows that are kept in memory, at most; of a longer transaction the others are kept in the server. */
 const MAX_ROWS = 0x4000;

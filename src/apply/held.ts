@@ -3,8 +3,8 @@
  */
 import type { Lsn } from "../lsn.ts";
 import type { OriginBegin } from "./causes.ts";
-import type { TargetRelation } from "./change_writer.ts";
 import { grown } from "./grown.ts";
+import type { TargetRelation } from "./target_relation.ts";
 
 /** A transaction whose end is known; its changes are those from `from` to `to`. */
 export interface HeldTransaction {

@@ -9,8 +9,8 @@ import { ColumnTypes } from "../pg/column_types.ts";
 import type { Query } from "../pg/query.ts";
 import { type LocalTable, readLocalTable } from "../pg/relation.ts";
 import type { Relation } from "../pgoutput/message.ts";
-import { type TargetRelation, toTarget } from "./change_writer.ts";
 import { checkSchema, mapRelation, type Settlement } from "./relation_map.ts";
+import { type TargetRelation, toTarget } from "./target_relation.ts";
 
 interface Known {
   remote: Relation;

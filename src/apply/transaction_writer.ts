@@ -19,7 +19,7 @@ import type { Truncate, Tuple } from "../pgoutput/message.ts";
 import { SeenVersions } from "../seen_versions.ts";
 import type { AppliedLog, OriginBegin } from "./causes.ts";
 import { type ChangeKind, changeKindOf } from "./change_kind.ts";
-import { ChangeWriter, type RowChange, type TargetRelation } from "./change_writer.ts";
+import { ChangeWriter, type RowChange } from "./change_writer.ts";
 import { Durability } from "./durability.ts";
 import { applyError, stopsTransaction } from "./failure.ts";
 import { type HeldTransactions, isTruncate, type Targets } from "./held.ts";
@@ -27,6 +27,7 @@ import { int64 } from "./int64.ts";
 import type { ApplySession } from "./session.ts";
 import { SetWriter } from "./set_writer.ts";
 import { StatementCache } from "./statement_cache.ts";
+import type { TargetRelation } from "./target_relation.ts";
 import {
   BEGIN,
   COMMIT,
