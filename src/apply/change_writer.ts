@@ -33,6 +33,16 @@ import {
   twinStatement,
 } from "./second_look_statements.ts";
 import type { TargetRelation } from "./target_relation.ts";
+import {
+  checkWidth,
+  fillUnchanged,
+  indexesOf,
+  isLong,
+  keyValues,
+  onlyKey,
+  sameValue,
+  valueOf,
+} from "./tuples.ts";
 import type { Versions } from "./versions.ts";
 
 /** A change of one row. */
@@ -54,14 +64,7 @@ interface PossibleTwin {
   readonly transaction: number;
 }
 
-const EMPTY = new Uint8Array();
-const NULL_VALUE = { kind: "null" } as const;
 const NONE: ReadonlySet<number> = new Set();
-/**
- * Rows of at least so many bytes as text may have values that are stored apart, and not sent where they stay as they
- * are. As PostgreSQL stores it a row takes 128 bytes for that at the least, by default 2,000, and text may be shorter.
- */
-const LONG_ROW_BYTES = 128;
 const BY_KEY: MatchShape = { byRow: false, nulls: NONE };
 
 /** Writes changes to a pipeline. */
@@ -336,88 +339,10 @@ export class ChangeWriter {
   }
 }
 
-/** A row's key; a TOASTed part that was not sent is that of the row before it. */
-export function keyValues(tuple: Tuple, key: readonly number[], before?: Tuple): Uint8Array[] {
-  return key.map((index) => {
-    const value = tuple[index];
-    const known = value.kind === "unchanged" ? before?.[index] : value;
-    return known?.kind === "text" ? known.bytes : EMPTY;
-  });
-}
-
-/** A tuple without what is not of its key. */
-function onlyKey({ map }: TargetRelation, tuple: Tuple): Tuple {
-  const keys = new Set(map.key!.columns.map(({ index }) => index));
-  return tuple.map((value, index) => keys.has(index) ? value : NULL_VALUE);
-}
-
-/** The new row, with what did not come taken from the old row if that came whole, or from the old key. */
-function fillUnchanged(target: TargetRelation, { newTuple, oldTuple, oldKey }: Update): Tuple {
-  checkWidth(target, newTuple);
-  if (oldTuple !== undefined) checkWidth(target, oldTuple);
-  if (oldKey !== undefined) checkWidth(target, oldKey);
-  const old = oldTuple ?? oldKey;
-  if (old === undefined || !newTuple.some((value) => value.kind === "unchanged")) return newTuple;
-  const keys = oldTuple === undefined ? new Set(target.map.key?.columns.map(({ index }) => index)) : null;
-  return newTuple.map((value, index) =>
-    value.kind === "unchanged" && (keys === null || keys.has(index)) ? old[index] : value
-  );
-}
-
-function checkWidth({ map }: TargetRelation, tuple: Tuple): void {
-  if (tuple.length === map.columns.length) return;
-  throw new MmliteError(
-    "protocol",
-    `Cannot apply a change to "${map.label}": it has ${tuple.length} columns, the relation ${map.columns.length}`,
-  );
-}
-
-function valueOf({ map }: TargetRelation, tuple: Tuple, index: number): Uint8Array | null {
-  const value = tuple[index];
-  switch (value.kind) {
-    case "text":
-      return value.bytes;
-    case "null":
-      return null;
-    default:
-      throw new MmliteError(
-        "protocol",
-        `Cannot apply a change to "${map.label}": column "${map.columns[index].name}" came ${
-          value.kind === "binary" ? "in binary form" : "without its value"
-        }`,
-      );
-  }
-}
-
 function identityDiffers({ map }: TargetRelation, sides: Sides): boolean {
   return map.columns.some(({ identityAlways, index }) =>
     identityAlways && !sameValue(sides.old![index], sides.new![index])
   );
-}
-
-function sameValue(a: Tuple[number], b: Tuple[number]): boolean {
-  if (b.kind === "unchanged") return true;
-  if (a.kind !== "text" || b.kind !== "text") return a.kind === b.kind;
-  if (a.bytes.length !== b.bytes.length) return false;
-  for (let i = 0; i < a.bytes.length; i++) if (a.bytes[i] !== b.bytes[i]) return false;
-  return true;
-}
-
-function indexesOf(tuple: Tuple, kind: "null" | "unchanged"): ReadonlySet<number> {
-  let found: Set<number> | undefined;
-  for (let i = 0; i < tuple.length; i++) if (tuple[i].kind === kind) (found ??= new Set()).add(i);
-  return found ?? NONE;
-}
-
-/** See {@link LONG_ROW_BYTES}. */
-function isLong({ map }: TargetRelation, tuple: Tuple): boolean {
-  if (!map.sendsPart) return false;
-  let length = 0;
-  for (const value of tuple) {
-    if (value.kind === "unchanged") return true;
-    if (value.kind === "text") length += value.bytes.length;
-  }
-  return length >= LONG_ROW_BYTES;
 }
 
 /** By row where there is no key, and where the old row came and the key alone may not tell which row it is. */

@@ -17,13 +17,13 @@ import type { Begin, Delete, Tuple, Update } from "../pgoutput/message.ts";
 import type { MessageBatch } from "../pgoutput/message_batch.ts";
 import { decodeBegin, decodeCommit, MESSAGE_TYPE, messageType } from "../pgoutput/peek.ts";
 import { TupleScan } from "../pgoutput/tuple_scan.ts";
-import { keyValues } from "./change_writer.ts";
 import { KeyHash } from "./key_hash.ts";
 import { removeDeletedStatement, removeTruncatedStatement } from "./own_statements.ts";
 import { Relations } from "./relations.ts";
 import { RowTimes } from "./row_times.ts";
 import type { ApplySession } from "./session.ts";
 import type { TargetRelation } from "./target_relation.ts";
+import { keyValues } from "./tuples.ts";
 
 /** What {@link OwnDeletes} needs. */
 export interface OwnDeletesOptions {

@@ -10,7 +10,7 @@ import { MESSAGE_TYPE } from "../pgoutput/peek.ts";
 import { decodeError } from "../pgoutput/reader.ts";
 import { TupleScan, UNCHANGED_LENGTH } from "../pgoutput/tuple_scan.ts";
 import { ArrayParameters, maxRows } from "./array_parameters.ts";
-import { type ChangeWriter, keyValues, type RowChange } from "./change_writer.ts";
+import type { ChangeWriter, RowChange } from "./change_writer.ts";
 import { CopyText } from "./copy_text.ts";
 import { KeyHash } from "./key_hash.ts";
 import { NET_DELETE, NET_INSERT, NET_UPDATE, NetChanges, type PlacedChange } from "./net_changes.ts";
@@ -23,6 +23,7 @@ import {
 } from "./set_statements.ts";
 import type { PreparedStatement, StatementCache } from "./statement_cache.ts";
 import type { TargetRelation } from "./target_relation.ts";
+import { keyValues } from "./tuples.ts";
 import type { Versions } from "./versions.ts";
 
 /** Rows that wait to be written, at most; and their bytes, the last row on top. */
