@@ -43,6 +43,7 @@ import {
   sameValue,
   valueOf,
 } from "./tuples.ts";
+import { type PossibleTwin, Twins } from "./twins.ts";
 import type { Versions } from "./versions.ts";
 
 /** A change of one row. */
@@ -56,14 +57,6 @@ interface Sides {
 
 /** What {@link deleteStatement} answers where there was a row. */
 const FOUND_TAG = "SELECT 0";
-/** A row that was written, of which others with its key are to be looked for. */
-interface PossibleTwin {
-  readonly change: "insert" | "update";
-  /** The row without its other values. */
-  readonly key: Tuple;
-  readonly transaction: number;
-}
-
 const NONE: ReadonlySet<number> = new Set();
 const BY_KEY: MatchShape = { byRow: false, nulls: NONE };
 
@@ -77,8 +70,7 @@ export class ChangeWriter {
   /** Rows that were deleted one by one, to be looked for again. */
   readonly gone: GoneRows;
   /** Rows that were written under keys that PostgreSQL does not watch over here. */
-  readonly #twins = new Map<TargetRelation, PossibleTwin[]>();
-  #twinCount = 0;
+  readonly twins: Twins;
 
   constructor(
     { pipeline, cache, versions }: { pipeline: Pipeline; cache: StatementCache; versions: Versions },
@@ -97,6 +89,12 @@ export class ChangeWriter {
           "ga",
           mayHaveTwins(target.map) ? removeOlderKeptStatement : keptStillGoneStatement,
         ),
+    });
+    this.twins = new Twins({
+      lookForOthers: (target) =>
+        this.#run(target, "o", () => othersStatement(target.map), { old: undefined, new: undefined }),
+      settle: (row) => this.#settleTwins(row, { later: false }),
+      leave: (row) => this.#settleTwins(row, { later: true }),
     });
   }
 
@@ -124,30 +122,10 @@ export class ChangeWriter {
     this.#run(target, "f", () => fetchedStatement(target.map), sides);
   }
 
-  /** How many written rows may have twins. */
-  get twinCount(): number {
-    return this.#twinCount;
-  }
-
-  /** Leaves one row for each key that was written, in the end of a transaction. */
-  settleTwins(): void {
-    for (const [target, twins] of this.#twins) {
-      this.#run(target, "o", () => othersStatement(target.map), { old: undefined, new: undefined });
-      this.#writeTwins(target, twins, false);
-    }
-    this.#clearTwins();
-  }
-
-  /** The same after it: within a transaction rows may have one key for a while. */
-  leaveTwins(): void {
-    for (const [target, twins] of this.#twins) this.#writeTwins(target, twins, true);
-    this.#clearTwins();
-  }
-
   /** Forgets what is not committed. */
   clear(): void {
     this.gone.clear();
-    this.#clearTwins();
+    this.twins.clear();
   }
 
   /** Truncates tables in one statement. */
@@ -244,6 +222,12 @@ export class ChangeWriter {
     this.#run(target, key, () => statement(target.map), { old, new: undefined });
   }
 
+  #settleTwins({ target, change, key, transaction }: PossibleTwin, { later }: { later: boolean }): void {
+    this.#transaction = transaction;
+    const build = () => twinStatement(target.map, { change, later });
+    this.#run(target, `t${later ? "l" : ""}${change}`, build, { old: undefined, new: key });
+  }
+
   #run(
     target: TargetRelation,
     key: string,
@@ -298,23 +282,7 @@ export class ChangeWriter {
     this.#hashKey(target, tuple, before);
     this.#versions.put.add(this.#hash.high, this.#hash.low, this.#transaction);
     if (!mayHaveTwins(target.map)) return;
-    const twins = this.#twins.get(target) ?? [];
-    this.#twins.set(target, twins);
-    twins.push({ change, key: onlyKey(target, tuple), transaction: this.#transaction });
-    this.#twinCount++;
-  }
-
-  #writeTwins(target: TargetRelation, twins: readonly PossibleTwin[], later: boolean): void {
-    for (const { change, key, transaction } of twins) {
-      this.#transaction = transaction;
-      const build = () => twinStatement(target.map, { change, later });
-      this.#run(target, `t${later ? "l" : ""}${change}`, build, { old: undefined, new: key });
-    }
-  }
-
-  #clearTwins(): void {
-    this.#twins.clear();
-    this.#twinCount = 0;
+    this.twins.add({ target, change, key: onlyKey(target, tuple), transaction: this.#transaction });
   }
 
   /** Undefined where nothing is noted. */

@@ -49,8 +49,6 @@ import { Versions } from "./versions.ts";
 const MAX_DELETED = 0x1_0000;
 /** Rows whose hashes are kept here, at most; those of a longer transaction are kept in the server: 768 KiB each. */
 const MAX_PUT = 0x1_0000;
-/** Rows whose twins are looked for in the end, at most; those of more are looked for after the commit. */
-const MAX_TWINS = 0x1_0000;
 /** The first `server_version_num` that tells the origin of a row's version. */
 const ORIGINS_SINCE = 140000;
 /** Binary booleans. */
@@ -286,7 +284,7 @@ export class TransactionWriter {
     if (this.#versions.deleted.count >= MAX_DELETED) this.#noteDeleted();
     if (this.#versions.put.count >= MAX_PUT) this.#keepWritten();
     this.#changes.gone.bound();
-    if (this.#changes.twinCount >= MAX_TWINS) this.#changes.leaveTwins();
+    this.#changes.twins.bound();
   }
 
   /** Writes the end of the transaction. */
@@ -296,7 +294,7 @@ export class TransactionWriter {
     this.#noteWritten();
     this.#noteDeleted();
     this.#requireUndisturbed();
-    this.#changes.settleTwins();
+    this.#changes.twins.settleAll();
     if (this.#position !== endLsn) this.#move(endLsn, open.timestampBytes);
     this.pipeline.execute(TAG.name, this.#tagSink, [this.#positionBytes, open.timestampBytes]);
     this.#options.applied.committing(endLsn, open.commitTimestamp);
