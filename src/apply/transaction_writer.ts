@@ -12,7 +12,6 @@ import { type Lsn, parseLsn } from "../lsn.ts";
 import { Pipeline, type ReplySink } from "../pg/pipeline.ts";
 import { CONFLICT_SQLSTATE } from "../pg/conflict_schema.ts";
 import { SECOND_LOOK_SQLSTATE } from "../pg/second_look_schema.ts";
-import { MAX_LIST_BYTES } from "../pg/tombstone_schema.ts";
 import { UNSENT_SQLSTATE } from "../pg/unsent_schema.ts";
 import { decodeMessage } from "../pgoutput/decode.ts";
 import type { Truncate, Tuple } from "../pgoutput/message.ts";
@@ -31,29 +30,16 @@ import type { TargetRelation } from "./target_relation.ts";
 import {
   BEGIN,
   COMMIT,
-  GROUP,
   MOVE,
   ROLLBACK,
   SNAPSHOT,
   TAG,
-  TOMBSTONE_RUN,
-  TOMBSTONES,
   TRANSACTION_STATEMENTS,
-  UNDISTURBED,
   WAL,
-  WRITTEN,
 } from "./transaction_statements.ts";
+import { VersionNotes } from "./version_notes.ts";
 import { Versions } from "./versions.ts";
 
-/** Deleted rows of one transaction that are noted together, at most: 1 MiB. */
-const MAX_DELETED = 0x1_0000;
-/** Rows whose hashes are kept here, at most; those of a longer transaction are kept in the server: 768 KiB each. */
-const MAX_PUT = 0x1_0000;
-/** The first `server_version_num` that tells the origin of a row's version. */
-const ORIGINS_SINCE = 140000;
-/** Binary booleans. */
-const TRUE = new Uint8Array([1]);
-const FALSE = new Uint8Array([0]);
 /** How often the flush position is read while something applied is not on disk, milliseconds. */
 const DURABILITY_POLL_MS = 100;
 
@@ -138,14 +124,10 @@ export class TransactionWriter {
   readonly #moveSink: ReplySink;
   readonly #snapshotSink: ReplySink;
   readonly #tagSink: ReplySink;
-  readonly #groupSink: ReplySink;
-  readonly #tombstonesSink: ReplySink;
-  readonly #undisturbedSink: ReplySink;
   readonly #versions: Versions;
+  readonly #notes: VersionNotes;
   /** Whether the server keeps commit timestamps; without them rows have no versions. */
   readonly #keepsVersions: boolean;
-  /** Whether it keeps their origins as well; where not, they are noted with every transaction. */
-  readonly #keepsOrigins: boolean;
   readonly #walSink: ReplySink;
   /** The position that the next compare-and-set will find, and its bytes. */
   #position: Lsn;
@@ -155,8 +137,6 @@ export class TransactionWriter {
   #answering: OpenTransaction | undefined;
   #committedLsn: Lsn;
   #pollTimer: ReturnType<typeof setTimeout> | undefined;
-  /** Whether hashes of the open transaction are in the server. */
-  #hasWritten = false;
   /** Nothing may be sent: closed, or failed and not recovered. */
   #stopped = false;
 
@@ -171,12 +151,8 @@ export class TransactionWriter {
     this.#moveSink = { doing: "move the position", completed: () => {} };
     this.#snapshotSink = { doing: "keep what it sees", completed: () => {} };
     this.#tagSink = { doing: "tag the changes", completed: () => {} };
-    this.#groupSink = { doing: "note the versions of a group", completed: () => {} };
-    this.#undisturbedSink = { doing: "look for deletes of others", completed: () => {} };
-    this.#tombstonesSink = { doing: "note deleted rows", completed: () => {} };
     this.#versions = new Versions(options);
     this.#keepsVersions = session.trackCommitTimestamp;
-    this.#keepsOrigins = session.serverVersion >= ORIGINS_SINCE;
     this.#walSink = {
       doing: "read the WAL position",
       row: ([insert, flush]) => this.#noteWal(parseLsn(insert!), parseLsn(flush!)),
@@ -190,6 +166,7 @@ export class TransactionWriter {
     const writing = { pipeline: this.pipeline, cache: this.#cache, versions: this.#versions };
     this.#changes = new ChangeWriter(writing);
     this.#sets = new SetWriter({ ...writing, changes: this.#changes });
+    this.#notes = new VersionNotes(session, { ...writing, gone: this.#changes.gone });
     for (const statement of TRANSACTION_STATEMENTS) {
       this.pipeline.prepare(statement);
     }
@@ -281,8 +258,7 @@ export class TransactionWriter {
       if (mode === "sets") this.#sets.flushTable(targets);
       this.#changes.write(targets, decodeMessage(bytes.subarray(start, end)) as RowChange, transaction);
     }
-    if (this.#versions.deleted.count >= MAX_DELETED) this.#noteDeleted();
-    if (this.#versions.put.count >= MAX_PUT) this.#keepWritten();
+    this.#notes.bound();
     this.#changes.gone.bound();
     this.#changes.twins.bound();
   }
@@ -291,9 +267,7 @@ export class TransactionWriter {
   commit(endLsn: Lsn): void {
     const open = this.#open!;
     this.#sets.flush();
-    this.#noteWritten();
-    this.#noteDeleted();
-    this.#requireUndisturbed();
+    this.#notes.end({ sinceBegin: open.mode === "rows" });
     this.#changes.twins.settleAll();
     if (this.#position !== endLsn) this.#move(endLsn, open.timestampBytes);
     this.pipeline.execute(TAG.name, this.#tagSink, [this.#positionBytes, open.timestampBytes]);
@@ -350,7 +324,7 @@ export class TransactionWriter {
       secondLook: false,
     };
     this.#open = open;
-    this.#hasWritten = false;
+    this.#notes.begin();
     this.pipeline.execute(BEGIN.name, {
       doing: "begin",
       completed: () => void (this.#answering = open),
@@ -369,48 +343,6 @@ export class TransactionWriter {
     for (let i = from; i < to; i++) {
       this.write(targets[i], bytes[i], { start: starts[i], end: ends[i], transaction });
     }
-  }
-
-  /** Notes what the commit record will not say of the versions of the rows. */
-  #noteWritten(): void {
-    const { written, first, last, timestamps } = this.#versions;
-    if (!this.#keepsVersions || (written.count === 0 && this.#keepsOrigins)) return;
-    this.pipeline.execute(GROUP.name, this.#groupSink, [
-      this.#originBytes,
-      int64(first),
-      int64(last),
-      written.bytes(timestamps),
-    ]);
-    written.clear();
-  }
-
-  #noteDeleted(): void {
-    const { deleted, last, timestamps } = this.#versions;
-    if (deleted.count === 0) return;
-    const entries = deleted.bytes(timestamps);
-    const { name } = entries.length > MAX_LIST_BYTES ? TOMBSTONE_RUN : TOMBSTONES;
-    this.pipeline.execute(name, this.#tombstonesSink, [this.#originBytes, int64(last), entries]);
-    deleted.clear();
-  }
-
-  #keepWritten(): void {
-    const { put } = this.#versions;
-    this.pipeline.execute(WRITTEN.name, this.#undisturbedSink, [put.hashes()]);
-    put.clear();
-    this.#hasWritten = true;
-  }
-
-  /** Makes sure that what other sessions have committed meanwhile does not make it wrong. */
-  #requireUndisturbed(): void {
-    const { put, first, node } = this.#versions;
-    const isPlain = put.count === 0 && this.#changes.gone.isEmpty && !this.#hasWritten;
-    if (!this.#keepsVersions || isPlain) return;
-    const sinceBegin = this.#open!.mode === "rows" ? TRUE : FALSE;
-    this.pipeline.execute(UNDISTURBED.name, this.#undisturbedSink, [
-      ...[put.hashes(), int64(first)],
-      ...[node, sinceBegin],
-    ]);
-    this.#changes.gone.lookForAll();
   }
 
   #move(to: Lsn, timestampBytes: Uint8Array | null): void {
