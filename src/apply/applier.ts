@@ -31,7 +31,7 @@ import type { Trust } from "./trust.ts";
 import { Units } from "./units.ts";
 
 export type { ChangeKind } from "./change_kind.ts";
-export type { ApplyObserver } from "./transaction_writer.ts";
+export type { ApplyObserver } from "./report.ts";
 
 /** How long closing waits for what has been sent, milliseconds. */
 const CLOSE_WAIT_MS = 1_000;

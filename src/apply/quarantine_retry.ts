@@ -25,9 +25,10 @@ import { isDisturbed } from "./failure.ts";
 import { Gate, type GateOptions } from "./gate.ts";
 import type { Targets } from "./held.ts";
 import { Relations } from "./relations.ts";
+import type { ApplyObserver } from "./report.ts";
 import { type ApplySession, type ApplySessionOptions, openApplySession } from "./session.ts";
 import { settlementOf } from "./settlement.ts";
-import { type ApplyObserver, TransactionWriter } from "./transaction_writer.ts";
+import { TransactionWriter } from "./transaction_writer.ts";
 
 /** Messages read at a time, at most. */
 const PAGE_MESSAGES = 256;

@@ -6,23 +6,20 @@
  * failed one fail by their compare-and-set, so nothing waits for replies.
  */
 import { Buffer } from "node:buffer";
-import type { ConflictType, Resolution } from "../conflict_policy.ts";
 import { MmliteError } from "../errors.ts";
 import { type Lsn, parseLsn } from "../lsn.ts";
 import { Pipeline, type ReplySink } from "../pg/pipeline.ts";
-import { CONFLICT_SQLSTATE } from "../pg/conflict_schema.ts";
-import { SECOND_LOOK_SQLSTATE } from "../pg/second_look_schema.ts";
-import { UNSENT_SQLSTATE } from "../pg/unsent_schema.ts";
 import { decodeMessage } from "../pgoutput/decode.ts";
 import type { Truncate, Tuple } from "../pgoutput/message.ts";
 import { SeenVersions } from "../seen_versions.ts";
 import type { AppliedLog, OriginBegin } from "./causes.ts";
-import { type ChangeKind, changeKindOf } from "./change_kind.ts";
+import { changeKindOf } from "./change_kind.ts";
 import { ChangeWriter, type RowChange } from "./change_writer.ts";
 import { Durability } from "./durability.ts";
 import { applyError, stopsTransaction } from "./failure.ts";
 import { type HeldTransactions, isTruncate, type Targets } from "./held.ts";
 import { int64 } from "./int64.ts";
+import { Report, type ReportListeners } from "./report.ts";
 import type { ApplySession } from "./session.ts";
 import { SetWriter } from "./set_writer.ts";
 import { StatementCache } from "./statement_cache.ts";
@@ -43,22 +40,8 @@ import { Versions } from "./versions.ts";
 /** How often the flush position is read while something applied is not on disk, milliseconds. */
 const DURABILITY_POLL_MS = 100;
 
-/** Is told what was committed. */
-export interface ApplyObserver {
-  /** A local transaction has committed that many of the origin's, the last of which committed there at
-   * `commitTimestamp`, microseconds since 2000-01-01 UTC. `durationMs`: from the first statement written to the reply
-   * to COMMIT. */
-  committed(of: { transactions: number; commitTimestamp: bigint; durationMs: number; changes: number }): void;
-  change(kind: ChangeKind, count: number): void;
-  conflict(type: ConflictType, resolution: Resolution): void;
-  /** Transactions that came again and were skipped. */
-  deduplicated(count: number): void;
-  /** Whatever the origin committed before this time, microseconds since 2000-01-01 UTC, is applied. */
-  caughtUp(committedBefore: bigint): void;
-}
-
 /** What a writer needs besides its session. */
-export interface TransactionWriterOptions {
+export interface TransactionWriterOptions extends ReportListeners {
   /** The sender's node name. */
   readonly origin: string;
   /** The epoch of this session in `mmlite.progress`: with another one there nothing can be applied. */
@@ -72,14 +55,9 @@ export interface TransactionWriterOptions {
   readonly seenBefore: bigint;
   /** See `VersionsOptions`. */
   readonly others: () => readonly string[];
-  readonly observer: ApplyObserver;
   readonly applied: AppliedLog;
   /** Everything up to here is committed. */
   readonly onCommitted: (endLsn: Lsn) => void;
-  /** Rows that were written await values from these nodes. */
-  readonly onUnsent?: (nodes: ReadonlySet<string>) => void;
-  /** What was written is to be compared again with rows that were not to be seen yet. */
-  readonly onSecondLook?: () => void;
   /** A failure; nothing may be sent after it, or where it can be mended not before {@link TransactionWriter.recover}. */
   readonly onFailure: (error: MmliteError, canRecover: boolean) => void;
 }
@@ -96,19 +74,13 @@ interface Beginning {
 /** How changes are written: each by a statement that settles its conflicts, or by statements that settle none. */
 export type WriteMode = "rows" | "sets";
 
-/** A transaction that is being written, and what is told of it once it is committed. */
+/** A transaction that is being written. */
 interface OpenTransaction extends Beginning {
   readonly mode: WriteMode;
   /** Its end; of a long one that of its commit record's beginning, of one that is applied again undefined. */
   readonly endLsn: Lsn | undefined;
   readonly timestampBytes: Uint8Array;
-  readonly startedAt: number;
-  readonly counts: Record<ChangeKind, number>;
-  readonly conflicts: (readonly [ConflictType, Resolution])[];
-  /** Nodes of which rows await values. */
-  readonly unsent: Set<string>;
-  /** Whether something is to be looked at again. */
-  secondLook: boolean;
+  readonly report: Report;
 }
 
 /** See the module's head. */
@@ -160,7 +132,7 @@ export class TransactionWriter {
     };
     this.pipeline = new Pipeline(session.client, {
       failed: (error, sink) => this.#fail(error, sink),
-      notice: (notice) => this.#note(notice),
+      notice: (notice) => this.#answering?.report.note(notice),
     });
     this.#cache = new StatementCache(this.pipeline);
     const writing = { pipeline: this.pipeline, cache: this.#cache, versions: this.#versions };
@@ -221,7 +193,7 @@ export class TransactionWriter {
     this.#versions.begin([{ commitTimestamp, seen: SeenVersions.NOTHING }]);
     // What the origin has sent is still what it was: its time does not move, as its position does not.
     this.#begin({ commitLsn: endLsn, commitTimestamp, transactions: 0 }, { endLsn, mode: "rows" });
-    this.#open!.counts.update++;
+    this.#open!.report.counts.update++;
     this.#changes.writeFetched(target, tuple, 0);
     this.commit(endLsn);
   }
@@ -245,8 +217,8 @@ export class TransactionWriter {
     bytes: Uint8Array,
     { start, end, transaction = 0 }: { start: number; end: number; transaction?: number },
   ): void {
-    const { counts, mode } = this.#open!;
-    counts[changeKindOf(bytes[start])]++;
+    const { report, mode } = this.#open!;
+    report.counts[changeKindOf(bytes[start])]++;
     if (isTruncate(targets)) {
       const { restartIdentity } = decodeMessage(bytes.subarray(start, end)) as Truncate;
       this.#sets.flush();
@@ -317,11 +289,7 @@ export class TransactionWriter {
     const open: OpenTransaction = {
       ...{ commitLsn, commitTimestamp, transactions, mode, endLsn },
       timestampBytes: int64(commitTimestamp),
-      startedAt: performance.now(),
-      counts: { insert: 0, update: 0, delete: 0, truncate: 0 },
-      conflicts: [],
-      unsent: new Set(),
-      secondLook: false,
+      report: new Report(),
     };
     this.#open = open;
     this.#notes.begin();
@@ -367,41 +335,9 @@ export class TransactionWriter {
       return this.#options.onFailure(error, false);
     }
     this.#committedLsn = endLsn;
-    this.#report(open);
+    open.report.tell(open, this.#options);
     this.#options.applied.committed(endLsn);
     this.#options.onCommitted(endLsn);
-  }
-
-  #report(
-    { transactions, commitTimestamp, startedAt, counts, conflicts, unsent, secondLook }: OpenTransaction,
-  ): void {
-    const { observer, onUnsent, onSecondLook } = this.#options;
-    if (unsent.size > 0) onUnsent?.(unsent);
-    if (secondLook) onSecondLook?.();
-    const changes = counts.insert + counts.update + counts.delete + counts.truncate;
-    if (transactions > 0) {
-      observer.committed({
-        transactions,
-        commitTimestamp,
-        durationMs: performance.now() - startedAt,
-        changes,
-      });
-    }
-    if (counts.insert > 0) observer.change("insert", counts.insert);
-    if (counts.update > 0) observer.change("update", counts.update);
-    if (counts.delete > 0) observer.change("delete", counts.delete);
-    if (counts.truncate > 0) observer.change("truncate", counts.truncate);
-    for (const [type, resolution] of conflicts) observer.conflict(type, resolution);
-  }
-
-  #note({ code, message }: { code?: string; message?: string }): void {
-    if (code === UNSENT_SQLSTATE) this.#answering?.unsent.add(message!);
-    if (code === SECOND_LOOK_SQLSTATE && this.#answering !== undefined) this.#answering.secondLook = true;
-    if (code !== CONFLICT_SQLSTATE) return;
-    const [type, resolution, again] = message!.split(" ");
-    // A row that another session had locked is looked at again, in the state in which that one has left it.
-    if (again !== undefined) this.#answering?.conflicts.pop();
-    this.#answering?.conflicts.push([type as ConflictType, resolution as Resolution]);
   }
 
   #noteWal(insertLsn: Lsn, flushLsn: Lsn): void {
