@@ -21,6 +21,7 @@ import { isDisturbed, stopsTransaction } from "./failure.ts";
 import { Gate, type GateOptions } from "./gate.ts";
 import { Gathering, type GatheringOptions } from "./gathering.ts";
 import type { HeldTransactions, Targets } from "./held.ts";
+import { ProgressMarks } from "./progress_marks.ts";
 import { QuarantineWriter } from "./quarantine_writer.ts";
 import { Relations } from "./relations.ts";
 import { type ApplySession, type ApplySessionOptions, openApplySession } from "./session.ts";
@@ -105,11 +106,7 @@ export class Applier {
   #streamed: { readonly begin: Begin; readonly mode: WriteMode; endLsn: Lsn | undefined } | undefined;
   /** End of the last transaction that came whole. */
   #position: Lsn;
-  /** Up to when everything has come, and the position that shows that it is committed here. */
-  #mark: { readonly committedBefore: bigint; readonly position: Lsn } | undefined;
-  /** Positions that the origin's WAL was read to, each with the one that shows that it is committed here: the first and
-   * the last that are not reached. */
-  #passed: { walLsn: Lsn; readonly position: Lsn }[] = [];
+  readonly #marks: ProgressMarks;
   /** Rows that wait to be written between transactions; and ids of the relations that they are of. */
   #fetched: { readonly target: TargetRelation; readonly values: Tuple; readonly at: bigint }[] = [];
   readonly #fetchedIds = new Map<string, number>();
@@ -121,6 +118,7 @@ export class Applier {
   constructor(session: ApplySession, options: ApplierOptions) {
     this.#options = options;
     this.#session = session;
+    this.#marks = new ProgressMarks(options);
     this.#position = options.position;
     const { promise, reject } = Promise.withResolvers<never>();
     promise.catch(() => {});
@@ -226,22 +224,14 @@ export class Applier {
 
   /** Whatever the origin committed before this time, microseconds since 2000-01-01 UTC, has been pushed. */
   caughtUp(committedBefore: bigint): void {
-    const position = this.#position;
-    // One of a later position would never be reached under load, were it replaced each time; it comes again.
-    if (this.#mark === undefined || this.#mark.position === position) {
-      this.#mark = { committedBefore, position };
-    }
-    this.#reachMark();
+    this.#marks.caughtUp(committedBefore, this.#position);
+    this.#reachMarks();
   }
 
   /** Whatever ends up to here in the origin's WAL, and is for this node, has been pushed. */
   passed(walLsn: Lsn): void {
-    const position = this.#position;
-    const last = this.#passed.at(-1);
-    if (last?.position === position) last.walLsn = walLsn;
-    // The first stays, or under load none would ever be reached.
-    else this.#passed = [...this.#passed.slice(0, 1), { walLsn, position }];
-    this.#reachPassed();
+    this.#marks.passed(walLsn, this.#position);
+    this.#reachMarks();
   }
 
   /** Resolves once everything complete that was pushed has been executed; rejects with the failure. */
@@ -494,8 +484,7 @@ export class Applier {
     if (this.#streamed?.endLsn !== undefined && this.#streamed.endLsn <= endLsn) this.#streamed = undefined;
     const { mode } = this.#units;
     if (this.#units.committed(endLsn) > 0 && mode === "sets") this.#options.trust.gain();
-    this.#reachMark();
-    this.#reachPassed();
+    this.#reachMarks();
     // What has come meanwhile goes together.
     if (this.#units.isEmpty) this.flush();
   }
@@ -510,21 +499,12 @@ export class Applier {
     this.#writer.endBatch();
   }
 
-  #reachMark(): void {
-    if (this.#mark === undefined || this.#writer.committedLsn < this.#mark.position) return;
-    this.#options.observer.caughtUp(this.#mark.committedBefore);
-    this.#mark = undefined;
+  #reachMarks(): void {
+    if (!this.#marks.reach(this.#writer.committedLsn)) return;
     // Where nothing is written, nothing else reads how far the WAL is by now.
     const { state } = this.#incoming;
     const isIdle = this.#units.isEmpty && state !== "streaming" && state !== "keeping";
     if (isIdle && this.#recovery === undefined && this.#failure === undefined) this.#writer.endBatch();
-  }
-
-  #reachPassed(): void {
-    while (this.#passed.length > 0 && this.#passed[0].position <= this.#writer.committedLsn) {
-      const { walLsn } = this.#passed.shift()!;
-      if (walLsn > this.#writer.committedLsn) this.#options.applied.committed(walLsn);
-    }
   }
 
   async #progress(): Promise<void> {
