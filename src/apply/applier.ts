@@ -13,11 +13,12 @@ import { formatLsn, type Lsn } from "../lsn.ts";
 import { closeClient, destroyClient } from "../pg/client.ts";
 import type { Row } from "../pg/query.ts";
 import { decodeMessage } from "../pgoutput/decode.ts";
-import type { Begin, Message, Truncate, Tuple } from "../pgoutput/message.ts";
+import type { Begin, Message, Truncate } from "../pgoutput/message.ts";
 import { decodeBegin, decodeCommit, MESSAGE_TYPE } from "../pgoutput/peek.ts";
 import { type SeenNode, SeenVersions } from "../seen_versions.ts";
 import type { OriginBegin } from "./causes.ts";
 import { isDisturbed, stopsTransaction } from "./failure.ts";
+import { type FetchedRow, FetchedRows } from "./fetched_rows.ts";
 import { Gate, type GateOptions } from "./gate.ts";
 import { Gathering, type GatheringOptions } from "./gathering.ts";
 import type { HeldTransactions, Targets } from "./held.ts";
@@ -51,18 +52,6 @@ export interface ApplierOptions
   readonly skipLsn?: Lsn;
 }
 
-/** A row as its author has it, which is the node that sends here. */
-export interface FetchedRow {
-  readonly schema: string;
-  readonly name: string;
-  /** Names of the columns that tell rows apart. */
-  readonly key: readonly string[];
-  readonly columns: readonly string[];
-  readonly values: Tuple;
-  /** When it was committed there, microseconds since 2000-01-01 UTC. */
-  readonly at: bigint;
-}
-
 /** What is under way on the incoming side. */
 type Incoming =
   | { readonly state: "between" }
@@ -93,6 +82,7 @@ export class Applier {
   readonly #units: Units;
   readonly #gathering: Gathering;
   readonly #relations: Relations;
+  readonly #fetched: FetchedRows;
   /** Where a transaction is to be kept in quarantine. */
   readonly #keeper: QuarantineWriter | undefined;
   readonly #reject: (error: MmliteError) => void;
@@ -107,9 +97,6 @@ export class Applier {
   /** End of the last transaction that came whole. */
   #position: Lsn;
   readonly #marks: ProgressMarks;
-  /** Rows that wait to be written between transactions; and ids of the relations that they are of. */
-  #fetched: { readonly target: TargetRelation; readonly values: Tuple; readonly at: bigint }[] = [];
-  readonly #fetchedIds = new Map<string, number>();
   /** The relation of the last change: the next is mostly of the same. */
   #relationId = -1;
   #target: TargetRelation | undefined;
@@ -141,6 +128,11 @@ export class Applier {
       serverVersion: session.serverVersion,
       settlementOf: settlementOf(session, options),
       forget: (target) => this.#writer.forget(target),
+    });
+    this.#fetched = new FetchedRows({
+      ...options,
+      relations: this.#relations,
+      resolve: (relationId) => this.#resolve(relationId),
     });
     this.#keeper = options.skipLsn === undefined
       ? undefined
@@ -199,27 +191,9 @@ export class Applier {
 
   /** Takes a row that was fetched from the origin, to be written in its version as soon as nothing is under way. One
    * that does not fit the table here waits until it is fetched again. */
-  async fetched({ schema, name, key, columns, values, at }: FetchedRow): Promise<void> {
+  async fetched(row: FetchedRow): Promise<void> {
     if (this.#failure !== undefined) throw this.#failure;
-    const label = JSON.stringify([schema, name]);
-    // Apart from those that are announced, which are positive.
-    const relationId = this.#fetchedIds.get(label) ?? -1 - this.#fetchedIds.size;
-    this.#fetchedIds.set(label, relationId);
-    this.#relations.announce({
-      kind: "relation",
-      relationId,
-      schema,
-      name,
-      replicaIdentity: "default",
-      columns: columns.map((name) => ({ name, key: key.includes(name), typeOid: 0, typeModifier: -1 })),
-    });
-    try {
-      const target = await this.#resolve(relationId);
-      if (target.map.key !== null) this.#fetched.push({ target, values, at });
-    } catch (thrown) {
-      const error = toMmliteError(thrown);
-      if (error.kind !== "schema_mismatch") this.#failWith(thrown);
-    }
+    await this.#fetched.take(row).catch((thrown) => this.#failWith(thrown));
   }
 
   /** Whatever the origin committed before this time, microseconds since 2000-01-01 UTC, has been pushed. */
@@ -490,12 +464,8 @@ export class Applier {
   }
 
   #writeFetched(): void {
-    if (this.#fetched.length === 0 || this.#streamed !== undefined) return;
-    for (const { target, values, at } of this.#fetched.splice(0)) {
-      // One of later than now here comes again when it is asked for again.
-      if (this.#options.clock.untilPassed(at) > 0) continue;
-      this.#writer.writeFetched(target, values, at);
-    }
+    if (this.#fetched.isEmpty || this.#streamed !== undefined) return;
+    this.#fetched.write(this.#writer);
     this.#writer.endBatch();
   }
 
