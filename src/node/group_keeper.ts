@@ -12,6 +12,7 @@ import { delay } from "../backoff.ts";
 import { MmliteError, toMmliteError } from "../errors.ts";
 import { log } from "../log.ts";
 import { forgetGroups, readGroups } from "../pg/apply_groups.ts";
+import { MergeHorizon } from "../pg/merge_horizon.ts";
 import { forgetTombstones, mergeTombstones, readTombstones } from "../pg/tombstones.ts";
 import { unixMs } from "./clock.ts";
 import type { Database } from "./database.ts";
@@ -41,6 +42,7 @@ export class GroupKeeper {
   readonly #logger = log("apply");
   /** Of each sender, up to when everything is applied here, milliseconds since 1970-01-01 UTC. */
   readonly #caughtUp = new Map<string, number>();
+  readonly #mergeHorizon = new MergeHorizon();
   #hasRoom = true;
   #tombstoneBytes = 0;
 
@@ -103,11 +105,12 @@ export class GroupKeeper {
   async #forgetDeleted(): Promise<void> {
     const query = this.#options.database.control.query("forget deleted rows");
     let kept = 0;
+    const seen = await this.#mergeHorizon.read(query);
     for (const { origin, bytes } of await readTombstones(query)) {
       const before = this.#horizon(origin);
       kept += bytes;
       if (before !== undefined) kept -= await forgetTombstones(query, origin, new Date(before).toISOString());
-      while (await mergeTombstones(query, origin) > 0);
+      while (seen !== undefined && await mergeTombstones(query, origin, seen) > 0);
     }
     this.#tombstoneBytes = kept;
   }

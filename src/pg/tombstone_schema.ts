@@ -57,19 +57,15 @@ BEGIN
 END $$;
 COMMENT ON FUNCTION mmlite.note_tombstones IS 'notes a long list of deleted rows, which is in the order of their hashes';
 
-CREATE FUNCTION mmlite.merge_tombstones(of_node text) RETURNS integer
+CREATE FUNCTION mmlite.merge_tombstones(of_node text, seen txid_snapshot) RETURNS integer
   LANGUAGE plpgsql SET work_mem = '32MB' SET enable_hashjoin = on SET enable_seqscan = on AS $$
 DECLARE
-  applying bigint;
   run_id bigint;
   places tid[];
   merged_runs bigint[];
   last_at timestamptz;
   last_xid bigint;
 BEGIN
-  -- Whoever applies looks once more at what was noted since it began, and would find in a list what it had found before.
-  SELECT min(mmlite.full_xid(a.backend_xid)) INTO applying FROM pg_catalog.pg_stat_activity a
-   WHERE a.datname = current_database() AND a.application_name LIKE 'mmlite apply %';
   -- Of those that are about as long, and the shortest for which there are enough.
   WITH list AS (
     SELECT d.ctid AS place, d.run, d.last_timestamp, coalesce(d.newest_xid, mmlite.full_xid(d.xmin)) AS xid,
@@ -77,7 +73,7 @@ BEGIN
       FROM mmlite.tombstone d WHERE d.origin = of_node
   ), sorted AS (
     SELECT l.*, floor(ln(greatest(l.length, 1)::float8) / ln(${LENGTH_STEP}::float8)) AS class FROM list l
-     WHERE l.length < ${FINAL_ENTRIES} AND (l.xid < applying OR applying IS NULL)
+     WHERE l.length < ${FINAL_ENTRIES} AND txid_visible_in_snapshot(l.xid, seen)
   ), chosen AS (
     SELECT s.*, sum(s.length) OVER w AS total, row_number() OVER w AS number FROM sorted s
      WHERE s.class = (SELECT c.class FROM sorted c GROUP BY c.class HAVING count(*) >= ${MERGED_LISTS}
@@ -114,7 +110,7 @@ BEGIN
   RETURN array_length(places, 1);
 END $$;
 COMMENT ON FUNCTION mmlite.merge_tombstones IS
-  'makes one list of several of a node that are about as long; how many, 0 where there are too few';
+  'makes one list of several of a node that are about as long; how many, 0 where there are too few; whoever applies must see what the snapshot sees';
 
 CREATE OR REPLACE FUNCTION mmlite.newest_tombstone(
   hash bigint, of_schema text, of_table text, at timestamptz, of_node text,
@@ -164,6 +160,8 @@ BEGIN
          -- As mmlite.full_xid tells it, which takes longer.
          ((newest & -4294967296) | d.xmin::text::bigint)
            - CASE WHEN (newest & -4294967296) | d.xmin::text::bigint > newest THEN 4294967296 ELSE 0 END), seen)
+         -- A transaction is not disturbed by what it has noted itself, of rows that had to go for others.
+         AND d.xmin::text IS DISTINCT FROM (txid_current_if_assigned() & 4294967295)::text
     ), bytes AS (
       SELECT l.origin, l.entries || '' AS entries FROM list l WHERE l.run IS NULL
       UNION ALL

@@ -4,6 +4,7 @@ import { type PostgresServer, startPostgres } from "../../tests/support/postgres
 import { SETTLE_ROWS_SQLSTATE } from "./conflict_schema.ts";
 import { schemaStatements } from "./schema.ts";
 import { MAX_LIST_BYTES } from "./tombstone_schema.ts";
+import { MergeHorizon } from "./merge_horizon.ts";
 import { forgetTombstones, mergeTombstones, readTombstones } from "./tombstones.ts";
 
 const OLD = "2026-01-01 00:00:00Z";
@@ -25,8 +26,14 @@ async function openSession(server: PostgresServer) {
   const client = await server.connect("postgres");
   const query = async (text: string, values: readonly unknown[] = []) =>
     (await client.query({ text, values: [...values] })).rows;
+  const horizon = new MergeHorizon();
   return {
     query,
+    /** Merges as a node does at an interval. */
+    merge: async (origin: string) => {
+      const seen = await horizon.read(query);
+      return seen === undefined ? 0 : await mergeTombstones(query, origin, seen);
+    },
     /** Notes what a node deleted, the last of it so many seconds after {@link OLD}. */
     note: async (origin: string, rows: ReadonlyMap<bigint, number>) => {
       const last = new Date(Date.UTC(2026, 0, 1) + Math.max(...rows.values()) * 1000).toISOString();
@@ -55,7 +62,7 @@ for (const major of [10, 18] as const) {
     await using server = await startPostgres({ major });
     await setUp(server);
     await using session = await openSession(server);
-    const { query, note, lists } = session;
+    const { query, note, lists, merge } = session;
     let state = 1;
     const random = (below: number) => (state = state * 48271 % 0x7fffffff) % below;
     const hashOf = (row: number) => BigInt.asIntN(64, BigInt(row + 1) * 0x9e3779b97f4a7c15n);
@@ -107,7 +114,7 @@ for (const major of [10, 18] as const) {
     const before = await lists();
     let merged = 0;
     for (const origin of ["fra", "nyc"]) {
-      for (let step; (step = await mergeTombstones(query, origin)) > 0;) merged += step;
+      for (let step; (step = await merge(origin)) > 0;) merged += step;
     }
     assert.ok(merged > 100, `${merged} lists were merged`);
     assert.ok(await lists() < before / 2, `${await lists()} are left of ${before}`);
@@ -132,16 +139,16 @@ for (const major of [10, 18] as const) {
     const disturbed = { code: SETTLE_ROWS_SQLSTATE };
     const requireUndisturbed = (hashes: readonly bigint[]) =>
       applying.query(`SELECT mmlite.require_undisturbed($1, '${OLD}', 'ams', true)`, [hashes.map(String)]);
-    const begin = async () => {
+    const begin = async (from = "0/0") => {
       await applying.query("BEGIN");
-      await applying.query("SELECT mmlite.begin_apply('ams', '0/0', '0/1', 1, now())");
+      await applying.query("SELECT mmlite.begin_apply('ams', $1, '0/1', 1, now())", [from]);
     };
     await begin();
-    assert.equal(await mergeTombstones(keeper.query, "fra"), 40);
+    assert.equal(await keeper.merge("fra"), 40);
     await requireUndisturbed([1n, 40n]);
     await keeper.note("fra", new Map([[41n, 10]]));
     for (let row = 42n; row <= 60n; row++) await keeper.note("fra", new Map([[row, 10]]));
-    assert.equal(await mergeTombstones(keeper.query, "fra"), 20, "nobody is known to apply");
+    assert.equal(await keeper.merge("fra"), 20, "nobody is known to apply");
     await requireUndisturbed([1n, 40n]);
     await assert.rejects(requireUndisturbed([41n]), disturbed);
     await applying.query("ROLLBACK");
@@ -150,12 +157,21 @@ for (const major of [10, 18] as const) {
     await begin();
     for (let row = 61n; row <= 80n; row++) await keeper.note("fra", new Map([[row, 10]]));
     assert.equal(
-      await mergeTombstones(keeper.query, "fra"),
+      await keeper.merge("fra"),
       0,
       "what was noted since somebody began to apply",
     );
     await applying.query("COMMIT");
-    assert.equal(await mergeTombstones(keeper.query, "fra"), 20);
+    assert.equal(await keeper.merge("fra"), 20);
+
+    // Somebody always applies, but never the same transaction for long.
+    await begin("0/1");
+    for (let row = 61n; row <= 80n; row++) await keeper.note("fra", new Map([[row, 10]]));
+    assert.equal(await keeper.merge("fra"), 0);
+    await applying.query("ROLLBACK");
+    await begin("0/1");
+    assert.equal(await keeper.merge("fra"), 20, "what was noted before the last look");
+    await applying.query("ROLLBACK");
 
     // What is kept is always found, whatever moves.
     let isOver = false;
@@ -173,9 +189,29 @@ for (const major of [10, 18] as const) {
       for (let row = 1n; row <= 20n; row++) {
         await keeper.note("fra", new Map([[row, 11], [BigInt(round) * 100n + 1000n + row, 11]]));
       }
-      while (await mergeTombstones(keeper.query, "fra") > 0);
+      while (await keeper.merge("fra") > 0);
     }
     isOver = true;
     await searching;
+  });
+
+  Deno.test(`a delete is found in the end that was under way when the transaction began, merged or not, on PostgreSQL ${major}`, async () => {
+    await using server = await startPostgres({ major });
+    await setUp(server);
+    await using keeper = await openSession(server);
+    await using late = await openSession(server);
+    await using applying = await openSession(server);
+    await late.query("BEGIN");
+    await late.note("fra", new Map([[1n, 10]]));
+    for (let row = 2n; row <= 40n; row++) await keeper.note("fra", new Map([[row, 10]]));
+    await applying.query("SET application_name = 'mmlite apply ams'");
+    await applying.query("BEGIN");
+    await applying.query("SELECT mmlite.begin_apply('ams', '0/0', '0/1', 1, now())");
+    await late.query("COMMIT");
+    await keeper.merge("fra");
+    await assert.rejects(
+      applying.query(`SELECT mmlite.require_undisturbed('{1}', '${OLD}', 'ams', true)`),
+      { code: SETTLE_ROWS_SQLSTATE },
+    );
   });
 }

@@ -33,8 +33,14 @@ export async function forgetTombstones(query: Query, origin: string, before: str
   return Number(row?.bytes);
 }
 
-/** Makes one list of several that a node's deletes are noted in; returns of how many, 0 where there are few enough. */
-export async function mergeTombstones(query: Query, origin: string): Promise<number> {
-  const [row] = await query("SELECT mmlite.merge_tombstones($1)::text AS merged", [origin]);
+/**
+ * Makes one list of several that a node's deletes are noted in, of those that a snapshot sees (`MergeHorizon`); returns
+ * of how many, 0 where there are few enough.
+ */
+export async function mergeTombstones(query: Query, origin: string, seen: string): Promise<number> {
+  const [row] = await query("SELECT mmlite.merge_tombstones($1, $2::txid_snapshot)::text AS merged", [
+    origin,
+    seen,
+  ]);
   return Number(row?.merged);
 }
