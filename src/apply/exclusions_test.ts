@@ -158,5 +158,25 @@ for (const major of [12, 18] satisfies PostgresMajor[]) {
       assert.deepEqual(await pair.rows("SELECT * FROM t ORDER BY id"), ["(8,x)"]);
       assert.deepEqual(await pair.rows(`${lists} = ${at} FROM mmlite.tombstone`), ["(par,t)"]);
     });
+
+    await t.step("a row that had to go for another one may be of the same transaction", async () => {
+      const schema = `${SCHEMA}; ALTER TABLE t ADD UNIQUE (v)`;
+      await using pair = await ApplyPair.open({ ...options, schema, name: "both" });
+      await pair.replicate("INSERT INTO t VALUES (1, 'a'), (2, 'b')");
+      const late = await pair.record(
+        "BEGIN; UPDATE t SET v = 'c' WHERE id = 2; UPDATE t SET v = 'x' WHERE id = 1; COMMIT",
+      );
+      await pair.target.query("UPDATE t SET v = 'x' WHERE id = 2");
+      const seen = new Seen();
+      const policyOf = (): TablePolicy => ({
+        policy: "apply_remote",
+        types: { update_origin_differs: "keep_local" },
+      });
+      const applier = await pair.openApplier(seen, { policyOf });
+      await pushAll(applier, late);
+      await applier.close();
+      assert.deepEqual(await pair.rows("SELECT * FROM t ORDER BY id"), ["(1,x)"]);
+      assert.deepEqual(seen.conflicts, ["update_origin_differs", "update_exists"]);
+    });
   });
 }
