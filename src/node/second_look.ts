@@ -41,10 +41,11 @@ export class SecondLook {
   async run(signal: AbortSignal, usable: () => boolean): Promise<void> {
     while (!signal.aborted) {
       const started = performance.now();
-      const isOver = !usable() || await this.#tryLook();
-      const took = performance.now() - started;
+      // What is noted while it looks may be too late for that.
       const wake = new AbortController();
       this.#wake = () => wake.abort();
+      const isOver = !usable() || await this.#tryLook();
+      const took = performance.now() - started;
       if (isOver) {
         await delay(IDLE_MS, AbortSignal.any([signal, wake.signal]));
         this.#rest = MIN_REST_MS;

@@ -3,7 +3,7 @@ import { eventually } from "../../tests/support/poll.ts";
 import { startPostgres } from "../../tests/support/postgres.ts";
 import { DEFAULT_POLICY } from "../conflict_policy.ts";
 import { Applied } from "./applied.ts";
-import { openDatabase } from "./database.ts";
+import { type Database, openDatabase } from "./database.ts";
 import { openOwnDeletes } from "./own_deletes.ts";
 import { SecondLook } from "./second_look.ts";
 
@@ -53,5 +53,26 @@ Deno.test("what was not to be seen is settled soon after it was noted, and that 
     await client.end();
     await deletes.close();
     await database.close();
+  }
+});
+
+Deno.test("what is noted during a look is looked at soon after it", async () => {
+  const stop = new AbortController();
+  let looks = 0;
+  const query = () => {
+    // It was committed just too late for this one.
+    if (++looks === 1) look.noted();
+    return Promise.resolve([{ any: "false" }]);
+  };
+  const look: SecondLook = new SecondLook({
+    database: { control: { query: () => query } } as unknown as Pick<Database, "control">,
+    deletes: { lookAgain: () => Promise.resolve(0) },
+  });
+  const running = look.run(stop.signal, () => true);
+  try {
+    await eventually("a second look", () => Promise.resolve(looks === 2), { timeoutMs: 2_000 });
+  } finally {
+    stop.abort();
+    await running;
   }
 });
