@@ -121,7 +121,6 @@ export async function readPublishedRow(
   const withheld = { kind: "withheld", at } as const;
   if (published !== "true") return withheld;
   const table = await readLocalTable(query, { schema, name, serverVersion, types: new ColumnTypes() });
-  // In the order of the table, in which the hash takes them.
   const keyColumns = table?.columns.filter((column) => key.some((part) => part.column === column.name)) ?? [];
   if (table === undefined || keyColumns.length !== key.length || key.length === 0) return withheld;
   const columns = table.columns.filter((column) => column.generated === null);
@@ -132,7 +131,10 @@ export async function readPublishedRow(
       ? `${place}::text = ${value}`
       : `${place} OPERATOR(${column.equality}) (${value})::${column.typeName}`;
   }).join(" AND ");
-  const texts = keyColumns.map((column) => `t.${quote(column.name)}::text`).join(", ");
+  // The hash takes a partition's rows as those of its root, and their keys in the order of that.
+  const hashedAs = table.root ?? { schema, name, columns: table.columns.map(({ name }) => name) };
+  const texts = hashedAs.columns.filter((column) => key.some((part) => part.column === column))
+    .map((column) => `t.${quote(column)}::text`).join(", ");
   const lengths = columns.map((column) => `coalesce(octet_length(t.${quote(column.name)}::text), 0)`).join(
     "::bigint + ",
   );
@@ -148,7 +150,7 @@ export async function readPublishedRow(
       ...keyColumns.map(({ name }) =>
         Buffer.from(key.find(({ column }) => column === name)!.value).toString("hex")
       ),
-      `${schema}.${name}`,
+      `${hashedAs.schema}.${hashedAs.name}`,
       String(maxBytes),
     ],
   );

@@ -122,3 +122,24 @@ Deno.test("a server that keeps no commit timestamps gives no row away", async ()
   assert.equal(answer.kind, "withheld");
   await client.end();
 });
+
+Deno.test("a partition's row is of the version that is noted under the name of the root", async () => {
+  await using server = await startPostgres({ major: 12 });
+  const client = await openClient(await parsePostgresUrl(server.url("postgres"), {}), {
+    applicationName: "test",
+  });
+  const query = queryWith(client);
+  await ensureSchema(query);
+  await query("CREATE TABLE public.r (a int, b int, PRIMARY KEY (a, b)) PARTITION BY RANGE (a)");
+  await query("CREATE TABLE public.r1 (b int NOT NULL, a int NOT NULL)");
+  await query("ALTER TABLE public.r ATTACH PARTITION public.r1 FOR VALUES FROM (0) TO (9)");
+  await query("CREATE PUBLICATION mmlite FOR TABLE public.r1");
+  await query(`WITH row AS (INSERT INTO public.r VALUES (1, 2))
+    INSERT INTO mmlite.apply_group SELECT txid_current(), 'ams', '2026-01-01Z', '2026-01-02Z',
+      int8send(mmlite.key_hash('public.r', '{1,2}')) || timestamptz_send('2026-01-01Z')`);
+  const key = [["a", "1"], ["b", "2"]].map(([column, text]) => ({ column, value: Buffer.from(text) }));
+  const want = { schema: "public", name: "r1", key };
+  const answer = await readPublishedRow(query, want, { serverVersion: 120_000, maxBytes: 1_000 });
+  assert.equal(answer.at, BigInt(Date.UTC(2026, 0, 1) - 946_684_800_000) * 1000n);
+  await client.end();
+});
