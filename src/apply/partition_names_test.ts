@@ -38,5 +38,16 @@ for (const [from, to] of [[12, 18], [18, 12]] as const) {
       assert.deepEqual(seen.conflicts, ["update_deleted", "update_deleted"]);
       assert.deepEqual(await pair.rows("SELECT * FROM r"), []);
     });
+
+    await t.step("a truncate knows the versions of rows by it", async () => {
+      await using pair = await ApplyPair.open({ ...options, name: "truncated" });
+      const truncate = await pair.record("TRUNCATE r");
+      await pair.target.query(`BEGIN; INSERT INTO r VALUES ('older', 1, 2);
+        INSERT INTO mmlite.apply_group (xid, origin, first_timestamp, last_timestamp, entries)
+          VALUES (txid_current(), 'par', '2020-01-01', clock_timestamp(),
+            int8send(mmlite.key_hash('public.r', ARRAY['1', '2'])) || timestamptz_send('2020-01-01')); COMMIT`);
+      await pair.apply(truncate);
+      assert.deepEqual(await pair.rows("SELECT * FROM r"), []);
+    });
   });
 }

@@ -167,14 +167,15 @@ export function truncateStatement(
     return sql.shape(`TRUNCATE TABLE ${tables}${restartIdentity ? " RESTART IDENTITY" : ""}`, doing);
   }
   const list = (texts: readonly string[]) => `ARRAY[${texts.map(literal).join(", ")}]::text[]`;
-  const keys = relations.map(({ key }) =>
-    key === null ? "" : key.columns.map(({ name }) => `t.${quote(name)}::text`).join(", ")
-  );
+  const hashes = relations.map(({ key, hashedAs }) => {
+    const texts = key?.columns.map(({ name }) => `t.${quote(name)}::text`).join(", ");
+    return texts === undefined ? "0" : `mmlite.key_hash(${literal(hashedAs)}, ARRAY[${texts}])`;
+  });
   return sql.shape(
     `SELECT mmlite.apply_truncate(${list(relations.map(({ schema }) => schema))}, ${
       list(relations.map(({ name }) => name))
     }, ${list(relations.map(({ partitioned }) => partitioned ? "" : "ONLY "))}, ${
-      list(keys)
+      list(hashes)
     }, ${restartIdentity}, ${sql.version("at")}, ${sql.version("node")})`,
     doing,
   );

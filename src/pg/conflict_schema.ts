@@ -2,6 +2,7 @@
  * The step of schema `mmlite` that settles conflicts: tombstones, and what is kept of conflicts.
  */
 import { ROW_VERSION_FUNCTIONS } from "./row_version_schema.ts";
+import { applyTruncate } from "./truncate_schema.ts";
 import { UNSENT_FUNCTIONS, UNSENT_TABLE } from "./unsent_schema.ts";
 
 /** SQLSTATE of the notice by which `mmlite.settle` reports a conflict: its type and its resolution. */
@@ -15,6 +16,10 @@ export const SETTLE_ROWS_SQLSTATE = "MM002";
 export const POSITION_MOVED_SQLSTATE = "MM001";
 /** First key of the advisory lock that appliers take before they commit; the second is 0. */
 export const COMMIT_LOCK = 1_836_870_245;
+
+/** The hash of a row in SQL, by the table's own name. */
+const HASH_OF_KEYS =
+  "CASE WHEN keys[i] = '' THEN '0' ELSE format('mmlite.key_hash(%L, ARRAY[%s])', of_schemas[i] || '.' || of_tables[i], keys[i]) END";
 
 /** The SQL of the step. */
 export const CONFLICT_STEP = `-- What is there has its entries in the order of writing.
@@ -268,42 +273,8 @@ BEGIN
 END $$;
 COMMENT ON FUNCTION mmlite.note_deleted IS 'notes what clients of this node have deleted and truncated';
 
-CREATE FUNCTION mmlite.apply_truncate(
-  of_schemas text[], of_tables text[], prefixes text[], keys text[], restart boolean, at timestamptz, of_node text
-) RETURNS void LANGUAGE plpgsql AS $$
-DECLARE
-  -- Each table as a statement names it, and which of its rows stay.
-  tables text[];
-  stay text[];
-  some_stay boolean := false;
-  stays boolean;
-BEGIN
-  FOR i IN 1..array_length(of_tables, 1) LOOP
-    tables[i] := format('%s%I.%I', prefixes[i], of_schemas[i], of_tables[i]);
-    stay[i] := format('pg_catalog.pg_xact_commit_timestamp(t.xmin) >= $1 AND mmlite.compare_version(t.xmin, %s, $1, $2, ''-infinity'') < 0',
-      CASE WHEN keys[i] = '' THEN '0' ELSE format('mmlite.key_hash(%L, ARRAY[%s])', of_schemas[i] || '.' || of_tables[i], keys[i]) END);
-  END LOOP;
-  EXECUTE 'LOCK TABLE ' || array_to_string(tables, ', ') || ' IN ACCESS EXCLUSIVE MODE';
-  FOR i IN 1..array_length(of_tables, 1) LOOP
-    INSERT INTO mmlite.truncation AS c (table_schema, table_name, origin, commit_timestamp)
-      VALUES (of_schemas[i], of_tables[i], of_node, at)
-      ON CONFLICT (table_schema, table_name, origin) DO UPDATE
-        SET commit_timestamp = greatest(c.commit_timestamp, excluded.commit_timestamp);
-    EXECUTE format('SELECT EXISTS (SELECT FROM %s AS t WHERE %s)', tables[i], stay[i]) INTO stays USING at, of_node;
-    IF stays THEN
-      some_stay := true;
-      PERFORM mmlite.note_conflict('delete_origin_differs', 'applied', 'truncate', of_schemas[i], of_tables[i], NULL,
-        NULL, NULL, NULL, NULL, of_node, at);
-    END IF;
-  END LOOP;
-  IF NOT some_stay THEN
-    EXECUTE 'TRUNCATE TABLE ' || array_to_string(tables, ', ') || CASE WHEN restart THEN ' RESTART IDENTITY' ELSE '' END;
-    RETURN;
-  END IF;
-  FOR i IN 1..array_length(of_tables, 1) LOOP
-    EXECUTE format('DELETE FROM %s AS t WHERE (%s) IS NOT TRUE', tables[i], stay[i]) USING at, of_node;
-  END LOOP;
-END $$;
-COMMENT ON FUNCTION mmlite.apply_truncate IS 'deletes every row that is older than the truncate';
+CREATE ${
+  applyTruncate(HASH_OF_KEYS)
+}COMMENT ON FUNCTION mmlite.apply_truncate IS 'deletes every row that is older than the truncate';
 
 ${UNSENT_FUNCTIONS}`;

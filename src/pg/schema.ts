@@ -17,6 +17,7 @@ import { QUARANTINE_STEP } from "./quarantine_schema.ts";
 import { RETRY_STEP } from "./retry_schema.ts";
 import { SECOND_LOOK_STEP } from "./second_look_schema.ts";
 import { GONE_STEP, TOMBSTONE_STEP } from "./tombstone_schema.ts";
+import { TRUNCATE_STEP } from "./truncate_schema.ts";
 
 /** In their order; a step's number is its place, counted from 1, and is recorded after its SQL. */
 const STEPS: readonly string[] = [
@@ -193,6 +194,8 @@ COMMENT ON FUNCTION mmlite.version_timestamp IS
   error json
 );
 COMMENT ON TABLE mmlite.job IS 'long work that an operator has asked this node for, and what came of it';`,
+
+  TRUNCATE_STEP,
 ];
 
 /** The SQL that brings a database with `done` steps up to this version, one transaction per element. */
