@@ -66,6 +66,10 @@ export const MAX_BUCKETS = 0x1_0000;
 const CHUNK_PAGES = 4096;
 /** Most statements that a table or partition is read by: each answers with a row for every bucket. */
 const MAX_CHUNKS = 16;
+/** Rows of opened buckets that are taken from the server at a time. */
+const FETCH_ROWS = 5_000;
+/** Most digits of keys that are kept of several buckets. */
+const MAX_KEY_DIGITS = 32 * 0x10_0000;
 /** From this release on the server reads a range of pages without reading the others. */
 const PAGE_RANGE_VERSION = 140_000;
 /** Added for each row of a bucket, so that sums tell how many there are. */
@@ -159,7 +163,7 @@ export class TableScan {
          FROM (SELECT hashtext(${hash}) & ${buckets - 1} AS bucket, rm FROM (
            SELECT ${keyed ? hashOf(this.#scanned.key) : "NULL"} AS km, ${hashOf(this.#scanned.columns)} AS rm
              FROM ${from} WHERE ${pages} OFFSET 0) hashes) placed GROUP BY bucket`,
-      [],
+      { params: [] },
       (rows) => {
         let more = 0;
         for (const row of rows) {
@@ -169,18 +173,30 @@ export class TableScan {
         }
         count += more;
         read(more);
+        return true;
       },
     );
     return { rows: count, sums };
   }
 
-  /** The rows of some buckets by the hash of their key; {@link TableScan.keysOf} knows their keys from then on. */
-  async open(buckets: readonly number[]): Promise<Map<bigint, ScannedRow>> {
+  /**
+   * The rows of some buckets by the hash of their key; {@link TableScan.keysOf} knows their keys from then on. Null if
+   * there are several buckets and their keys are too long to be kept all at once.
+   */
+  async open(buckets: readonly number[]): Promise<Map<bigint, ScannedRow> | null> {
     const found = new Map<bigint, ScannedRow>();
-    await this.#readParts((part) => this.#openSql(part), [bitmap(buckets, this.#options.buckets)], (rows) => {
-      for (const row of rows) this.#add(found, row);
-    });
-    return found;
+    const mayKeep = buckets.length > 1 ? MAX_KEY_DIGITS : Infinity;
+    let digits = 0;
+    const isWhole = await this.#readParts(
+      (part) => this.#openSql(part),
+      { params: [bitmap(buckets, this.#options.buckets)], fetchRows: FETCH_ROWS },
+      (rows) => {
+        for (const row of rows) digits += this.#add(found, row);
+        return digits <= mayKeep;
+      },
+    );
+    if (!isWhole) this.forget();
+    return isWhole ? found : null;
   }
 
   #openSql({ from, pages }: Part): string {
@@ -202,14 +218,16 @@ export class TableScan {
       WHERE ${wanted("rm")} GROUP BY rm`;
   }
 
-  #add(found: Map<bigint, ScannedRow>, row: Row): void {
+  /** Adds a row; how many digits are kept of its key. */
+  #add(found: Map<bigint, ScannedRow>, row: Row): number {
     const key = join(row.key_low!, row.key_high!);
     const state = this.#options.keyed ? join(row.state_low!, row.state_high!) : BigInt(row.rows!);
     const stamp = Number(BigInt.asUintN(32, BigInt(row.stamp!)));
     found.set(key, merge(found.get(key), { state, stamp }));
-    if (this.#options.keyed) {
-      this.#keys.set(key, this.#scanned.key.map((column, i) => keyOfText(column, row[`k${i}`]!)));
-    }
+    if (!this.#options.keyed) return 0;
+    const values = this.#scanned.key.map((column, i) => keyOfText(column, row[`k${i}`]!));
+    this.#keys.set(key, values);
+    return values.reduce((digits, value) => digits + value.length, 0);
   }
 
   /** Keys of rows that were opened: each value as the hexadecimal digits of its text's bytes, UTF-8 where that is known. */
@@ -276,26 +294,48 @@ export class TableScan {
     return rows.map(({ attname }) => attname!).filter((name) => key.some((column) => column.name === name));
   }
 
-  /** Reads the table in parts, all of them as it was at one moment; rests between them. */
+  /**
+   * Reads the table in parts, all of them as it was at one moment; rests between them. `take` says whether it takes
+   * more; false if it did not. With `fetchRows` no more are held at a time.
+   */
   async #readParts(
     sql: (part: Part) => string,
-    params: readonly string[],
-    take: (rows: readonly Row[]) => void,
-  ): Promise<void> {
+    { params, fetchRows }: { readonly params: readonly string[]; readonly fetchRows?: number },
+    take: (rows: readonly Row[]) => boolean,
+  ): Promise<boolean> {
     const { share, signal } = this.#options;
     await this.#query("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY");
     try {
       for (const part of await this.#parts()) {
         signal.throwIfAborted();
         const begun = performance.now();
-        const rows = await this.#query(sql(part), params.length === 0 ? undefined : params);
+        const takesMore = fetchRows === undefined
+          ? take(await this.#query(sql(part), params.length === 0 ? undefined : params))
+          : await this.#fetch(sql(part), { params, fetchRows }, take);
         const tookMs = performance.now() - begun;
-        take(rows);
+        if (!takesMore) return false;
         if (share < 1) await delay(tookMs * (1 - share) / share, signal);
       }
+      return true;
     } finally {
       await this.#query("COMMIT").catch(() => {});
     }
+  }
+
+  /** Reads through a cursor; false if `take` takes no more. */
+  async #fetch(
+    sql: string,
+    { params, fetchRows }: { readonly params: readonly string[]; readonly fetchRows: number },
+    take: (rows: readonly Row[]) => boolean,
+  ): Promise<boolean> {
+    await this.#query(`DECLARE opened NO SCROLL CURSOR FOR ${sql}`, params);
+    for (;;) {
+      const rows = await this.#query(`FETCH ${fetchRows} FROM opened`);
+      if (!take(rows)) return false;
+      if (rows.length < fetchRows) break;
+    }
+    await this.#query("CLOSE opened");
+    return true;
   }
 
   /** Parts that together are the table. */

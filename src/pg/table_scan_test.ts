@@ -87,7 +87,7 @@ Deno.test("rows of buckets are opened, and looked up by key", async () => {
   const { scan, scanned } = one;
   assert.deepEqual(scanned.key.map(({ name }) => name), ["A", "b", "d", "m"]);
   assert.deepEqual(scanned.columns.map(({ name }) => name), ["A", "b", "d", "m", "v"]);
-  const opened = await scan.open(Array.from({ length: 256 }, (_, i) => i));
+  const opened = (await scan.open(Array.from({ length: 256 }, (_, i) => i)))!;
   assert.equal(opened.size, 3);
   const keys = scan.keysOf([...opened.keys(), 5n]);
   assert.equal(keys.pop(), null);
@@ -108,7 +108,7 @@ Deno.test("rows of buckets are opened, and looked up by key", async () => {
   const again = await scan.look(keys as string[][]);
   assert.equal(again.filter((row, i) => row!.state !== looked[i]!.state).length, 1);
   const bucket = Number([...opened.keys()][0] & 255n);
-  assert.ok((await scan.open([bucket])).has([...opened.keys()][0]));
+  assert.ok((await scan.open([bucket]))!.has([...opened.keys()][0]));
 });
 
 Deno.test("of a table without key equal rows are counted", async () => {
@@ -118,7 +118,7 @@ Deno.test("of a table without key equal rows are counted", async () => {
     "CREATE TABLE \"a WHERE b\" (v text); INSERT INTO \"a WHERE b\" VALUES ('a'), ('a'), ('b'), (NULL)",
   );
   await using one = await openScan(server, "a WHERE b");
-  const opened = await one.scan.open(Array.from({ length: 256 }, (_, i) => i));
+  const opened = (await one.scan.open(Array.from({ length: 256 }, (_, i) => i)))!;
   assert.deepEqual([...opened.values()].map(({ state }) => state).sort(), [1n, 1n, 2n]);
 });
 
@@ -146,4 +146,18 @@ Deno.test("a share of the time is rested", async () => {
   };
   await took(1);
   assert.ok(await took(0.1) > 3 * await took(1));
+});
+
+Deno.test("buckets whose keys are too long to be kept together are opened in fewer at a time", async () => {
+  await using server = await startPostgres({ major: 12 });
+  await server.sql(
+    "postgres",
+    `CREATE TABLE long (k text PRIMARY KEY); ALTER TABLE long ALTER k SET STORAGE PLAIN;
+     INSERT INTO long SELECT repeat('x', 1000) || g FROM generate_series(1, 20000) g`,
+  );
+  await using one = await openScan(server, "long");
+  assert.equal(await one.scan.open(Array.from({ length: 256 }, (_, i) => i)), null);
+  const opened = await one.scan.open(Array.from({ length: 64 }, (_, i) => i));
+  assert.ok(opened!.size > 4_000 && opened!.size < 6_000, `${opened!.size} rows`);
+  assert.equal(one.scan.keysOf([...opened!.keys()]).filter((key) => key === null).length, 0);
 });

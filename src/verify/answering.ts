@@ -88,8 +88,10 @@ async function answer(side: Side, question: Question): Promise<Answer<Question["
       return { sums: packNumbers(await side.groups()) };
     case "buckets":
       return { sums: packNumbers(await side.bucketsOf(question.groups)) };
-    case "open":
-      return { rows: packRows(await side.open(question.buckets)) };
+    case "open": {
+      const rows = await side.open(question.buckets);
+      return { rows: rows === null ? null : packRows(rows) };
+    }
     case "keys":
       return {
         keys: (await side.keys([...unpackNumbers(question.hashes)])).map((key) =>

@@ -15,6 +15,7 @@
  * shown the same of one version, whenever that was.
  */
 import { delay } from "../backoff.ts";
+import { MmliteError } from "../errors.ts";
 import type { LookedUp, ScannedRow } from "../pg/table_scan.ts";
 import { type ComparisonPlan, GROUPS, type Key, type Link, type Side } from "./side.ts";
 
@@ -103,10 +104,15 @@ export async function compareTable(options: CompareOptions): Promise<Comparison>
   if (mine.total !== theirs.total || mine.rows !== theirs.rows) {
     const buckets = await differingBuckets(here, there, plan.buckets);
     const rowsOfBucket = Math.max(1, Math.max(rows.here, rows.there) / plan.buckets);
-    const step = Math.max(1, Math.floor(OPEN_ROWS / rowsOfBucket));
-    for (let from = 0; from < buckets.length && complete; from += step) {
-      await comparing.open(buckets.slice(from, from + step));
-      complete = !comparing.isFull(limit) || from + step >= buckets.length && !comparing.hasMore;
+    let step = Math.max(1, Math.floor(OPEN_ROWS / rowsOfBucket));
+    for (let from = 0; from < buckets.length && complete;) {
+      const some = buckets.slice(from, from + step);
+      if (!await comparing.open(some)) {
+        step = Math.ceil(some.length / 2);
+        continue;
+      }
+      from += step;
+      complete = !comparing.isFull(limit) || from >= buckets.length && !comparing.hasMore;
     }
   }
   return { rows, complete, ...comparing.found() };
@@ -127,6 +133,9 @@ function placesThatDiffer(mine: BigUint64Array, theirs: BigUint64Array): number[
   for (let at = 0; at < mine.length; at++) if (mine[at] !== theirs[at]) places.push(at);
   return places;
 }
+
+/** By the hash of their key. */
+type Rows = ReadonlyMap<bigint, ScannedRow>;
 
 /** What has been found of a table. */
 class Comparing {
@@ -156,26 +165,37 @@ class Comparing {
     };
   }
 
-  /** Finds the keys in some buckets that differ. */
-  async open(buckets: readonly number[]): Promise<void> {
+  /** Finds the keys in some buckets that differ; false if these are too many to be opened at once. */
+  async open(buckets: readonly number[]): Promise<boolean> {
     const [mine, theirs] = await both(this.#options, (side) => side.open(buckets));
+    if (mine === null || theirs === null) {
+      if (buckets.length === 1) throw cannotOpen(mine === null ? this.#options.here : this.#options.there);
+      return false;
+    }
     const hashes = [...new Set([...mine.keys(), ...theirs.keys()])]
       .filter((hash) => mine.get(hash)?.state !== theirs.get(hash)?.state);
+    const { limit } = this.#options;
+    const step = Math.min(SLICE_KEYS, Math.max(MIN_SLICE_KEYS, limit));
+    for (let from = 0; from < hashes.length; from += step) {
+      if (this.isFull(limit)) {
+        this.hasMore = true;
+        break;
+      }
+      await this.#settle(await this.#suspectsOf(hashes.slice(from, from + step), mine, theirs));
+    }
+    return true;
+  }
+
+  async #suspectsOf(hashes: readonly bigint[], mine: Rows, theirs: Rows): Promise<Suspect[]> {
     const keys = await this.#keysOf(hashes, mine);
-    const suspects = hashes.map((hash, i): Suspect => {
+    return hashes.map((hash, i) => {
       const [here, there] = [mine.get(hash) ?? null, theirs.get(hash) ?? null];
       const seen = { here: new Map(), there: new Map() };
       return { hash, key: keys[i], here, there, shown: show(here, there), looks: 1, awaited: false, seen };
     });
-    const { limit } = this.#options;
-    const step = Math.min(SLICE_KEYS, Math.max(MIN_SLICE_KEYS, limit));
-    for (let from = 0; from < suspects.length; from += step) {
-      if (this.isFull(limit)) return void (this.hasMore = true);
-      await this.#settle(suspects.slice(from, from + step));
-    }
   }
 
-  async #keysOf(hashes: readonly bigint[], mine: ReadonlyMap<bigint, ScannedRow>): Promise<(Key | null)[]> {
+  async #keysOf(hashes: readonly bigint[], mine: Rows): Promise<(Key | null)[]> {
     const { here, there, plan: { keyed } } = this.#options;
     if (!keyed) return hashes.map(() => null);
     const isMine = (hash: bigint) => mine.has(hash);
@@ -265,8 +285,16 @@ class Comparing {
     if (keyed) return await side.look(suspects.map(({ key }) => key!));
     const places = suspects.map(({ hash }) => Number(hash & BigInt(buckets - 1)));
     const rows = await side.open([...new Set(places)]);
+    if (rows === null) throw cannotOpen(side);
     return suspects.map(({ hash }) => rows.get(hash) ?? null);
   }
+}
+
+/** A side that keeps to what {@link Side.open} says never comes to this. */
+function cannotOpen({ node }: Side): MmliteError {
+  return new MmliteError("protocol", `Cannot compare rows with node "${node}": it takes them for too many`, {
+    hint: "Run the same version of mmlite on both nodes",
+  });
 }
 
 /** Both nodes at once. */

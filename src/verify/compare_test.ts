@@ -23,6 +23,10 @@ class ScriptedSide implements Side {
   looks = 0;
   opened: (readonly number[])[] = [];
   lagging: Link[] = [];
+  /** Buckets that can be opened together. */
+  mayOpen = Infinity;
+  /** The first buckets, of which the sums differ from the other side's. */
+  odd = 0;
   /** Marks that were set after each look. */
   marks = 0;
   readonly node: string;
@@ -41,8 +45,10 @@ class ScriptedSide implements Side {
   mark = () => Promise.resolve({ lsn: toLsn(BigInt(++this.marks)), origins: [] });
   behind = () => Promise.resolve(this.lagging);
 
-  open(buckets: readonly number[]): Promise<Map<bigint, ScannedRow>> {
+  open(buckets: readonly number[]): Promise<Map<bigint, ScannedRow> | null> {
+    if (buckets.length > this.mayOpen) return Promise.resolve(null);
     this.opened.push(buckets);
+    if (!buckets.includes(Number(KEY_HASH))) return Promise.resolve(new Map());
     const row = this.#next();
     return Promise.resolve(new Map(row === null ? [] : [[KEY_HASH, row]]));
   }
@@ -60,6 +66,7 @@ class ScriptedSide implements Side {
 
   #sums(): BigUint64Array {
     const sums = BigUint64Array.from({ length: PLAN.buckets }, (_, i) => BigInt(i) * 31n);
+    for (let bucket = 0; bucket < this.odd; bucket++) sums[bucket] += 1n;
     sums[Number(KEY_HASH)] += this.#shown[0]?.[0] ?? 0n;
     return sums;
   }
@@ -68,10 +75,16 @@ class ScriptedSide implements Side {
 async function compare(
   here: Shown,
   there: Shown,
-  options: { readonly settleMs?: number; readonly keyed?: boolean; readonly lagging?: Link[] } = {},
+  options: {
+    readonly settleMs?: number;
+    readonly keyed?: boolean;
+    readonly lagging?: Link[];
+    readonly mayOpen?: number;
+  } = {},
 ): Promise<Comparison & { readonly sides: readonly ScriptedSide[] }> {
   const sides = [new ScriptedSide("ams", here), new ScriptedSide("fra", there)];
   sides[1].lagging = options.lagging ?? [];
+  if (options.mayOpen !== undefined) Object.assign(sides[1], { odd: 20, mayOpen: options.mayOpen });
   const found = await compareTable({
     here: sides[0],
     there: sides[1],
@@ -152,6 +165,16 @@ Deno.test("a row that has come to be alike, in another version, is counted", asy
   assert.deepEqual([found.differences, found.otherVersions], [[], 1]);
   const same = await compare(here, [[2n, 6, { version: "t1 ams" }]]);
   assert.deepEqual([same.differences, same.otherVersions], [[], 0]);
+});
+
+Deno.test("of buckets that are too many to be opened at once, as many are as can be", async () => {
+  const { differences, complete, sides } = await compare([[1n, 5]], [[2n, 6]], { mayOpen: 5 });
+  assert.deepEqual([differences.length, complete], [1, true]);
+  assert.deepEqual(sides[1].opened.flat(), Array.from({ length: 20 }, (_, i) => i));
+  await assert.rejects(
+    compare([[1n, 5]], [[2n, 6]], { mayOpen: 0 }),
+    /node "fra": it takes them for too many/,
+  );
 });
 
 Deno.test("rows of a multiset are looked at by opening their buckets again", async () => {

@@ -111,7 +111,7 @@ export class LocalSide implements Side {
     return Promise.resolve(sumsOfGroups(this.#begun().sums, groups));
   }
 
-  open(buckets: readonly number[]): Promise<Map<bigint, ScannedRow>> {
+  open(buckets: readonly number[]): Promise<Map<bigint, ScannedRow> | null> {
     const { scan, doing } = this.#begun();
     scan.forget();
     return this.#run(doing, () => scan.open(buckets));

@@ -57,7 +57,7 @@ export const Answers = {
   read: z.object({ rows: z.number().int().min(0), total: z.string().regex(/^\d{1,20}$/) }),
   groups: z.object({ sums: Packed }),
   buckets: z.object({ sums: Packed }),
-  open: z.object({ rows: Packed }),
+  open: z.object({ rows: Packed.nullable() }),
   keys: z.object({ keys: z.array(Key.nullable()) }),
   look: z.object({
     found: z.array(

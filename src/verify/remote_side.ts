@@ -63,8 +63,9 @@ export class RemoteSide implements Side {
     return unpackNumbers((await this.#ask({ ask: "buckets", groups: [...groups] })).sums);
   }
 
-  async open(buckets: readonly number[]): Promise<Map<bigint, ScannedRow>> {
-    return unpackRows((await this.#ask({ ask: "open", buckets: [...buckets] })).rows);
+  async open(buckets: readonly number[]): Promise<Map<bigint, ScannedRow> | null> {
+    const { rows } = await this.#ask({ ask: "open", buckets: [...buckets] });
+    return rows === null ? null : unpackRows(rows);
   }
 
   async keys(hashes: readonly bigint[]): Promise<(Key | null)[]> {

@@ -46,8 +46,11 @@ export interface Side {
   groups(): Promise<BigUint64Array>;
   /** The sums of all buckets of some groups, one group after the other. */
   bucketsOf(groups: readonly number[]): Promise<BigUint64Array>;
-  /** The rows of some buckets, as they are now, by the hash of their key. */
-  open(buckets: readonly number[]): Promise<Map<bigint, ScannedRow>>;
+  /**
+   * The rows of some buckets, as they are now, by the hash of their key; null if these are too many at once: one never is, nor are
+   * those of a multiset.
+   */
+  open(buckets: readonly number[]): Promise<Map<bigint, ScannedRow> | null>;
   /** Keys of rows that were opened last; null for one that was not there. */
   keys(hashes: readonly bigint[]): Promise<(Key | null)[]>;
   /** Rows as they are now. */
