@@ -55,7 +55,7 @@ export class Verification implements JobKind<VerifyInput> {
 
   check({ tables = [], peers = [] }: VerifyInput): void {
     for (const pattern of tables) requirePattern(pattern);
-    for (const name of peers) this.#options.peers.get(name);
+    for (const name of peers) this.#requireNamed(name);
     if (this.#wanted(peers).length > 0) return;
     throw new MmliteError("conflict", "Cannot verify anything: this node has no peers", {
       hint: "Add one with `mmlite peers add`",
@@ -102,6 +102,14 @@ export class Verification implements JobKind<VerifyInput> {
         error: toMmliteError(thrown).message,
       });
     }
+  }
+
+  /** Exit code 1 of `mmlite verify` is for tables that differ, so a name that is none is wrong input. */
+  #requireNamed(name: string): void {
+    if (this.#options.peers.find(name) !== undefined) return;
+    throw new MmliteError("invalid_input", `Cannot verify with peer "${name}": there is none of that name`, {
+      hint: "`mmlite peers list` shows them all",
+    });
   }
 
   #wanted(names: readonly string[]): Peer[] {
