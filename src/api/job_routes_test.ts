@@ -29,6 +29,8 @@ Deno.test("a job that means nothing is refused with a pointer", async () => {
       [{ type: "dance" }, "/type"],
       [{ type: "verify", share: 0 }, "/share"],
       [{ type: "verify", tables: [] }, "/tables"],
+      [{ type: "verify", tables: ["public.a\0"] }, "/tables/0"],
+      [{ type: "verify", tables: ["public.*", "public.\ud800"] }, "/tables/1"],
       [{ type: "verify", peers: ["A"] }, "/peers/0"],
       [{ type: "verify", table: ["a.b"] }, "/table", /Did you mean "tables"/],
     ];

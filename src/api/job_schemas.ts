@@ -11,13 +11,21 @@ const MAX_LIMIT = 100_000;
 const DEFAULT_SETTLE_SECONDS = 60;
 const MAX_SETTLE_SECONDS = 3_600;
 
+/** Whether PostgreSQL can keep a text. */
+function isStorable(text: string): boolean {
+  return text.isWellFormed() && !text.includes("\0");
+}
+
 /** A comparison of tables. */
 export const VerifyInput = z.strictObject({
   type: z.literal("verify"),
-  tables: z.array(z.string().min(1).max(1_024)).min(1).max(1_000).optional().openapi({
-    description: "patterns such as public.*; all replicated tables where left out",
-    example: ["public.*"],
-  }),
+  tables: z.array(z.string().min(1).max(1_024).refine(isStorable, "Expected a text that PostgreSQL can hold"))
+    .min(1).max(
+      1_000,
+    ).optional().openapi({
+      description: "patterns such as public.*; all replicated tables where left out",
+      example: ["public.*"],
+    }),
   peers: z.array(z.string().regex(NODE_NAME)).min(1).max(1_000).optional().openapi({
     description: "with whom; all peers where left out",
   }),
