@@ -24,6 +24,8 @@ interface VerifyOptions extends GlobalOptions {
 
 /** How often it is asked how far the comparison is, milliseconds. */
 const POLL_MS = 300;
+/** A node that cannot tell of its job for longer is given up, milliseconds. */
+const PATIENCE_MS = 30_000;
 /** Rows of a table that are shown to people. */
 const SHOWN_ROWS = 20;
 
@@ -102,9 +104,20 @@ async function follow(
 ): Promise<Job> {
   const bar = new ProgressBar(process.stderr.isTTY === true && !isQuiet);
   const path = `/v1/jobs/${encodeURIComponent(id)}`;
+  let heardAt = performance.now();
   try {
     for (;;) {
-      const { body: job } = await requestApi<Job>({ method: "GET", path }, endpoint);
+      let job: Job;
+      try {
+        ({ body: job } = await requestApi<Job>({ method: "GET", path }, endpoint));
+      } catch (thrown) {
+        // The job goes on where its node has lost PostgreSQL for a moment, or is busy.
+        const passes = thrown instanceof MmliteError && thrown.disposition === "retry" && !signal.aborted;
+        if (!passes || performance.now() - heardAt > PATIENCE_MS) throw thrown;
+        await delay(POLL_MS, signal);
+        continue;
+      }
+      heardAt = performance.now();
       if (job.state !== "queued" && job.state !== "running") return job;
       if (signal.aborted) {
         await requestApi<void>({ method: "DELETE", path }, endpoint);

@@ -4,6 +4,7 @@
  * A restart ends what is under way; the record says so, and what to do.
  */
 import type { Job, JobInput, JobSummary } from "../api/job_schemas.ts";
+import { backoffMs, delay } from "../backoff.ts";
 import { MmliteError, toMmliteError } from "../errors.ts";
 import { log } from "../log.ts";
 import {
@@ -124,24 +125,32 @@ export class Jobs {
       progress.begin();
       this.#logger.info("Job {id} ({type}) begins", { id, type: input.type });
       const result = await this.#kindOf(input.type)!.run(input, { progress, signal });
-      await endJob(this.#query(`end job ${id}`), id, { state: "succeeded", result });
+      await this.#end(id, { state: "succeeded", result });
       this.#logger.info("Job {id} has ended", { id });
     } catch (thrown) {
-      await this.#failed(id, toMmliteError(thrown));
+      if (stop.signal.aborted) this.#logger.info("Job {id} is cancelled", { id });
+      else await this.#fail(id, toMmliteError(thrown));
     } finally {
       this.#underWay.delete(id);
     }
   }
 
-  /** A job that this node's end cuts short is found at the next start. */
-  async #failed(id: string, error: MmliteError): Promise<void> {
+  async #fail(id: string, { kind, message, hint }: MmliteError): Promise<void> {
     if (this.#options.signal.aborted) return;
-    const { kind, message, hint } = error;
     this.#logger.warn("Job {id} failed: {error}", { id, error: message });
-    try {
-      await endJob(this.#query(`end job ${id}`), id, { state: "failed", error: { kind, message, hint } });
-    } catch (thrown) {
-      this.#logger.warn("{error}", { error: toMmliteError(thrown).message });
+    await this.#end(id, { state: "failed", error: { kind, message, hint } });
+  }
+
+  /** PostgreSQL may be away when a job ends. One that this node's end cuts short is found at the next start. */
+  async #end(id: string, outcome: Parameters<typeof endJob>[2]): Promise<void> {
+    const { signal } = this.#options;
+    for (let failures = 0; !signal.aborted; failures++) {
+      try {
+        return await endJob(this.#query(`end job ${id}`), id, outcome);
+      } catch (thrown) {
+        if (failures === 0) this.#logger.warn("{error}", { error: toMmliteError(thrown).message });
+        await delay(backoffMs(failures), signal);
+      }
     }
   }
 

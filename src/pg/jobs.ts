@@ -43,7 +43,7 @@ export async function createJob(
 ): Promise<JobRow> {
   await query(
     `DELETE FROM mmlite.job WHERE state NOT IN ('queued', 'running') AND id NOT IN (
-       SELECT id FROM mmlite.job ORDER BY id DESC LIMIT ${KEPT_JOBS})`,
+       SELECT id FROM mmlite.job WHERE state NOT IN ('queued', 'running') ORDER BY id DESC LIMIT ${KEPT_JOBS})`,
   );
   const [row] = await query(
     `INSERT INTO mmlite.job (type, input) VALUES ($1, $2::jsonb) RETURNING ${COLUMNS}`,
