@@ -44,9 +44,11 @@ function versionOf(hash: string): string {
     ` (SELECT r.at FROM mmlite.row_version(t.xmin, ${hash}) r) AS committed_at`;
 }
 
-/** What was removed is a row that came after its delete. */
+/** What was removed is a row that came after its delete; its node is not known where that was removed meanwhile. */
 function noting({ schema, name }: MappedRelation, removal: string): string {
   return `WITH gone AS (${removal}) SELECT pg_catalog.count(mmlite.note_conflict('update_deleted', 'skipped', 'insert', ${
     literal(schema)
-  }, ${literal(name)}, NULL, NULL, $1, gone.at, gone.row, gone.node, gone.committed_at)) FROM gone`;
+  }, ${
+    literal(name)
+  }, NULL, NULL, $1, gone.at, gone.row, coalesce(gone.node, ''), gone.committed_at)) FROM gone`;
 }

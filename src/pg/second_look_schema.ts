@@ -111,7 +111,7 @@ BEGIN
     END IF;
     PERFORM mmlite.note_conflict(CASE of_change WHEN 'insert' THEN 'insert_exists' ELSE 'update_exists' END, resolution,
       of_change, of_schema, of_table, (SELECT json_object_agg(c, one.content->c) FROM unnest(of_columns) AS c),
-      one.content, one.node, one.at, first.content, first.node, first.at);
+      one.content, one.node, one.at, first.content, coalesce(first.node, ''), coalesce(first.at, of_at));
     IF one.at = first.at AND one.node = first.node AND one.content::text <> first.content::text THEN
       PERFORM mmlite.mark_diverged(of_schema, of_table, format('two rows of node %s had one key in one version', one.node));
     END IF;
