@@ -20,43 +20,6 @@ BEGIN
   RETURN CASE WHEN mmlite.newer(at, of_node, there.at, there.node) THEN 1 ELSE -1 END;
 END $$;
 
-CREATE OR REPLACE FUNCTION mmlite.newest_tombstone(
-  hash bigint, of_schema text, of_table text, at timestamptz, of_node text,
-  OUT deleted_at timestamptz, OUT deleted_by text
-) LANGUAGE plpgsql AS $$
-DECLARE
-  list record;
-  found timestamptz;
-  wanted bytea := int8send(hash);
-  own boolean := coalesce(current_setting('mmlite.out_of_order', true) = 'on', false);
-BEGIN
-  -- In one statement: while it runs, short lists may become a run. Bytes that are no hash are left to find_entry.
-  FOR list IN
-    SELECT d.origin, d.entries FROM mmlite.tombstone d
-     WHERE d.last_timestamp >= at AND (own OR d.origin <> of_node) AND d.run IS NULL AND position(wanted IN d.entries) > 0
-    UNION ALL
-    SELECT d.origin, p.entries FROM mmlite.tombstone d, LATERAL (
-      SELECT s.entries FROM mmlite.tombstone_piece s WHERE s.run = d.run AND s.first_hash <= wanted
-       ORDER BY s.first_hash DESC LIMIT 1) p
-     WHERE d.last_timestamp >= at AND (own OR d.origin <> of_node) AND d.run IS NOT NULL AND position(wanted IN p.entries) > 0
-  LOOP
-    found := mmlite.find_entry(list.entries, hash);
-    IF mmlite.newer(found, list.origin, coalesce(deleted_at, at), coalesce(deleted_by, of_node)) THEN
-      deleted_at := found;
-      deleted_by := list.origin;
-    END IF;
-  END LOOP;
-  FOR list IN SELECT t.origin, t.commit_timestamp FROM mmlite.truncation t
-               WHERE t.table_schema = of_schema AND t.table_name = of_table AND (own OR t.origin <> of_node) LOOP
-    IF mmlite.newer(list.commit_timestamp, list.origin, coalesce(deleted_at, at), coalesce(deleted_by, of_node)) THEN
-      deleted_at := list.commit_timestamp;
-      deleted_by := list.origin;
-    END IF;
-  END LOOP;
-END $$;
-COMMENT ON FUNCTION mmlite.newest_tombstone IS
-  'the newest delete or truncate by another node, or by any where changes come out of their order, that is newer than a change; nulls if there is none';
-
 CREATE OR REPLACE FUNCTION mmlite.note_passed_over(
   local_xmin xid, of_schema text, of_table text, of_columns text[], of_key text[], of_hash bigint, of_node text
 ) RETURNS boolean LANGUAGE plpgsql AS $$

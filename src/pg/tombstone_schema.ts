@@ -120,16 +120,18 @@ DECLARE
   list record;
   found timestamptz;
   wanted bytea := int8send(hash);
+  -- Changes that come out of their origin's order are compared with what that did later as well (retry_schema.ts).
+  own boolean := coalesce(current_setting('mmlite.out_of_order', true) = 'on', false);
 BEGIN
   -- In one statement: while it runs, short lists may become a run. Bytes that are no hash are left to find_entry.
   FOR list IN
     SELECT d.origin, d.entries FROM mmlite.tombstone d
-     WHERE d.last_timestamp >= at AND d.origin <> of_node AND d.run IS NULL AND position(wanted IN d.entries) > 0
+     WHERE d.last_timestamp >= at AND (own OR d.origin <> of_node) AND d.run IS NULL AND position(wanted IN d.entries) > 0
     UNION ALL
     SELECT d.origin, p.entries FROM mmlite.tombstone d, LATERAL (
       SELECT s.entries FROM mmlite.tombstone_piece s WHERE s.run = d.run AND s.first_hash <= wanted
        ORDER BY s.first_hash DESC LIMIT 1) p
-     WHERE d.last_timestamp >= at AND d.origin <> of_node AND d.run IS NOT NULL AND position(wanted IN p.entries) > 0
+     WHERE d.last_timestamp >= at AND (own OR d.origin <> of_node) AND d.run IS NOT NULL AND position(wanted IN p.entries) > 0
   LOOP
     found := mmlite.find_entry(list.entries, hash);
     IF mmlite.newer(found, list.origin, coalesce(deleted_at, at), coalesce(deleted_by, of_node)) THEN
@@ -138,13 +140,15 @@ BEGIN
     END IF;
   END LOOP;
   FOR list IN SELECT t.origin, t.commit_timestamp FROM mmlite.truncation t
-               WHERE t.table_schema = of_schema AND t.table_name = of_table AND t.origin <> of_node LOOP
+               WHERE t.table_schema = of_schema AND t.table_name = of_table AND (own OR t.origin <> of_node) LOOP
     IF mmlite.newer(list.commit_timestamp, list.origin, coalesce(deleted_at, at), coalesce(deleted_by, of_node)) THEN
       deleted_at := list.commit_timestamp;
       deleted_by := list.origin;
     END IF;
   END LOOP;
 END $$;
+COMMENT ON FUNCTION mmlite.newest_tombstone IS
+  'the newest delete or truncate by another node, or by any where changes come out of their order, that is newer than a change; nulls if there is none';
 
 CREATE FUNCTION mmlite.meets_deleted(hashes bigint[], at timestamptz, of_node text, seen txid_snapshot) RETURNS boolean
   LANGUAGE plpgsql SET enable_hashjoin = on AS $$
