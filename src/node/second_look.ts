@@ -22,6 +22,8 @@ export class SecondLook {
   readonly #logger = log("conflict");
   #wake: () => void = () => {};
   #rest = MIN_REST_MS;
+  /** What the last look failed of, which is told once. */
+  #failure = "";
 
   constructor({ database, deletes }: {
     database: Pick<Database, "control">;
@@ -61,10 +63,14 @@ export class SecondLook {
     try {
       const query = this.#database.control.query("look at rows again");
       const [row] = await query("SELECT EXISTS (SELECT FROM mmlite.second_look)::text AS any");
-      return row.any !== "true" || await this.#deletes.lookAgain() === 0;
+      const isOver = row.any !== "true" || await this.#deletes.lookAgain() === 0;
+      this.#failure = "";
+      return isOver;
     } catch (thrown) {
       // The database is away, or busy: there is another time.
-      this.#logger.debug("{error}", { error: toMmliteError(thrown).message });
+      const { message } = toMmliteError(thrown);
+      this.#logger[message === this.#failure ? "debug" : "warn"]("{error}", { error: message });
+      this.#failure = message;
       return false;
     }
   }
