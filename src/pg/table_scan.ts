@@ -8,30 +8,10 @@ import { Buffer } from "node:buffer";
 // @ts-types="@types/pg"
 import pg from "pg";
 import { delay } from "../backoff.ts";
-import { formatTableName, type TableName } from "../table_name.ts";
-import { ColumnTypes } from "./column_types.ts";
+import type { TableName } from "../table_name.ts";
 import type { Query, Row } from "./query.ts";
-import { readLocalTable } from "./relation.ts";
-import { type HashedColumn, hashOf, readHashedColumns, rowsOf } from "./row_hash.ts";
-import type { LocalTable } from "./tables.ts";
-
-/** A column that rows are looked up by. */
-interface KeyColumn extends HashedColumn {
-  readonly typeName: string;
-  /** Such as `pg_catalog.=`. */
-  readonly equality: string;
-}
-
-/** A table that can be scanned. */
-export interface ScannedTable {
-  readonly table: LocalTable;
-  /** By name. */
-  readonly columns: readonly HashedColumn[];
-  /** By name; empty where rows cannot be looked up. */
-  readonly key: readonly KeyColumn[];
-  /** By what the planner knows, or by what was counted of changes where it knows nothing. */
-  readonly estimatedRows: number;
-}
+import { hashOf, rowsOf } from "./row_hash.ts";
+import { keyOfText, keyText, leavesOf, type ScannedTable } from "./scanned_table.ts";
 
 /** How a table is read. */
 export interface ScanOptions {
@@ -74,59 +54,6 @@ const MAX_KEY_DIGITS = 32 * 0x10_0000;
 const PAGE_RANGE_VERSION = 140_000;
 /** Added for each row of a bucket, so that sums tell how many there are. */
 const ROW_WEIGHT = 0x9e37_79b9_7f4a_7c15n;
-
-const FLOAT_KEYS: Readonly<Record<number, string>> = { 700: "float4send", 701: "float8send" };
-
-/**
- * Reads how a table can be compared. Keys of composites, arrays and shapes are left out, whose text does not tell a
- * float from its neighbours.
- */
-export async function readScannedTable(
-  query: Query,
-  table: LocalTable,
-  serverVersion: number,
-): Promise<ScannedTable> {
-  const columns = await readHashedColumns(query, table.oid);
-  const { schema, name } = table;
-  const local = await readLocalTable(query, { schema, name, serverVersion, types: new ColumnTypes() });
-  const safe = await readSafeTypes(query, table.oid);
-  const primary = local?.uniqueIndexes.find((index) => index.primary)?.columns ?? [];
-  const names = table.keyColumns.length > 0 ? table.keyColumns : primary;
-  const key = columns.filter((column) => names.includes(column.name)).flatMap((column) => {
-    const found = local?.columns.find((one) => one.name === column.name);
-    if (found === undefined || found.equality === null || !safe.has(column.name)) return [];
-    return [{ ...column, typeName: found.typeName, equality: found.equality }];
-  });
-  const [{ rows }] = await query(
-    `${leavesOf(table)}
-     SELECT sum(CASE WHEN reltuples > 0 THEN reltuples ELSE pg_stat_get_live_tuples(oid) END)::bigint::text AS rows FROM leaf`,
-  );
-  return { table, columns, key: key.length === names.length ? key : [], estimatedRows: Number(rows ?? 0) };
-}
-
-/** The tables that a table's rows lie in: itself, or the partitions beneath it; as `leaf` for a query. */
-function leavesOf({ oid }: LocalTable): string {
-  return `WITH RECURSIVE part(oid) AS (
-      SELECT ${oid}::oid
-      UNION ALL
-      SELECT i.inhrelid FROM part JOIN pg_class c ON c.oid = part.oid AND c.relkind = 'p'
-        JOIN pg_inherits i ON i.inhparent = part.oid
-    ), leaf AS (
-      SELECT c.oid, n.nspname AS schema, c.relname AS name, c.reltuples
-        FROM part JOIN pg_class c ON c.oid = part.oid AND c.relkind <> 'p' JOIN pg_namespace n ON n.oid = c.relnamespace
-    )`;
-}
-
-async function readSafeTypes(query: Query, oid: number): Promise<Set<string>> {
-  const rows = await query(
-    `SELECT a.attname FROM pg_attribute a JOIN pg_type t ON t.oid = a.atttypid
-       LEFT JOIN pg_type b ON b.oid = t.typbasetype
-      WHERE a.attrelid = ${oid} AND a.attnum > 0 AND NOT a.attisdropped
-        AND t.typtype IN ('b', 'd', 'e', 'r') AND t.typcategory NOT IN ('A', 'C', 'G')
-        AND coalesce(b.typtype = 'b' AND b.oid NOT IN (700, 701), true)`,
-  );
-  return new Set(rows.map(({ attname }) => attname!));
-}
 
 /** Of a table what one statement reads: a FROM clause, and a condition on the place of rows. */
 interface Part {
@@ -389,20 +316,6 @@ function bitmap(places: readonly number[], size: number): string {
   return `\\x${bits.toString("hex")}`;
 }
 
-/** The bytes of a value's text in hexadecimal digits; of a float the bytes that are exact. */
-function keyText({ name, type }: KeyColumn): string {
-  const column = `t.${pg.escapeIdentifier(name)}`;
-  if (type in FLOAT_KEYS) return `encode(${FLOAT_KEYS[type]}(${column}), 'hex')`;
-  return `encode(convert_to(concat(${column}), pg_client_encoding()), 'hex')`;
-}
-
-function keyOfText({ type }: KeyColumn, hex: string): string {
-  if (!(type in FLOAT_KEYS)) return hex;
-  const bytes = Buffer.from(hex, "hex");
-  const value = bytes.length === 4 ? bytes.readFloatBE() : bytes.readDoubleBE();
-  return Buffer.from(String(value)).toString("hex");
-}
-
 function keyHash(table: TableName, key: readonly string[]): string {
   const label = pg.escapeLiteral(`${table.schema}.${table.name}`);
   return `mmlite.key_hash(${label}, ARRAY[${
@@ -413,9 +326,4 @@ function keyHash(table: TableName, key: readonly string[]): string {
 /** An array of text whose elements need no quotes. */
 function arrayLiteral(digits: readonly string[]): string {
   return `{${digits.map((one) => one === "" ? '""' : one).join(",")}}`;
-}
-
-/** Completes "Cannot …" of an error about a table. */
-export function readingTable(table: TableName): string {
-  return `read table ${formatTableName(table)}`;
 }

@@ -5,7 +5,8 @@ import { closeClient } from "./client.ts";
 import { queryWith } from "./query.ts";
 import { openHashClient } from "./row_hash.ts";
 import { ensureSchema } from "./schema.ts";
-import { readScannedTable, type ScanOptions, TableScan } from "./table_scan.ts";
+import { readScannedTable } from "./scanned_table.ts";
+import { type ScanOptions, TableScan } from "./table_scan.ts";
 import { readTables } from "./tables.ts";
 import { parsePostgresUrl } from "./target.ts";
 

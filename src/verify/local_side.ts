@@ -8,15 +8,8 @@ import { mapPostgresError } from "../pg/errors.ts";
 import { behindOf, hasReceived, type Mark, setMark } from "../pg/marks.ts";
 import { type Query, queryWith } from "../pg/query.ts";
 import { openHashClient } from "../pg/row_hash.ts";
-import {
-  type LookedUp,
-  MAX_BUCKETS,
-  readingTable,
-  readScannedTable,
-  type ScannedRow,
-  type ScannedTable,
-  TableScan,
-} from "../pg/table_scan.ts";
+import { readingTable, readScannedTable, type ScannedTable } from "../pg/scanned_table.ts";
+import { type LookedUp, MAX_BUCKETS, type ScannedRow, TableScan } from "../pg/table_scan.ts";
 import type { LocalTable } from "../pg/tables.ts";
 import type { PostgresTarget } from "../pg/target.ts";
 import { formatTableName, tableKey } from "../table_name.ts";
