@@ -231,9 +231,11 @@ export class TableScan {
     take: (rows: readonly Row[]) => boolean,
   ): Promise<boolean> {
     const { share, signal } = this.#options;
+    let restMs = 0;
     await this.#query("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY");
     try {
       for (const part of await this.#parts()) {
+        await delay(restMs, signal);
         signal.throwIfAborted();
         const begun = performance.now();
         const takesMore = fetchRows === undefined
@@ -241,12 +243,14 @@ export class TableScan {
           : await this.#fetch(sql(part), { params, fetchRows }, take);
         const tookMs = performance.now() - begun;
         if (!takesMore) return false;
-        if (share < 1) await delay(tookMs * (1 - share) / share, signal);
+        restMs = tookMs * (1 - share) / share;
       }
-      return true;
     } finally {
       await this.#query("COMMIT").catch(() => {});
     }
+    // Without a snapshot, for which the server would keep old rows.
+    await delay(restMs, signal);
+    return true;
   }
 
   /** Reads through a cursor; false if `take` takes no more. */
