@@ -4,6 +4,7 @@
 import { Buffer } from "node:buffer";
 import { MmliteError, toMmliteError } from "../errors.ts";
 import { parseTablePattern, tableMatcher } from "../pg/table_pattern.ts";
+import { MAX_BUCKETS } from "../pg/table_scan.ts";
 import { formatTableName, tableKey, type TableName } from "../table_name.ts";
 import { compareTable, type Comparison, type Difference } from "./compare.ts";
 import type { ComparisonPlan, Key, Side, TableShape } from "./side.ts";
@@ -69,7 +70,6 @@ const ROWS_PER_BUCKET = 32;
 /** As `settleMs`, for a table after one that replication did not come far enough for. */
 const LAGGING_SETTLE_MS = 2_000;
 const MIN_BUCKETS = 256;
-const MAX_BUCKETS = 0x1_0000;
 
 /** Compares all wanted tables that either node replicates, one after the other. Throws where a node cannot be asked. */
 export async function verifyTables(options: VerifyOptions): Promise<VerifiedTable[]> {
