@@ -76,6 +76,8 @@ const LOOKS = 3;
 const SEEN_VERSIONS = 16;
 /** How often it is asked whether marks are passed, milliseconds. */
 const MARK_POLL_MS = 50;
+/** Marks are waited for so long at least, milliseconds, where the time is over before there were enough looks. */
+const LATE_MARK_MS = 2_000;
 
 interface Suspect {
   readonly hash: bigint;
@@ -208,21 +210,27 @@ class Comparing {
     return hashes.map((hash) => known.get(hash)!);
   }
 
-  /** Looks at keys again until it is known of each whether it differs, or the time is over. */
+  /**
+   * Looks at keys again until it is known of each whether it differs, or the time is over; {@link LOOKS} times at least,
+   * or of slow looks it would be said that rows are written to all the time.
+   */
   async #settle(suspects: Suspect[]): Promise<void> {
     const { settleMs, signal } = this.#options;
     const deadline = performance.now() + settleMs;
     let open = suspects;
-    while (open.length > 0) {
-      const lagging = await this.#passMarks(deadline);
+    // Their buckets were opened.
+    for (let looks = 1; open.length > 0;) {
+      const late = looks > 1 && looks < LOOKS ? performance.now() + LATE_MARK_MS : 0;
+      const lagging = await this.#passMarks(Math.max(deadline, late));
       if (lagging.length > 0) {
         for (const link of lagging) this.#lagging.set(`${link.from} ${link.to}`, link);
         return this.#giveUp(open, "lagging");
       }
       await this.#lookAgain(open);
+      looks++;
       open = open.filter((suspect) => !this.#isDecided(suspect));
       signal.throwIfAborted();
-      if (performance.now() >= deadline) return this.#giveUp(open, "changing");
+      if (looks >= LOOKS && performance.now() >= deadline) return this.#giveUp(open, "changing");
     }
   }
 

@@ -126,6 +126,11 @@ Deno.test("a row that is written again between looks is looked at again, even if
   assert.equal(sides[0].looks, 5);
 });
 
+Deno.test("a row that is not written to is decided, however long a look takes", async () => {
+  const { differences, undecided } = await compare([[1n, 5]], [[2n, 6]], { settleMs: 0 });
+  assert.deepEqual([differences.length, undecided], [1, []]);
+});
+
 Deno.test("a row that is written to all the time is undecided", async () => {
   const always = Array.from({ length: 100_000 }, (_, i) => [1n, i] as const);
   const { differences, undecided, lagging } = await compare(always, [[2n, 4]], { settleMs: 100 });
