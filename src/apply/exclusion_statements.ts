@@ -11,7 +11,16 @@ import {
 import type { LocalExclusion } from "../pg/relation.ts";
 import type { MappedRelation } from "./relation_map.ts";
 import { described, type Settled } from "./settling.ts";
-import { literal, Parameters, quote, rows, type StatementShape, type TupleSide, where } from "./sql_text.ts";
+import {
+  keyMatches,
+  literal,
+  Parameters,
+  quote,
+  rows,
+  type StatementShape,
+  type TupleSide,
+  where,
+} from "./sql_text.ts";
 
 /** What tells two looks for rows in the way apart. */
 export interface ExclusionShape {
@@ -144,12 +153,7 @@ function stays(
  * as text, when the change was made, and by which node. It is only run where a change loses.
  */
 function removal(relation: MappedRelation, hash: string): string {
-  const by = (parameter: string) =>
-    relation.key!.columns.map(({ name, typeName, equality }, i) =>
-      equality === null
-        ? `t.${quote(name)}::text = ${parameter}[${i + 1}]`
-        : `t.${quote(name)} OPERATOR(${equality}) ${parameter}[${i + 1}]::${typeName}`
-    ).join(" AND ");
+  const by = (parameter: string) => keyMatches(relation, (i) => `${parameter}[${i + 1}]`);
   return `DELETE FROM ${rows(relation)} WHERE (${by("$1")} OR ${by("$2")})` +
     ` AND mmlite.compare_version(t.xmin, ${hash}, $3, $4, '-infinity') >= 0`;
 }

@@ -2,7 +2,7 @@
  * The SQL that looks for deleted rows once more before the commit. Pure text.
  */
 import type { MappedRelation } from "./relation_map.ts";
-import { literal, Parameters, quote, rows, type StatementShape, where } from "./sql_text.ts";
+import { keyMatches, literal, Parameters, rows, type StatementShape, where } from "./sql_text.ts";
 
 /** Fails where a row that was deleted has come again, written by another session meanwhile, and is the older one. */
 export function stillGoneStatement(relation: MappedRelation): StatementShape {
@@ -35,7 +35,7 @@ export function keptStillGoneStatement(relation: MappedRelation): StatementShape
   return sql.shape(
     `WITH g AS (${takeKept(relation)}) SELECT mmlite.require_rows(pg_catalog.count(*), 0) FROM g, ${
       rows(relation)
-    } WHERE ${keyMatches(relation, "g.key")} AND mmlite.compare_version(t.xmin, g.hash, ${
+    } WHERE ${keyMatches(relation, (i) => `g.key[${i + 1}]`)} AND mmlite.compare_version(t.xmin, g.hash, ${
       sql.version("at")
     }, ${sql.version("node")}, '-infinity') = 1`,
     `delete from "${relation.label}"`,
@@ -47,13 +47,4 @@ export function takeKept(relation: MappedRelation): string {
   return `DELETE FROM mmlite.gone k WHERE k.xid = pg_catalog.txid_current() AND k.of_table = ${
     literal(relation.label)
   } RETURNING k.hash, k.key`;
-}
-
-/** Whether a row `t` has the key of which `texts` is the array of its values as text, in SQL. */
-export function keyMatches(relation: MappedRelation, texts: string): string {
-  return relation.key!.columns.map(({ name, typeName, equality }, i) =>
-    equality === null
-      ? `t.${quote(name)}::text = ${texts}[${i + 1}]`
-      : `t.${quote(name)} OPERATOR(${equality}) ${texts}[${i + 1}]::${typeName}`
-  ).join(" AND ");
 }

@@ -2,7 +2,7 @@
  * The SQL that removes rows which were written here though this node had deleted them later. Pure text.
  */
 import type { MappedRelation } from "./relation_map.ts";
-import { literal, quote, rows } from "./sql_text.ts";
+import { keyMatches, literal, quote, rows } from "./sql_text.ts";
 
 /**
  * Removes rows by their keys where another node's older version is there. Parameters: this node's name; of each row
@@ -11,11 +11,7 @@ import { literal, quote, rows } from "./sql_text.ts";
 export function removeDeletedStatement(relation: MappedRelation): string {
   const key = relation.key!.columns;
   const arrays = key.map((_, i) => `pg_catalog.unnest($${i + 4}::text[]) AS c${i}`).join(", ");
-  const matches = key.map(({ name, typeName, equality }, i) =>
-    equality === null
-      ? `t.${quote(name)}::text = v.c${i}`
-      : `t.${quote(name)} OPERATOR(${equality}) v.c${i}::${typeName}`
-  ).join(" AND ");
+  const matches = keyMatches(relation, (i) => `v.c${i}`);
   const values =
     `(SELECT pg_catalog.unnest($2::int8[]) AS hash, pg_catalog.unnest($3::timestamptz[]) AS at, ${arrays}) AS v`;
   return noting(

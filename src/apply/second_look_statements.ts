@@ -3,17 +3,28 @@
  * keep apart in a session that applies, and rows of transactions that were not over yet. Pure text.
  */
 import { resolve } from "../conflict_policy.ts";
-import { keyMatches, takeKept } from "./gone_statements.ts";
+import { takeKept } from "./gone_statements.ts";
 import type { MappedRelation } from "./relation_map.ts";
-import { literal, Parameters, rows, type StatementShape, target, type TupleSide, where } from "./sql_text.ts";
+import {
+  keyMatches,
+  literal,
+  Parameters,
+  rows,
+  type StatementShape,
+  target,
+  type TupleSide,
+  where,
+} from "./sql_text.ts";
 
 /** Whether several rows may come to have one key while changes of the relation are applied. */
 export function mayHaveTwins({ key, settlement }: MappedRelation): boolean {
   return key !== null && key.deferrable && settlement.versioned;
 }
 
-/** Before a row is chosen among those with its key: waits for whoever changes one of them, so that what follows sees
- * what became of it. */
+/**
+ * Before a row is chosen among those with its key: waits for whoever changes one of them, so that what follows sees what
+ * became of it.
+ */
 export function lockStatement(relation: MappedRelation): StatementShape {
   const sql = new Parameters();
   return sql.shape(
@@ -85,7 +96,7 @@ export function removeOlderKeptStatement(relation: MappedRelation): StatementSha
     `WITH g AS (${takeKept(relation)}) SELECT mmlite.remove_older(${
       lookedAtBy(relation, sql, { values: "g.key", hash: "g.hash" })
     }) FROM g WHERE EXISTS (SELECT 1 FROM ${rows(relation)} WHERE ${
-      keyMatches(relation, "g.key")
+      keyMatches(relation, (i) => `g.key[${i + 1}]`)
     } AND ${isOlder})`,
     `delete from "${relation.label}"`,
   );
@@ -126,6 +137,6 @@ function lookedAtBy(
 ): string {
   const columns = `ARRAY[${relation.key!.columns.map(({ name }) => literal(name)).join(", ")}]`;
   return `${literal(relation.schema)}, ${literal(relation.name)}, ${literal(rows(relation))}, ${
-    literal(keyMatches(relation, "($1)"))
+    literal(keyMatches(relation, (i) => `($1)[${i + 1}]`))
   }, ${columns}, ${values}, ${hash}, ${sql.version("node")}, ${sql.version("at")}`;
 }

@@ -213,3 +213,12 @@ function equals(column: MappedColumn, sql: Parameters, side: TupleSide): string 
   if (column.equality === null) return `${place}::text = ${value}::text`;
   return `${place} OPERATOR(${column.equality}) ${value}`;
 }
+
+/** Whether a row `t` has a key of which `text` is each value as text, in SQL, by its place in the key. */
+export function keyMatches({ key }: MappedRelation, text: (place: number) => string): string {
+  return key!.columns.map(({ name, typeName, equality }, i) =>
+    equality === null
+      ? `t.${quote(name)}::text = ${text(i)}`
+      : `t.${quote(name)} OPERATOR(${equality}) ${text(i)}::${typeName}`
+  ).join(" AND ");
+}
