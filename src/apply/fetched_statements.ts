@@ -2,11 +2,10 @@
  * The SQL that writes a row which was fetched from its author. Pure text.
  */
 import type { MappedRelation } from "./relation_map.ts";
-import { guarded, isFound, locking, notSkipped } from "./settling.ts";
+import { guarded, isFound, locking, notSkipped, overwriting } from "./settling.ts";
 import {
   insertInto,
   literal,
-  names,
   NO_COLUMNS,
   Parameters,
   rows,
@@ -41,7 +40,8 @@ export function fetchedStatement(relation: MappedRelation): StatementShape {
   const insert = `${insertInto(relation, written)} SELECT ${values} WHERE CASE WHEN ${
     isFound(relation, isHere)
   } THEN false ELSE ${guarded(relation, `NOT ${isGone}`)} END`;
-  const arbiter = relation.key!.arbiter ? ` ON CONFLICT (${names(relation.key!.columns)}) DO NOTHING` : "";
+  // An older one may come to be between the search and the insert.
+  const arbiter = relation.key!.arbiter ? ` ${overwriting(relation, () => takes)}` : "";
   return sql.shape(
     `WITH u AS (${found})${locking(relation, isHere)} ${insert}${arbiter}`,
     `update "${relation.label}"`,

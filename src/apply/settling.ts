@@ -290,12 +290,15 @@ export function onConflict(
   sql: Parameters,
   conflict: Settled & { type: ConflictType },
 ): string {
+  return overwriting(relation, () => givesWay(relation, sql, conflict));
+}
+
+/** As {@link onConflict}, where the row `t` meets a condition. */
+export function overwriting(relation: MappedRelation, condition: () => string): string {
   const overwritten = settable(relation, { keyChanged: false, omitted: NO_COLUMNS });
   const set = overwritten.length > 0 ? overwritten : touched(relation);
   const arbiter = names(relation.key!.columns);
   if (set.length === 0) return `ON CONFLICT (${arbiter}) DO NOTHING`;
   const assignments = set.map(({ name }) => `${quote(name)} = excluded.${quote(name)}`);
-  return `ON CONFLICT (${arbiter}) DO UPDATE SET ${assignments.join(", ")} WHERE ${
-    givesWay(relation, sql, conflict)
-  }`;
+  return `ON CONFLICT (${arbiter}) DO UPDATE SET ${assignments.join(", ")} WHERE ${condition()}`;
 }

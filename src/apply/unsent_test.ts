@@ -2,6 +2,7 @@
 import assert from "node:assert/strict";
 import { Buffer } from "node:buffer";
 import { ApplyPair, ORIGIN, pushAll, Seen } from "../../tests/support/apply_pair.ts";
+import { eventually } from "../../tests/support/poll.ts";
 import { type PostgresMajor, type PostgresServer, startPostgres } from "../../tests/support/postgres.ts";
 import { decodeBegin } from "../pgoutput/peek.ts";
 import type { Applier } from "./applier.ts";
@@ -15,10 +16,14 @@ const VERSION = `SELECT (mmlite.row_version(xmin, mmlite.key_hash('public.t', AR
 
 /** Runs SQL at the target as if it had come from a third node at that time. */
 async function fromThird({ target }: ApplyPair, sql: string, at: string): Promise<void> {
-  await target.query(`BEGIN; ${sql};
-    INSERT INTO mmlite.apply_group (xid, origin, first_timestamp, last_timestamp, entries)
-      VALUES (txid_current(), 'par', ${at}, ${at}, int8send(mmlite.key_hash('public.t', ARRAY['1'])) || int8send(
-        (extract(epoch FROM ${at} - timestamptz '2000-01-01 00:00:00Z') * 1000000)::bigint)); COMMIT`);
+  await target.query(`BEGIN; ${sql}; ${asThird(at)}; COMMIT`);
+}
+
+/** SQL by which the transaction that it is in counts as one of a third node, of that time in SQL. */
+function asThird(at: string): string {
+  return `INSERT INTO mmlite.apply_group (xid, origin, first_timestamp, last_timestamp, entries)
+    VALUES (txid_current(), 'par', ${at}, ${at}, int8send(mmlite.key_hash('public.t', ARRAY['1'])) || int8send(
+      (extract(epoch FROM ${at} - timestamptz '2000-01-01 00:00:00Z') * 1000000)::bigint))`;
 }
 
 /** When what awaits values was committed at the origin, microseconds since 2000-01-01 UTC. */
@@ -184,6 +189,31 @@ for (const major of [10, 18] satisfies PostgresMajor[]) {
         assert.deepEqual([seen.conflicts, seen.resolutions], [["update_missing"], ["skipped"]]);
         assert.deepEqual(await pair.rows(UNSENT), ["(ams,{id},{1},t)"]);
         await fetchRow(applier, await awaitedAt(pair), ["1", "remote", LONG("f")]);
+        assert.deepEqual(await pair.rows(ROWS), ["(1,remote,f)"]);
+        assert.deepEqual(await pair.rows(VERSION), ["(ams)"]);
+        assert.deepEqual(await pair.rows(UNSENT), []);
+      });
+    });
+
+    await t.step("an older row that another session is about to put there gives way", async () => {
+      await withApplier(servers, "meanwhile", async ({ pair, applier }) => {
+        await using ends = new AsyncDisposableStack();
+        const other = ends.adopt(await pair.connectTarget(), (one) => one.end());
+        const { rows: [{ at: earlier }] } = await pair.target.query("SELECT clock_timestamp()::text AS at");
+        await pair.target.query("DELETE FROM t");
+        await pushAll(applier, await pair.record("UPDATE t SET v = 'remote'"));
+        const at = await awaitedAt(pair);
+        await other.query(
+          `BEGIN; INSERT INTO t VALUES (1, 'third', ${BIG("t")}); ${asThird(`'${earlier}'::timestamptz`)}`,
+        );
+        const fetching = fetchRow(applier, at, ["1", "remote", LONG("f")]);
+        await eventually(
+          "the fetched row waits",
+          async () =>
+            (await pair.rows("SELECT FROM pg_stat_activity WHERE wait_event_type = 'Lock'")).length > 0,
+        );
+        await other.query("COMMIT");
+        await fetching;
         assert.deepEqual(await pair.rows(ROWS), ["(1,remote,f)"]);
         assert.deepEqual(await pair.rows(VERSION), ["(ams)"]);
         assert.deepEqual(await pair.rows(UNSENT), []);
