@@ -3,7 +3,7 @@
  */
 import { toMmliteError } from "../errors.ts";
 import type { Channel } from "../wire/channel.ts";
-import { Lines } from "./lines.ts";
+import { Lines } from "../wire/lines.ts";
 import {
   type Answer,
   fromMessage,

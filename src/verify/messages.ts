@@ -8,7 +8,7 @@ import { MmliteError } from "../errors.ts";
 import { formatLsn, parseLsn } from "../lsn.ts";
 import type { Mark } from "../pg/marks.ts";
 import { MAX_BUCKETS, type ScannedRow } from "../pg/table_scan.ts";
-import { MAX_LINE_BYTES } from "./lines.ts";
+import { MAX_LINE_BYTES } from "../wire/lines.ts";
 
 const Identifier = z.string().max(256);
 const Table = z.object({ schema: Identifier, name: Identifier });

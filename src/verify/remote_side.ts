@@ -6,7 +6,7 @@ import type { Mark } from "../pg/marks.ts";
 import type { LookedUp, ScannedRow } from "../pg/table_scan.ts";
 import { toPrintable } from "../printable.ts";
 import type { Channel } from "../wire/channel.ts";
-import { Lines } from "./lines.ts";
+import { Lines } from "../wire/lines.ts";
 import {
   type Answer,
   Failure,

@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { Buffer } from "node:buffer";
-import type { Channel } from "../wire/channel.ts";
+import type { Channel } from "./channel.ts";
 import { Lines } from "./lines.ts";
 
 /** A channel that receives the chunks given, and notes what is sent. */

@@ -1,10 +1,10 @@
 /**
- * JSON values in lines over a channel. Empty lines are heartbeats: they go out at an interval, and whoever waits for a
- * line and hears nothing at all takes the other end for gone.
+ * JSON values in lines over a channel, and bytes between them. Empty lines are heartbeats: they go out at an interval,
+ * and whoever waits and hears nothing at all takes the other end for gone.
  */
 import { Buffer } from "node:buffer";
 import { MmliteError } from "../errors.ts";
-import type { Channel } from "../wire/channel.ts";
+import type { Channel } from "./channel.ts";
 
 /** Longest line, bytes: a quarter of a million rows and their keys. */
 export const MAX_LINE_BYTES = 64 * 0x10_0000;
@@ -35,6 +35,29 @@ export class Lines {
     await this.#send(`${JSON.stringify(value)}\n`);
   }
 
+  /** Sends a value and bytes right behind it. The bytes must not change afterwards. */
+  async writeWith(value: unknown, bytes: Uint8Array): Promise<void> {
+    // One after the other without a turn between them, or a heartbeat could come in between.
+    await Promise.all([this.write(value), this.#sendBytes(bytes)]);
+  }
+
+  /** The next `length` bytes, at most {@link MAX_LINE_BYTES}; throws `protocol` where the channel ends before. */
+  async readBytes(length: number): Promise<Uint8Array> {
+    const pieces: Buffer[] = [];
+    for (let missing = length; missing > 0;) {
+      if (this.#rest.length === 0) {
+        const chunk = await this.#chunk();
+        if (chunk === undefined) throw this.#violation("fewer bytes than it had announced");
+        this.#rest = Buffer.from(chunk.buffer, chunk.byteOffset, chunk.byteLength);
+      }
+      const piece = this.#rest.subarray(0, missing);
+      this.#rest = this.#rest.subarray(piece.length);
+      pieces.push(piece);
+      missing -= piece.length;
+    }
+    return pieces.length === 1 ? pieces[0] : Buffer.concat(pieces);
+  }
+
   /** The next value; undefined at the end. Throws `unreachable` when the other end is gone, `protocol` for what is no JSON. */
   async read(): Promise<unknown> {
     for (;;) {
@@ -58,7 +81,10 @@ export class Lines {
   }
 
   async #send(text: string): Promise<void> {
-    const bytes = Buffer.from(text);
+    await this.#sendBytes(Buffer.from(text));
+  }
+
+  async #sendBytes(bytes: Uint8Array): Promise<void> {
     this.bytes += bytes.length;
     await this.#channel.write(bytes);
   }
