@@ -53,6 +53,7 @@ function receive(channel: Channel, compression: Compression | null) {
       Promise.resolve({
         identity: RECEIVER,
         resumeLsn: toLsn(100n),
+        copied: null,
         dialsBack: true,
         compression,
         policies: "",

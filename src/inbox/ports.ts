@@ -8,7 +8,7 @@ import type { SeenNode } from "../seen_versions.ts";
 import type { ProvenPeer } from "../wire/channel.ts";
 import type { SenderClock } from "../wire/clock_exchange.ts";
 import type { Compression } from "../wire/compression.ts";
-import type { Hello, NodeIdentity } from "../wire/frame.ts";
+import type { CopiedFrom, Hello, NodeIdentity } from "../wire/frame.ts";
 import type { RowAnswer } from "../wire/row_frames.ts";
 
 /** Applies one origin's transactions, in order. */
@@ -57,6 +57,8 @@ export interface Admission {
   readonly identity: NodeIdentity;
   /** End of the sender's last transaction that is applied here. */
   readonly resumeLsn: Lsn;
+  /** What came of the sender with its rows, for the Welcome. */
+  readonly copied: CopiedFrom | null;
   /** Whether this node dials the sender, for the Welcome. */
   readonly dialsBack: boolean;
   /** How the sender is to compress, for the Welcome; null for not at all. */

@@ -156,6 +156,7 @@ async function receiveFrom(context: Receiving): Promise<void> {
       dialsBack: admission.dialsBack,
       compression: admission.compression,
       policies: admission.policies,
+      copied: admission.copied,
     }));
     context.liveness.exchangeClocks({ first: false });
     const wished = (what: "try_again" | "call_back") => {

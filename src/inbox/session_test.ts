@@ -39,6 +39,7 @@ function startInbox({ compression = null }: { compression?: Compression | null }
       Promise.resolve({
         identity: RECEIVER,
         resumeLsn: toLsn(100n),
+        copied: null,
         dialsBack: true,
         compression,
         policies: POLICIES,

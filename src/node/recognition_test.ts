@@ -23,6 +23,7 @@ const ROW: PeerRow = {
   systemIdentifier: OTHER.systemIdentifier,
   timeline: OTHER.timeline,
   dialsBack: null,
+  copied: null,
   createdAt: 0n,
 };
 

@@ -3,6 +3,7 @@
  */
 import { MmliteError } from "../errors.ts";
 import { type Lsn, parseLsn } from "../lsn.ts";
+import type { CopiedFrom } from "../wire/frame.ts";
 import type { Query, Row } from "./query.ts";
 
 /** What the operator wants of a peer. `removing`: drained first; `removed`: stays so until added again. */
@@ -24,12 +25,14 @@ export interface PeerRow {
   readonly timeline: number | null;
   /** Whether the peer dials this node, as it said last; null before. */
   readonly dialsBack: boolean | null;
+  /** The transactions of the peer that came with its rows; null if none did. */
+  readonly copied: CopiedFrom | null;
   /** When it became a peer for the first time, microseconds since 2000-01-01 UTC. */
   readonly createdAt: bigint;
 }
 
 const COLUMNS = "name, url, state, slot_lsn::text, acked_lsn::text, incarnation::text, system_identifier, " +
-  "timeline::text, dials_back::text, " +
+  "timeline::text, dials_back::text, copied_snapshot, copied_until::text, " +
   "(extract(epoch FROM created_at - timestamptz '2000-01-01 00:00:00Z') * 1000000)::bigint::text AS created_us";
 
 /** Every peer, removed ones included, by name. */
@@ -92,7 +95,8 @@ export async function setPeerSlot(query: Query, name: string, slotLsn: string): 
 export async function setPeerRemoved(query: Query, name: string): Promise<void> {
   await query(
     `UPDATE mmlite.peer SET state = 'removed', url = NULL, slot_lsn = NULL, acked_lsn = NULL,
-       incarnation = NULL, system_identifier = NULL, timeline = NULL, dials_back = NULL WHERE name = $1`,
+       incarnation = NULL, system_identifier = NULL, timeline = NULL, dials_back = NULL, copied_snapshot = NULL,
+       copied_until = NULL WHERE name = $1`,
     [name],
   );
 }
@@ -162,6 +166,9 @@ function toPeerRow(row: Row): PeerRow {
     systemIdentifier: row.system_identifier ?? null,
     timeline: row.timeline == null ? null : Number(row.timeline),
     dialsBack: row.dials_back == null ? null : row.dials_back === "true",
+    copied: row.copied_snapshot == null
+      ? null
+      : { snapshot: row.copied_snapshot, until: parseLsn(row.copied_until!) },
     createdAt: BigInt(row.created_us!),
   };
 }

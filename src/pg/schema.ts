@@ -12,6 +12,7 @@ import {
   POSITION_MOVED_SQLSTATE,
   SETTLE_ROWS_SQLSTATE,
 } from "./conflict_schema.ts";
+import { COPY_STEP } from "./copy_schema.ts";
 import { CONFLICT_RECORD_STEP } from "./conflict_record_schema.ts";
 import { QUARANTINE_STEP } from "./quarantine_schema.ts";
 import { RETRY_STEP } from "./retry_schema.ts";
@@ -196,6 +197,8 @@ COMMENT ON FUNCTION mmlite.version_timestamp IS
 COMMENT ON TABLE mmlite.job IS 'long work that an operator has asked this node for, and what came of it';`,
 
   TRUNCATE_STEP,
+
+  COPY_STEP,
 ];
 
 /** The SQL that brings a database with `done` steps up to this version, one transaction per element. */

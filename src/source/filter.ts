@@ -1,13 +1,14 @@
 /**
- * Which messages of the slot go to a peer: those of local transactions that change something.
+ * Which messages of the slot go to a peer: those of local transactions that change something and that it lacks.
  *
- * Only the first byte of a message is looked at, and LSNs of Commit; rows are never decoded. Nothing is held
+ * Only the first byte of a message is looked at, and what Begin and Commit say; rows are never decoded. Nothing is held
  * but one Begin and the relations of dropped transactions, however long a transaction is.
  */
 import { MmliteError } from "../errors.ts";
 import { type Lsn, ZERO_LSN } from "../lsn.ts";
+import type { Begin } from "../pgoutput/message.ts";
 import { MessageBatch } from "../pgoutput/message_batch.ts";
-import { decodeCommit, MESSAGE_TYPE, messageType } from "../pgoutput/peek.ts";
+import { decodeBegin, decodeCommit, MESSAGE_TYPE, messageType } from "../pgoutput/peek.ts";
 
 /** Some messages that passed, where they end, and what became of the transactions that end among them. */
 export interface Filtered {
@@ -16,7 +17,7 @@ export interface Filtered {
   readonly endLsn: Lsn | null;
   /** Transactions passed on whole. */
   readonly local: number;
-  /** Transactions dropped because they came from another node. */
+  /** Transactions dropped because they came from another node, or the peer has them. */
   readonly foreign: number;
   /** Transactions dropped because they change nothing that is published. */
   readonly empty: number;
@@ -44,10 +45,16 @@ export class TransactionFilter {
    * sends each once per session, so the next kept transaction has to carry them.
    */
   readonly #owed = new Map<number, Uint8Array>();
+  readonly #isCopied: (begin: Begin) => boolean;
   #messages = new MessageBatch();
   #endLsn: Lsn | null = null;
   #droppedEndLsn: Lsn = ZERO_LSN;
   #ended = { local: 0, foreign: 0, empty: 0 };
+
+  /** `isCopied` tells which local transactions the peer has already. */
+  constructor(isCopied: (begin: Begin) => boolean = () => false) {
+    this.#isCopied = isCopied;
+  }
 
   /** Whether the stream stands between two transactions. */
   get isBetween(): boolean {
@@ -75,7 +82,9 @@ export class TransactionFilter {
     switch (type) {
       case MESSAGE_TYPE.begin:
         this.#require("between", type);
-        this.#state = { at: "undecided", bytes, start, end };
+        this.#state = this.#isCopied(decodeBegin(bytes, start, end))
+          ? FOREIGN
+          : { at: "undecided", bytes, start, end };
         break;
       case MESSAGE_TYPE.commit:
         this.#commit(bytes, start, end);
@@ -83,7 +92,7 @@ export class TransactionFilter {
       case MESSAGE_TYPE.origin:
       // Servers up to 13 send an empty payload for an origin whose name they cannot see.
       case MESSAGE_TYPE.unnamedOrigin:
-        this.#require("undecided", type);
+        if (this.#state.at !== "foreign") this.#require("undecided", type);
         this.#state = FOREIGN;
         break;
       case MESSAGE_TYPE.relation:

@@ -6,6 +6,8 @@ import { openReplicationStream, type ReplicationOptions } from "../pg/replicatio
 import type { ReplicationStream } from "../pg/walsender_stream.ts";
 import { MessageBatch } from "../pgoutput/message_batch.ts";
 import type { Source, SourceBatch } from "../pgoutput/source.ts";
+import type { CopiedFrom } from "../wire/frame.ts";
+import { copiedIn } from "./copied.ts";
 import { type Filtered, TransactionFilter } from "./filter.ts";
 
 /** Told after every read which transactions ended in it, passed on or dropped. */
@@ -13,6 +15,8 @@ export type SourceObserver = (ended: Pick<Filtered, "local" | "foreign" | "empty
 
 /** What {@link openSource} takes. */
 export interface SourceOptions extends ReplicationOptions {
+  /** What the peer has already; null for nothing. */
+  readonly copied?: CopiedFrom | null;
   readonly observer?: SourceObserver;
 }
 
@@ -25,7 +29,7 @@ export async function openSource({ observer, ...options }: SourceOptions): Promi
 export class SlotSource implements Source {
   readonly #stream: ReplicationStream;
   readonly #observer: SourceObserver | undefined;
-  readonly #filter = new TransactionFilter();
+  readonly #filter: TransactionFilter;
   #ackedLsn: Lsn;
   /** End of the last transaction that was passed on, in this session or an earlier one. */
   #emittedLsn: Lsn;
@@ -34,8 +38,9 @@ export class SlotSource implements Source {
 
   constructor(
     stream: ReplicationStream,
-    options: { readonly startLsn: Lsn; readonly flushLsn: Lsn; readonly observer?: SourceObserver },
+    options: Pick<SourceOptions, "startLsn" | "flushLsn" | "observer" | "copied">,
   ) {
+    this.#filter = new TransactionFilter(options.copied == null ? undefined : copiedIn(options.copied));
     this.#stream = stream;
     this.#observer = options.observer;
     this.#ackedLsn = options.flushLsn;

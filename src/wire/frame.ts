@@ -45,6 +45,14 @@ export interface Hello {
   readonly policies: string | null;
 }
 
+/** The rows of a node as another one has copied them. */
+export interface CopiedFrom {
+  /** `txid_current_snapshot()` there: the transactions that the rows have. */
+  readonly snapshot: string;
+  /** In the WAL there: all of these begin to commit before it. */
+  readonly until: Lsn;
+}
+
 /** The receiver's answer when it takes the stream. */
 export interface Welcome {
   readonly kind: "welcome";
@@ -58,6 +66,8 @@ export interface Welcome {
   readonly compression: Compression | null;
   /** Stands for the receiver's policies of conflicts; null if it did not say. */
   readonly policies: string | null;
+  /** Of what follows, the transactions that came with the pusher's rows; null if none did. */
+  readonly copied: CopiedFrom | null;
 }
 
 /** Either side's last frame when it cannot go on: the error that the other side's operator sees. */

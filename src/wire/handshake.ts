@@ -65,6 +65,8 @@ const hello = z.object({
   policies: hello.policies,
 }));
 
+const copied = z.object({ snapshot: z.string().regex(/^\d+:\d+:[\d,]*$/), until: lsn });
+
 const welcome = z.object({
   protocol: uint32,
   identity,
@@ -72,6 +74,7 @@ const welcome = z.object({
   dials_back: z.boolean().default(true),
   compression: z.enum(COMPRESSIONS).nullable().default(null),
   policies: digest,
+  copied: copied.nullable().default(null),
 }).transform((welcome): Welcome => ({
   kind: "welcome",
   protocol: welcome.protocol,
@@ -80,6 +83,7 @@ const welcome = z.object({
   dialsBack: welcome.dials_back,
   compression: welcome.compression,
   policies: welcome.policies,
+  copied: welcome.copied,
 }));
 
 const refusal = z.object({
@@ -127,6 +131,9 @@ function toJson(frame: HandshakeFrame): unknown {
         dials_back: frame.dialsBack,
         compression: frame.compression,
         policies: frame.policies,
+        copied: frame.copied === null
+          ? null
+          : { snapshot: frame.copied.snapshot, until: formatLsn(frame.copied.until) },
       };
     case "refusal":
       return {

@@ -49,6 +49,7 @@ export function welcome(parts: Partial<Welcome> = {}): Welcome {
     protocol: PROTOCOL_VERSION,
     identity: RECEIVER,
     resumeLsn: toLsn(100n),
+    copied: null,
     dialsBack: true,
     compression: null,
     policies: null,
