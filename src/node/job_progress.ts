@@ -21,6 +21,12 @@ export class JobProgress {
     this.#begunAt = performance.now();
   }
 
+  /** What was counted does not count: the work is done again from its beginning. */
+  restart(): void {
+    this.rows = 0;
+    this.#expected = 0;
+  }
+
   /** More rows are to be read than was known, about. */
   expect(rows: number): void {
     this.#expected += rows;

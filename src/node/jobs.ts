@@ -1,7 +1,7 @@
 /**
  * Long work that operators ask this node for: one job after the other, each on record until newer ones push it out.
  *
- * A restart ends what is under way; the record says so, and what to do.
+ * A restart ends what is under way; the record says so, and what to do. What must not stay half done goes on.
  */
 import type { Job, JobInput, JobSummary } from "../api/job_schemas.ts";
 import { backoffMs, delay } from "../backoff.ts";
@@ -17,6 +17,7 @@ import {
   type JobRow,
   readJob,
   readJobs,
+  resumeJobs,
 } from "../pg/jobs.ts";
 import type { Database } from "./database.ts";
 import { JobProgress } from "./job_progress.ts";
@@ -34,8 +35,8 @@ export interface JobKind<Input extends JobInput> {
   check(input: Input): void;
   /** Does the work; its result goes on record. */
   run(input: Input, context: JobContext): Promise<Job["result"]>;
-  /** What to do about a job that a restart ended. */
-  readonly interruptedHint: string;
+  /** What to do about a job that a restart ended; null where it goes on by itself. */
+  readonly interruptedHint: string | null;
 }
 
 /** All kinds, by the `type` that the API takes. */
@@ -67,13 +68,17 @@ export class Jobs {
     this.#options = options;
   }
 
-  /** Notes of every job that an earlier process left under way that it has ended. */
+  /** What an earlier process left under way goes on, or is on record as ended; to be called once, when all else is there. */
   async load(): Promise<void> {
-    const ids = await failUnderWay(
-      this.#query("look for jobs"),
-      (type) => interrupted(this.#kindOf(type), type),
-    );
+    const query = this.#query("look for jobs");
+    const resuming = Object.entries(this.#options.kinds).filter(([, kind]) => kind.interruptedHint === null)
+      .map(([type]) => type);
+    const ids = await failUnderWay(query, {
+      except: resuming,
+      errorOf: (type) => interrupted(this.#kindOf(type), type),
+    });
     for (const id of ids) this.#logger.warn("Job {id} was cut short by the restart of this node", { id });
+    for (const { id, input } of await resumeJobs(query, resuming)) this.#enqueue(id, input as JobInput);
   }
 
   /** Resolves once nothing runs any more. */
@@ -91,9 +96,7 @@ export class Jobs {
       });
     }
     const row = await createJob(this.#query("begin a job"), { type: input.type, input });
-    const job = { progress: new JobProgress(), stop: new AbortController() };
-    this.#underWay.set(row.id, job);
-    this.#turn = this.#turn.then(() => this.#run(row.id, input, job));
+    this.#enqueue(row.id, input);
     return this.#show(row);
   }
 
@@ -116,6 +119,13 @@ export class Jobs {
     if (state !== "queued" && state !== "running") return void await forgetJob(query, id);
     await endJob(query, id, { state: "cancelled" });
     this.#underWay.get(id)?.stop.abort();
+  }
+
+  /** It begins when those before it have ended. */
+  #enqueue(id: string, input: JobInput): void {
+    const job = { progress: new JobProgress(), stop: new AbortController() };
+    this.#underWay.set(id, job);
+    this.#turn = this.#turn.then(() => this.#run(id, input, job));
   }
 
   async #run(id: string, input: JobInput, { progress, stop }: UnderWay): Promise<void> {

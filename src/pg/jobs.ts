@@ -100,10 +100,30 @@ export async function forgetJob(query: Query, id: string): Promise<boolean> {
   return gone.length > 0;
 }
 
-/** Whatever an earlier process left under way has ended with it. */
-export async function failUnderWay(query: Query, errorOf: (type: string) => JobError): Promise<string[]> {
+/** Jobs of some types that an earlier process left under way wait again; returns all that wait, in their order. */
+export async function resumeJobs(query: Query, types: readonly string[]): Promise<JobRow[]> {
+  await query(
+    `UPDATE mmlite.job SET state = 'queued', started_at = NULL
+      WHERE state = 'running' AND type IN (SELECT json_array_elements_text($1::json))`,
+    [JSON.stringify(types)],
+  );
   const rows = await query(
-    "SELECT id::text, type FROM mmlite.job WHERE state IN ('queued', 'running') ORDER BY id",
+    `SELECT ${COLUMNS} FROM mmlite.job
+      WHERE state = 'queued' AND type IN (SELECT json_array_elements_text($1::json)) ORDER BY mmlite.job.id`,
+    [JSON.stringify(types)],
+  );
+  return rows.map(toJobRow);
+}
+
+/** Whatever else an earlier process left under way has ended with it. */
+export async function failUnderWay(
+  query: Query,
+  { except, errorOf }: { readonly except: readonly string[]; readonly errorOf: (type: string) => JobError },
+): Promise<string[]> {
+  const rows = await query(
+    `SELECT id::text, type FROM mmlite.job WHERE state IN ('queued', 'running')
+        AND type NOT IN (SELECT json_array_elements_text($1::json)) ORDER BY id`,
+    [JSON.stringify(except)],
   );
   for (const { id, type } of rows) await endJob(query, id!, { state: "failed", error: errorOf(type!) });
   return rows.map(({ id }) => id!);
