@@ -41,8 +41,15 @@ export const VerifyInput = z.strictObject({
 }).openapi("VerifyInput");
 export type VerifyInput = z.infer<typeof VerifyInput>;
 
+/** A copy of another node's rows to this one. */
+export const CopyInput = z.strictObject({
+  type: z.literal("copy"),
+  from: z.string().regex(NODE_NAME).openapi({ description: "a peer that has the rows", example: "ams" }),
+}).openapi("CopyInput");
+export type CopyInput = z.infer<typeof CopyInput>;
+
 /** What is asked for. */
-export const JobInput = z.discriminatedUnion("type", [VerifyInput]).openapi("JobInput");
+export const JobInput = z.discriminatedUnion("type", [VerifyInput, CopyInput]).openapi("JobInput");
 export type JobInput = z.infer<typeof JobInput>;
 
 const Fault = z.object({ kind: z.string(), message: z.string(), hint: z.string() });
@@ -88,6 +95,15 @@ export const VerifyReport = z.object({
 }).openapi("VerifyReport");
 export type VerifyReport = z.infer<typeof VerifyReport>;
 
+/** What was copied. */
+export const CopyReport = z.object({
+  node: z.string(),
+  from: z.string(),
+  rows: z.number(),
+  tables: z.array(z.object({ table: z.string().openapi({ example: "public.users" }), rows: z.number() })),
+}).openapi("CopyReport");
+export type CopyReport = z.infer<typeof CopyReport>;
+
 /** A job without its result. */
 export const JobSummary = z.object({
   id: z.string(),
@@ -108,7 +124,9 @@ export const JobSummary = z.object({
 export type JobSummary = z.infer<typeof JobSummary>;
 
 /** A job. */
-export const Job = JobSummary.extend({ result: VerifyReport.nullable() }).openapi("Job");
+export const Job = JobSummary.extend({ result: z.union([VerifyReport, CopyReport]).nullable() }).openapi(
+  "Job",
+);
 export type Job = z.infer<typeof Job>;
 
 /** All of them. */

@@ -160,7 +160,7 @@ class ProgressBar {
 
 /** The report of a job that came to its end; throws what it failed of. */
 function requireReport({ id, state, error, result }: Job): VerifyReport {
-  if (result !== null) return result;
+  if (result !== null) return result as VerifyReport;
   if (error !== null) {
     throw new MmliteError(isErrorKind(error.kind) ? error.kind : "internal", error.message, {
       hint: error.hint,

@@ -48,6 +48,8 @@ export interface PeerRoutes {
   readonly acceptQuestions?: (channel: Channel, node: string) => Promise<void>;
   /** A peer offers a stream on which it answers questions about its tables. Left out where nobody asks. */
   readonly acceptAnswers?: (channel: Channel, node: string) => Promise<void>;
+  /** A peer copies the rows of this node; `node` as above. Left out where nobody gives them. */
+  readonly acceptCopy?: (channel: Channel, node: string) => Promise<void>;
   /** Null where no node can join. */
   readonly join: JoinRoutes | null;
 }
@@ -116,6 +118,8 @@ export class PeerSessions {
         return this.#routes.acceptQuestions;
       case "answer":
         return this.#routes.acceptAnswers;
+      case "copy":
+        return this.#routes.acceptCopy;
     }
   }
 

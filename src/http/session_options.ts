@@ -15,13 +15,15 @@ export type FrameRoute = keyof typeof FRAME_PATHS;
 /** Media type of both bodies. */
 export const CONTENT_TYPE = "application/vnd.mmlite.frames";
 
-/** All routes that nodes keep a stream open on; on those that no frames travel over, lines of JSON do. */
+/** All routes that nodes keep a stream open on; on those that no frames travel over, lines of JSON do, and rows. */
 export const CHANNEL_PATHS = {
   ...FRAME_PATHS,
   /** The dialling node asks about tables; answers come back. */
   ask: "/mmlite/v1/ask",
   /** The accepting node asks, over a stream that the dialling node has opened for it. */
   answer: "/mmlite/v1/answer",
+  /** The dialling node copies the rows of the accepting one. */
+  copy: "/mmlite/v1/copy",
 } as const;
 /** One of them. */
 export type ChannelRoute = keyof typeof CHANNEL_PATHS;
@@ -31,6 +33,7 @@ export const CONTENT_TYPES: Readonly<Record<ChannelRoute, string>> = {
   return: CONTENT_TYPE,
   ask: "application/jsonl",
   answer: "application/jsonl",
+  copy: "application/octet-stream",
 };
 /** Names the dialling node, on every route but that on which it says so itself. */
 export const NODE_HEADER = "mmlite-node";

@@ -48,6 +48,8 @@ interface AdmissionOptions {
   readonly unsent: Pick<UnsentRows, "of" | "noted">;
   /** Something that was applied is to be looked at again. */
   readonly notedSecondLook: () => void;
+  /** Throws while rows of this node are copied, or are to be. */
+  readonly requireWhole: () => void;
   /** Stands for all of them. */
   readonly policies: () => string;
   readonly clock: ApplyClock;
@@ -78,14 +80,17 @@ export async function admit(options: AdmissionOptions, hello: Hello): Promise<Ad
   const { database, self } = options;
   const sender = hello.identity.node;
   const query = database.control.query(`receive from node "${sender}"`);
+  options.requireWhole();
   await requireProgress(query, hello);
   await setPeerIdentity(query, sender, hello.identity);
   const { lsn, epoch } = await beginSession(query, hello);
   const seenBefore = await readSeenBefore(query, sender);
   const skipLsn = await readSkip(query, sender);
+  const copied = (await readPeer(query, sender))?.copied ?? null;
   return {
     identity: self,
     resumeLsn: lsn,
+    copied: copied === null || lsn >= copied.until ? null : copied,
     dialsBack: options.dials(sender),
     compression: chooseCompression(hello.compression, allowedCompressions(options.compression)),
     policies: options.policies(),

@@ -11,6 +11,7 @@ import { countConflicts } from "../pg/conflicts.ts";
 import { VERSION } from "../version.ts";
 import type { TlsKeys } from "../pki/tls_keys.ts";
 import type { NodeIdentity } from "../wire/frame.ts";
+import type { Copying } from "./copying.ts";
 import type { ConflictPolicies } from "./conflict_policies.ts";
 import { getConflict, listConflicts } from "./conflict_records.ts";
 import { type Database, serverWarnings } from "./database.ts";
@@ -54,6 +55,7 @@ interface ControlOptions {
   readonly policies: ConflictPolicies;
   readonly groups: GroupKeeper;
   readonly invites: Invites;
+  readonly copying: Copying;
   readonly jobs: Jobs;
   readonly conflicts: ConflictCounts;
   readonly clock: ServerClock;
@@ -263,6 +265,7 @@ async function status(options: ControlOptions): Promise<NodeStatus> {
       ...(problem === null ? [] : [problem]),
       ...tables.problems(),
       ...differingPolicies(peers),
+      ...options.copying.problems(),
       ...options.groups.problems(),
       ...quarantineProblems(positions?.quarantined ?? null),
       ...options.peers.list().flatMap(({ clock }) => clock.problem ?? []),

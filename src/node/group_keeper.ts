@@ -94,7 +94,7 @@ export class GroupKeeper {
     const query = this.#options.database.control.query("forget the versions of applied groups");
     let kept = 0;
     for (const { origin, bytes } of await readGroups(query)) {
-      const before = this.#horizon(origin);
+      const before = this.horizon(origin);
       kept += bytes;
       if (before !== undefined) kept -= await forgetGroups(query, origin, new Date(before).toISOString());
     }
@@ -107,7 +107,7 @@ export class GroupKeeper {
     let kept = 0;
     const seen = await this.#mergeHorizon.read(query);
     for (const { origin, bytes } of await readTombstones(query)) {
-      const before = this.#horizon(origin);
+      const before = this.horizon(origin);
       kept += bytes;
       if (before !== undefined) kept -= await forgetTombstones(query, origin, new Date(before).toISOString());
       while (seen !== undefined && await mergeTombstones(query, origin, seen) > 0);
@@ -115,8 +115,11 @@ export class GroupKeeper {
     this.#tombstoneBytes = kept;
   }
 
-  /** Nothing older than this comes from any other node than the group's own; undefined while one has not said so. */
-  #horizon(origin: string): number | undefined {
+  /**
+   * Nothing older than this, milliseconds since 1970-01-01 UTC, comes from any other node than `origin`; undefined while
+   * one has not said so.
+   */
+  horizon(origin: string): number | undefined {
     let horizon = Date.now();
     for (const peer of this.#options.peers()) {
       if (peer === origin) continue;

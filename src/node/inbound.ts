@@ -43,6 +43,8 @@ interface InboundOptions {
   readonly causes: Causality;
   readonly positions: AppliedPositions;
   readonly maxClockWaitMs: number;
+  /** Throws while rows of this node are copied, or are to be. */
+  readonly requireWhole: () => void;
   /** A sender asks this node to open a stream on which it answers about its tables. */
   readonly calledBack: (sender: string) => void;
 }

@@ -22,6 +22,7 @@ import { Causality } from "./causality.ts";
 import { parseTimestamp } from "./clock.ts";
 import { ConflictKeeper } from "./conflict_keeper.ts";
 import { ConflictPolicies } from "./conflict_policies.ts";
+import { Copying } from "./copying.ts";
 import { createControl } from "./control.ts";
 import { type Database, openDatabase, serverWarnings } from "./database.ts";
 import { GroupKeeper } from "./group_keeper.ts";
@@ -207,20 +208,28 @@ export async function startNode(config: Config, { signal, apiAddress }: StartOpt
       causes,
       positions,
       maxClockWaitMs: config.conflicts.maxClockWaitMs,
+      requireWhole: () => copying.requireWhole(),
       calledBack: (sender) => void verification.calledBack(sender),
     });
     const verifyDialler = new PeerDialler({ tls: tlsKeys, self: self.node });
     cleanup.push(() => verifyDialler.close());
+    const dialBeside = openDial({ dialler: verifyDialler, cluster: self.cluster, security });
     const verification = new Verification({
       database,
       self: self.node,
       peers,
       patterns: config.tables,
-      dial: openDial({ dialler: verifyDialler, cluster: self.cluster, security }),
+      dial: dialBeside,
       signal: ended,
     });
-    const jobs = new Jobs({ database, kinds: { verify: verification }, signal: ended });
-    await jobs.load();
+    const copying: Copying = new Copying({
+      ...{ database, self: self.node, peers, patterns: config.tables, positions, groups, ownDeletes },
+      dial: dialBeside,
+      dropInbound: (sender) => inbox.drop(sender),
+      signal: ended,
+    });
+    await copying.load();
+    const jobs = new Jobs({ database, kinds: { verify: verification, copy: copying }, signal: ended });
     cleanup.push(() => jobs.close());
     const invites = new Invites({
       database,
@@ -238,6 +247,7 @@ export async function startNode(config: Config, { signal, apiAddress }: StartOpt
       acceptReturn: (channel, node) => returns.offer(node, channel),
       acceptQuestions: (channel, node) => verification.acceptQuestions(channel, node),
       acceptAnswers: (channel, node) => verification.acceptAnswers(channel, node),
+      acceptCopy: (channel, node) => copying.acceptCopy(channel, node),
       join: tlsKeys && new Reception({
         ...{ database, self, invites, peers, tls: tlsKeys, patterns: config.tables, signal: ended },
       }),
@@ -248,6 +258,7 @@ export async function startNode(config: Config, { signal, apiAddress }: StartOpt
     url = advertisedUrl(config.listen.peers, server.address);
     ownUrls.push(`${peerScheme(tls)}://${peerAddress}`, ...(url === null ? [] : [url]));
     await peers.start(config.peers);
+    await jobs.load();
 
     const reading = new ReadYourWrites({
       self,
@@ -302,6 +313,7 @@ export async function startNode(config: Config, { signal, apiAddress }: StartOpt
         policies,
         groups,
         invites,
+        copying,
         jobs,
         conflicts,
         clock,

@@ -5,7 +5,8 @@ import type { AppliedHistory } from "../applied_history.ts";
 import { DeletesReader, type OwnDeletes } from "../apply/own_deletes.ts";
 import type { CompressionSetting } from "../config.ts";
 import type { SessionPorts } from "../link/ports.ts";
-import { formatLsn } from "../lsn.ts";
+import { formatLsn, type Lsn } from "../lsn.ts";
+import { setMark } from "../pg/marks.ts";
 import { requirePeer, setPeerIdentity, storeAck } from "../pg/peers.ts";
 import { PUBLICATIONS } from "../pg/publication.ts";
 import { readPublishedRow } from "../pg/unsent.ts";
@@ -93,7 +94,7 @@ export function outboundPorts(
       options.heardPolicies(peer, policies);
       await options.dialsBack(peer, dialsBack);
     },
-    openSource: async (startLsn, signal) =>
+    openSource: async (startLsn, copied, signal) =>
       notingDeletes(
         options.ownDeletes,
         await openSource({
@@ -101,6 +102,7 @@ export function outboundPorts(
           slot: slotName(peer),
           publications: PUBLICATIONS,
           startLsn,
+          copied,
           // Not `startLsn`: the peer holds that, but its disk may not yet.
           flushLsn: await requireSlot(query, slotName(peer)),
           serverVersion: self.serverVersion,
@@ -115,6 +117,38 @@ export function outboundPorts(
       readPublishedRow(query, want, { serverVersion: self.serverVersion, maxBytes: MAX_ROW_VALUES }),
     storeAck: (endLsn) => storeAck(query, peer, formatLsn(endLsn)),
   };
+}
+
+/** What {@link noteDeletes} needs. */
+interface NotingOptions {
+  readonly database: Database;
+  readonly ownDeletes: OwnDeletes;
+  /** A node whose slot is read, by nobody else meanwhile. */
+  readonly peer: string;
+  readonly until: Lsn;
+  readonly signal: AbortSignal;
+}
+
+/** Resolves once everything that was deleted here, and commits before `until`, is noted. Throws what reading throws. */
+export async function noteDeletes(
+  { database, ownDeletes, peer, until, signal }: NotingOptions,
+): Promise<void> {
+  const query = database.control.query("note what was deleted here");
+  // What ends before the mark is on disk then, and so it is passed.
+  await setMark(query);
+  const startLsn = await requireSlot(query, slotName(peer));
+  const source = notingDeletes(
+    ownDeletes,
+    await openSource({
+      ...{ target: database.streamTarget, slot: slotName(peer), publications: PUBLICATIONS },
+      ...{ startLsn, flushLsn: startLsn, serverVersion: database.facts.versionNumber, signal },
+    }),
+  );
+  try {
+    for await (const { walEnd } of source.batches()) if (walEnd >= until) return;
+  } finally {
+    await source.close();
+  }
 }
 
 /** A source of which nothing is passed on before what it deletes is noted. */

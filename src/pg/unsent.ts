@@ -101,7 +101,7 @@ const IS_VERSIONED = "current_setting('track_commit_timestamp') = 'on'";
  * peers, before that. Whoever has no time yet takes a later one, but for a moment between taking and storing it. Each
  * transaction holds a lock on its own id until it is to be seen.
  */
-const SEEN_UNTIL = `least(clock_timestamp() - interval '2 s', CASE WHEN ${IS_VERSIONED} THEN (
+export const SEEN_UNTIL = `least(clock_timestamp() - interval '2 s', CASE WHEN ${IS_VERSIONED} THEN (
     SELECT min(pg_xact_commit_timestamp(l.transactionid)) - interval '1 microsecond' FROM pg_catalog.pg_locks l
      WHERE l.locktype = 'transactionid' AND l.mode = 'ExclusiveLock' AND l.granted) END)`;
 

@@ -1,0 +1,245 @@
+/**
+ * Gives this node's rows, as of one snapshot, to a node that they are copied to.
+ *
+ * The snapshot has to hold all that the other node will never be sent: what was committed on third nodes before that
+ * node's slots there begin is applied here first, and transactions that ran here when its own slot was made have ended.
+ * What it holds beyond that the other node is told, and is not sent again. The order of the steps is the argument of
+ * `docs/GUARANTEES.md`, "A node that joins".
+ */
+import { Buffer } from "node:buffer";
+import { delay } from "../backoff.ts";
+import { MmliteError, toMmliteError } from "../errors.ts";
+import { formatLsn, type Lsn } from "../lsn.ts";
+import { closeClient, openClient } from "../pg/client.ts";
+import { readNotes } from "../pg/copy_notes.ts";
+import {
+  type CopiedPart,
+  type CopiedTable,
+  CopySource,
+  readNextTransaction,
+  readOldestRunning,
+} from "../pg/copy_source.ts";
+import { type Query, queryWith } from "../pg/query.ts";
+import type { LocalTable } from "../pg/tables.ts";
+import type { PostgresTarget } from "../pg/target.ts";
+import type { Channel } from "../wire/channel.ts";
+import { Lines } from "../wire/lines.ts";
+import { type CopyRequest, parseRequest } from "./messages.ts";
+
+/** What giving needs of the rest of the node. */
+export interface GivingPorts {
+  readonly target: PostgresTarget;
+  readonly query: Query;
+  /** This node's name, and that of the one that asks. */
+  readonly self: string;
+  readonly peer: string;
+  readonly serverVersion: number;
+  readonly isVersioned: boolean;
+  readonly readTables: (query: Query) => Promise<LocalTable[]>;
+  /** How far a node is applied here, visibly; undefined where nothing is known of it. */
+  readonly appliedOf: (node: string) => Promise<Lsn | undefined>;
+  /** Resolves once everything that was deleted here up to a position in the WAL is noted. */
+  readonly noteOwnDeletes: (until: Lsn, signal: AbortSignal) => Promise<void>;
+  /** No change that is older than this, as PostgreSQL reads it, can come to the peer; `-infinity` where that is not known. */
+  readonly oldBefore: () => Promise<string>;
+}
+
+/** How often it is looked whether what is waited for is over, milliseconds. */
+const LOOK_MS = 200;
+/** How often the other node is told what is waited for, milliseconds. */
+const TELL_MS = 5_000;
+/** Deleted rows that are forgotten here are needed by nobody this long after the snapshot, milliseconds. */
+const MAX_NOTES_AGE_MS = 30_000;
+/** Rows go in chunks of about this many bytes. */
+const CHUNK_BYTES = 0x2_0000;
+
+/** Gives all rows on a channel; never throws: what goes wrong is told on it. */
+export async function giveCopy(
+  channel: Channel,
+  ports: GivingPorts,
+  signal: AbortSignal,
+): Promise<void> {
+  const lines = new Lines(channel);
+  const gone = new AbortController();
+  const ended = AbortSignal.any([signal, gone.signal]);
+  const breakOff = () => lines.close();
+  signal.addEventListener("abort", breakOff, { once: true });
+  try {
+    const request = parseRequest(await lines.read());
+    // Nothing more comes: reading on tells when the other node is gone.
+    void lines.read().catch(() => {}).then(() => gone.abort());
+    await new Giving(lines, ports, ended).run(request);
+    await lines.end();
+  } catch (thrown) {
+    const { kind, message, hint } = toMmliteError(thrown);
+    const said = kind === "internal" ? "Cannot give the rows" : message;
+    await lines.write({ error: { kind, message: said, hint } }).then(() => lines.end()).catch(() => {});
+  } finally {
+    gone.abort();
+    signal.removeEventListener("abort", breakOff);
+    lines.close();
+  }
+}
+
+class Giving {
+  readonly #lines: Lines;
+  readonly #ports: GivingPorts;
+  readonly #signal: AbortSignal;
+
+  constructor(lines: Lines, ports: GivingPorts, signal: AbortSignal) {
+    this.#lines = lines;
+    this.#ports = ports;
+    this.#signal = signal;
+  }
+
+  async run(request: CopyRequest): Promise<void> {
+    await this.#awaitOthers(request);
+    await this.#awaitRunning();
+    const { target, serverVersion, isVersioned } = this.#ports;
+    const source = await CopySource.open(target, { serverVersion, isVersioned, signal: this.#signal });
+    try {
+      await this.#give(source);
+    } finally {
+      await source.close();
+    }
+  }
+
+  async #give(source: CopySource): Promise<void> {
+    const { readTables, query, peer, oldBefore } = this.#ports;
+    // Before the snapshot: what it lacks is newer than this.
+    const before = await oldBefore();
+    const facts = await source.take();
+    const takenAt = performance.now();
+    if (facts.quarantined > 0) throw this.#inQuarantine(facts.quarantined);
+    const tables = await readTables(query);
+    const described: CopiedTable[] = [];
+    for (const table of tables) described.push(await source.describe(table));
+    await this.#lines.write({
+      snapshot: {
+        sees: facts.snapshot,
+        until: formatLsn(facts.untilLsn),
+        applied: facts.applied.filter(({ node }) => node !== peer)
+          .map(({ node, lsn, commitTimestamp }) => ({ node, lsn: formatLsn(lsn), at: commitTimestamp })),
+        tables: described.map(({ estimatedRows, ...table }) => ({ ...table, rows: estimatedRows })),
+      },
+    });
+    await this.#giveNotes(facts.untilLsn, takenAt);
+    for (const [index, table] of tables.entries()) {
+      const { columns } = described[index];
+      await source.reading(async () => {
+        for (const part of await source.parts(table, before)) {
+          await this.#lines.write({ part: { table: index, version: this.#versionOf(part, before) } });
+          await this.#giveRows(source.read({ table, columns, part, before }));
+          await this.#lines.write({ end: "part" });
+        }
+      });
+    }
+    await this.#lines.write({ end: "all" });
+  }
+
+  /** What old rows have is a version that is older than whatever can come: which one makes no difference. */
+  #versionOf(part: CopiedPart, before: string): { node: string; at: string } | null {
+    switch (part.kind) {
+      case "old":
+        return { node: this.#ports.self, at: before === "-infinity" ? "2000-01-01 00:00:00+00" : before };
+      case "one":
+        return { node: part.node === "" ? this.#ports.self : part.node, at: part.at };
+      case "each":
+        return null;
+    }
+  }
+
+  /** Deletes that the snapshot has: whatever is older may come to the other node still. */
+  async #giveNotes(untilLsn: Lsn, takenAt: number): Promise<void> {
+    const { target, noteOwnDeletes } = this.#ports;
+    await this.#saying("what was deleted here is being noted", () => noteOwnDeletes(untilLsn, this.#signal));
+    if (performance.now() - takenAt > MAX_NOTES_AGE_MS) {
+      throw new MmliteError("transient", "Cannot give the rows: noting what was deleted here took too long", {
+        hint: "It is tried again; if that does not help, see `mmlite status` on this node for what is behind",
+      });
+    }
+    const client = await openClient(target, { applicationName: "mmlite copy", signal: this.#signal });
+    try {
+      for await (const note of readNotes(queryWith(client))) await this.#lines.write({ note });
+    } finally {
+      await closeClient(client);
+    }
+  }
+
+  async #giveRows(rows: AsyncIterable<Uint8Array>): Promise<void> {
+    let held: Uint8Array[] = [];
+    let length = 0;
+    const send = async () => {
+      const bytes = held.length === 1 ? held[0] : Buffer.concat(held);
+      [held, length] = [[], 0];
+      if (bytes.length > 0) await this.#lines.writeWith({ data: bytes.length }, bytes);
+    };
+    for await (const chunk of rows) {
+      held.push(chunk);
+      length += chunk.length;
+      if (length >= CHUNK_BYTES) await send();
+    }
+    await send();
+  }
+
+  /** What third nodes committed before the peer's slots there begin is in the snapshot. */
+  async #awaitOthers({ applied }: CopyRequest): Promise<void> {
+    const { self, peer, appliedOf } = this.#ports;
+    for (const { node, lsn } of applied) {
+      if (node === self) continue;
+      const first = await appliedOf(node);
+      if (node !== peer && first === undefined) throw this.#unknown(node);
+      await this.#until(
+        async () => (await appliedOf(node) ?? 0n) >= lsn,
+        `what node "${node}" committed before ${formatLsn(lsn)} has to be applied on "${self}" first`,
+      );
+    }
+  }
+
+  /** Transactions that run now may have written their commit records already, before the slot of the peer begins. */
+  async #awaitRunning(): Promise<void> {
+    const { query, self } = this.#ports;
+    const next = await readNextTransaction(query);
+    await this.#until(
+      async () => await readOldestRunning(query) >= next,
+      `transactions that run on "${self}" have to end first (pg_stat_activity and pg_prepared_xacts show them)`,
+    );
+  }
+
+  async #until(isOver: () => Promise<boolean>, waiting: string): Promise<void> {
+    await this.#saying(waiting, async () => {
+      while (!await isOver()) {
+        await delay(LOOK_MS, this.#signal);
+        if (this.#signal.aborted) throw new MmliteError("aborted", "Cannot give the rows: stopped");
+      }
+    });
+  }
+
+  /** Tells the other node while work takes long. */
+  async #saying(waiting: string, work: () => Promise<void>): Promise<void> {
+    const tell = setInterval(() => void this.#lines.write({ waiting }).catch(() => {}), TELL_MS);
+    try {
+      await work();
+    } finally {
+      clearInterval(tell);
+    }
+  }
+
+  #unknown(node: string): MmliteError {
+    const { self } = this.#ports;
+    return new MmliteError(
+      "conflict",
+      `Cannot give the rows: node "${node}" is a peer of the node that asks, and nothing of it is applied on "${self}"`,
+      { hint: `Make "${node}" and "${self}" peers of each other, or copy from another node` },
+    );
+  }
+
+  #inQuarantine(transactions: number): MmliteError {
+    const count = transactions === 1 ? "1 transaction is" : `${transactions} transactions are`;
+    return new MmliteError(
+      "conflict",
+      `Cannot give the rows: ${count} in quarantine on "${this.#ports.self}", and would be missing where the rows come to`,
+      { hint: "Run `mmlite quarantine list` there, then retry or discard what is in it" },
+    );
+  }
+}

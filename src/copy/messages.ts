@@ -1,0 +1,97 @@
+/**
+ * What the node whose rows are copied and the one that they come to say to each other (`docs/PROTOCOL.md`, section 11):
+ * lines of JSON, and rows as COPY prints them behind the lines that announce them.
+ */
+import { z } from "zod";
+import { isErrorKind, MmliteError } from "../errors.ts";
+import { formatLsn, type Lsn, parseLsn } from "../lsn.ts";
+import { toPrintable } from "../printable.ts";
+import { MAX_LINE_BYTES } from "../wire/lines.ts";
+
+const Identifier = z.string().max(256);
+const Position = z.string().regex(/^[0-9A-F]{1,8}\/[0-9A-F]{1,8}$/i).transform(parseLsn);
+const Time = z.string().max(64);
+const Count = z.number().int().min(0);
+
+/** The only request: how far each other node is applied where the rows are to come to. */
+const Request = z.object({
+  copy: z.object({ applied: z.array(z.object({ node: Identifier, lsn: Position })).max(10_000) }),
+});
+/** See {@link parseRequest}. */
+export type CopyRequest = z.infer<typeof Request>["copy"];
+
+const Answer = z.union([
+  /** It takes a while still, and why. */
+  z.object({ waiting: z.string().max(1_024) }),
+  /** The snapshot is taken. */
+  z.object({
+    snapshot: z.object({
+      /** `txid_current_snapshot()`. */
+      sees: z.string().regex(/^\d+:\d+:[\d,]*$/),
+      until: Position,
+      applied: z.array(z.object({ node: Identifier, lsn: Position, at: Time.nullable() })).max(10_000),
+      tables: z.array(z.object({
+        schema: Identifier,
+        name: Identifier,
+        columns: z.array(Identifier).max(1_600),
+        rows: Count,
+      })).max(100_000),
+    }),
+  }),
+  z.object({
+    note: z.object({ kind: z.string().max(64), row: z.record(z.string(), z.string().nullable()) }),
+  }),
+  /** Rows of a table follow. */
+  z.object({
+    part: z.object({
+      /** Its place in the list. */
+      table: Count,
+      /** All of one version; null where each says its own before its columns. */
+      version: z.object({ node: Identifier, at: Time }).nullable(),
+    }),
+  }),
+  /** So many bytes of rows are right behind this line. */
+  z.object({ data: Count.max(MAX_LINE_BYTES) }),
+  z.object({ end: z.enum(["part", "all"]) }),
+  z.object({
+    error: z.object({
+      kind: z.string().max(64),
+      message: z.string().max(8_192),
+      hint: z.string().max(8_192),
+    }),
+  }),
+]);
+/** What the node says whose rows are copied. */
+export type CopyAnswer = z.infer<typeof Answer>;
+/** See {@link CopyAnswer}. */
+export type CopySnapshot = Extract<CopyAnswer, { snapshot: unknown }>["snapshot"];
+
+/** Reads the request; throws `protocol`. */
+export function parseRequest(line: unknown): CopyRequest {
+  const { data, error } = Request.safeParse(line);
+  if (data !== undefined) return data.copy;
+  throw strange("request for rows", error!);
+}
+
+/** Reads what comes next; throws `protocol`, and the other node's error where it has failed. */
+export function parseCopyAnswer(line: unknown, node: string): CopyAnswer {
+  const { data, error } = Answer.safeParse(line);
+  if (data === undefined) throw strange("rows", error!);
+  if (!("error" in data)) return data;
+  const { kind, message, hint } = data.error;
+  throw new MmliteError(isErrorKind(kind) ? kind : "internal", `${toPrintable(message)} (on "${node}")`, {
+    hint: toPrintable(hint),
+  });
+}
+
+/** Positions as text, as they travel. */
+export function toRequest(applied: readonly { readonly node: string; readonly lsn: Lsn }[]): unknown {
+  return { copy: { applied: applied.map(({ node, lsn }) => ({ node, lsn: formatLsn(lsn) })) } };
+}
+
+function strange(what: string, { issues }: z.ZodError): MmliteError {
+  const fields = issues.slice(0, 3).map(({ path }) => path.join(".") || "(whole)").join(", ");
+  return new MmliteError("protocol", `Cannot read the ${what}: wrong or missing ${fields}`, {
+    hint: "Run the same version of mmlite on both nodes",
+  });
+}

@@ -1,0 +1,276 @@
+/**
+ * Takes the rows of another node into this one, while nothing else is applied here.
+ *
+ * Whatever was here goes first, so that the work may be begun anew after anything that cut it short. Every row is
+ * written under the replication origin of a node that wrote it, or of the one that it comes from: none leaves this node.
+ */
+import { Buffer } from "node:buffer";
+import { MmliteError } from "../errors.ts";
+import type { Lsn } from "../lsn.ts";
+import { type CopiedNote, NOTE_KINDS, writeNote } from "../pg/copy_notes.ts";
+import { changeOrigin, type CopyVersion, CopyWriter, endCopy, truncateTables } from "../pg/copy_target.ts";
+import type { Client } from "../pg/client.ts";
+import { type Query, queryWith } from "../pg/query.ts";
+import { formatTimestamp } from "../pg/timestamp.ts";
+import { formatTableName, type TableName } from "../table_name.ts";
+import type { Channel } from "../wire/channel.ts";
+import { Lines } from "../wire/lines.ts";
+import { type CopyAnswer, type CopySnapshot, parseCopyAnswer, toRequest } from "./messages.ts";
+import { VersionedRowReader, type VersionedRows } from "./versioned_rows.ts";
+
+/** A table here, as far as rows are copied into it. */
+export interface TargetTable extends TableName {
+  readonly columns: readonly string[];
+}
+
+/** What taking needs of the rest of the node. */
+export interface TakingPorts {
+  /** This node's name. */
+  readonly self: string;
+  /** The node that the rows come from. */
+  readonly source: string;
+  readonly isVersioned: boolean;
+  /** The tables that this node replicates. */
+  readonly tables: readonly TargetTable[];
+  /** How far each other node is applied here, and where this one's own WAL ends. */
+  readonly applied: readonly { readonly node: string; readonly lsn: Lsn }[];
+  /** Opens the session that writes, under the origin of a node; {@link TakingPorts.originOf} names it. */
+  readonly openSession: (node: string) => Promise<Client>;
+  /** The replication origin of a node, which exists when this returns. */
+  readonly originOf: (node: string) => Promise<string>;
+  readonly closeSession: (client: Client) => Promise<void>;
+  readonly progress: TakingProgress;
+}
+
+/** Is told how far it is. */
+export interface TakingProgress {
+  readonly bytes: (read: () => number) => void;
+  /** What is waited for. */
+  readonly waiting: (sentence: string) => void;
+  /** How many rows there are, about. */
+  readonly expect: (rows: number) => void;
+  readonly read: (rows: number) => void;
+}
+
+/** What was copied of a table. */
+export interface TakenTable {
+  readonly table: string;
+  readonly rows: number;
+}
+
+/** How many tables an error names. */
+const MAX_NAMED_TABLES = 10;
+const LINE_END = 0x0a;
+
+/**
+ * Takes all rows over a channel to the source. When it returns they are on disk, and so is what is received next.
+ * Throws what stands in the way; then nothing else may be applied here until it was done again.
+ */
+export async function takeCopy(
+  channel: Channel,
+  ports: TakingPorts,
+  signal: AbortSignal,
+): Promise<TakenTable[]> {
+  const lines = new Lines(channel);
+  const breakOff = () => lines.close();
+  signal.addEventListener("abort", breakOff, { once: true });
+  if (signal.aborted) breakOff();
+  ports.progress.bytes(() => lines.bytes);
+  let client: Client | undefined;
+  try {
+    client = await ports.openSession(ports.source);
+    return await new Taking(lines, client, ports).run();
+  } catch (thrown) {
+    if (signal.aborted) throw new MmliteError("aborted", "Cannot copy the rows: stopped");
+    throw thrown;
+  } finally {
+    signal.removeEventListener("abort", breakOff);
+    lines.close();
+    if (client !== undefined) await ports.closeSession(client);
+  }
+}
+
+class Taking {
+  readonly #lines: Lines;
+  readonly #query: Query;
+  readonly #ports: TakingPorts;
+  readonly #writer: CopyWriter;
+  /** Whose origin the session has. */
+  #node: string;
+
+  constructor(lines: Lines, client: Client, ports: TakingPorts) {
+    this.#lines = lines;
+    this.#ports = ports;
+    this.#query = queryWith(client);
+    this.#node = ports.source;
+    this.#writer = new CopyWriter(client, this.#query, { isVersioned: ports.isVersioned });
+  }
+
+  async run(): Promise<TakenTable[]> {
+    const { source, applied, progress } = this.#ports;
+    await this.#lines.write(toRequest(applied));
+    const snapshot = await this.#snapshot();
+    const tables = snapshot.tables.map((table) => this.#targetOf(table));
+    this.#requireApplied(snapshot);
+    progress.expect(snapshot.tables.reduce((rows, table) => rows + table.rows, 0));
+    await truncateTables(this.#query, tables);
+    const rows = tables.map(() => 0);
+    let answer = await this.#takeNotes();
+    for (; !isEnd(answer); answer = await this.#next()) {
+      if ("part" in answer) rows[answer.part.table] += await this.#takePart(answer.part, tables);
+    }
+    await endCopy(this.#query, {
+      ...{ source, snapshot: snapshot.sees, untilLsn: snapshot.until },
+      applied: snapshot.applied,
+    });
+    return tables.map((table, i) => ({ table: formatTableName(table), rows: rows[i] }));
+  }
+
+  async #snapshot(): Promise<CopySnapshot> {
+    for (;;) {
+      const answer = await this.#next();
+      if ("snapshot" in answer) return answer.snapshot;
+      if (!("waiting" in answer)) throw this.#strange();
+    }
+  }
+
+  /** Takes what is noted of rows, which comes before them; returns what follows. */
+  async #takeNotes(): Promise<CopyAnswer> {
+    await this.#query("BEGIN");
+    for (;;) {
+      const answer = await this.#next();
+      if ("note" in answer) await writeNote(this.#query, toNote(answer.note));
+      else if (!("waiting" in answer)) {
+        await this.#query("COMMIT");
+        return answer;
+      }
+    }
+  }
+
+  async #next(): Promise<CopyAnswer> {
+    const { source, progress } = this.#ports;
+    const line = await this.#lines.read();
+    if (line === undefined) {
+      throw new MmliteError("unreachable", `Cannot copy the rows of node "${source}": it ended the stream`);
+    }
+    const answer = parseCopyAnswer(line, source);
+    if ("waiting" in answer) progress.waiting(answer.waiting);
+    return answer;
+  }
+
+  async #takePart(
+    { table, version }: Extract<CopyAnswer, { part: unknown }>["part"],
+    tables: readonly TargetTable[],
+  ): Promise<number> {
+    const into = tables[table];
+    if (into === undefined) throw this.#strange();
+    return version === null ? await this.#takeVersioned(into) : await this.#takeAlike(into, version);
+  }
+
+  /** Rows that all have one version. */
+  async #takeAlike(table: TargetTable, version: CopyVersion): Promise<number> {
+    await this.#become(version.node);
+    await this.#writer.begin({ table, columns: table.columns });
+    for await (const bytes of this.#data()) {
+      this.#ports.progress.read(countLines(bytes));
+      await this.#writer.write(bytes);
+    }
+    return await this.#writer.end(version);
+  }
+
+  /** Rows that say their versions. */
+  async #takeVersioned(table: TargetTable): Promise<number> {
+    const reader = new VersionedRowReader();
+    let rows = 0;
+    const write = async (groups: readonly VersionedRows[]) => {
+      for (const group of groups) rows += await this.#writeGroup(table, group);
+    };
+    for await (const bytes of this.#data()) await write(reader.push(bytes));
+    await write(reader.finish());
+    return rows;
+  }
+
+  async #writeGroup(
+    table: TargetTable,
+    { node, first, last, entries, lines }: VersionedRows,
+  ): Promise<number> {
+    const from = node ?? this.#ports.source;
+    await this.#become(from);
+    await this.#writer.begin({ table, columns: table.columns });
+    await this.#writer.write(Buffer.concat(lines));
+    this.#ports.progress.read(lines.length);
+    const times = { at: formatTimestamp(last), first: formatTimestamp(first) };
+    return await this.#writer.end({ node: from, ...times, entries });
+  }
+
+  /** The rows of the part that has begun. */
+  async *#data(): AsyncGenerator<Uint8Array> {
+    for (;;) {
+      const answer = await this.#next();
+      if ("data" in answer) yield await this.#lines.readBytes(answer.data);
+      else if ("end" in answer && answer.end === "part") return;
+      else if (!("waiting" in answer)) throw this.#strange();
+    }
+  }
+
+  async #become(node: string): Promise<void> {
+    if (node === this.#node) return;
+    await changeOrigin(this.#query, await this.#ports.originOf(node));
+    this.#node = node;
+  }
+
+  #targetOf({ schema, name, columns }: CopySnapshot["tables"][number]): TargetTable {
+    const here = this.#ports.tables.find((one) => one.schema === schema && one.name === name);
+    const missing = here === undefined ? [] : columns.filter((column) => !here.columns.includes(column));
+    if (here !== undefined && missing.length === 0) return { schema, name, columns };
+    const table = formatTableName({ schema, name });
+    const what = here === undefined
+      ? `table ${table}, which node "${this.#ports.source}" replicates, is missing here or not replicated`
+      : `table ${table} lacks ${missing.slice(0, MAX_NAMED_TABLES).join(", ")} here`;
+    throw new MmliteError("schema_mismatch", `Cannot copy the rows: ${what}`, {
+      hint: "Create here what is missing, or leave the table out on all nodes with --exclude",
+    });
+  }
+
+  /** What is received from a node next must follow what was copied. */
+  #requireApplied({ applied }: CopySnapshot): void {
+    const { self, source } = this.#ports;
+    for (const { node } of this.#ports.applied) {
+      if (node === source || node === self || applied.some((one) => one.node === node)) continue;
+      throw new MmliteError(
+        "conflict",
+        `Cannot copy the rows of node "${source}": nothing of node "${node}", a peer of this one, is applied there`,
+        { hint: `Make "${node}" and "${source}" peers of each other, or copy from another node` },
+      );
+    }
+  }
+
+  #strange(): MmliteError {
+    return new MmliteError(
+      "protocol",
+      `Cannot copy the rows of node "${this.#ports.source}": it lost its order`,
+    );
+  }
+}
+
+function isEnd(answer: CopyAnswer): boolean {
+  return "end" in answer && answer.end === "all";
+}
+
+function toNote({ kind, row }: Extract<CopyAnswer, { note: unknown }>["note"]): CopiedNote {
+  const known = NOTE_KINDS.find((one) => one === kind);
+  if (known !== undefined) return { kind: known, row };
+  throw new MmliteError(
+    "protocol",
+    `Cannot copy what is noted of rows: there is no kind ${JSON.stringify(kind)}`,
+    {
+      hint: "Run the same version of mmlite on both nodes",
+    },
+  );
+}
+
+function countLines(bytes: Uint8Array): number {
+  let count = 0;
+  for (let at = bytes.indexOf(LINE_END); at >= 0; at = bytes.indexOf(LINE_END, at + 1)) count++;
+  return count;
+}

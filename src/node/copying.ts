@@ -1,0 +1,340 @@
+/**
+ * Rows of one node copied to another: asked for as a job of the node that they come to, and given to peers.
+ *
+ * From its beginning to its end nothing is received and applications cannot write to the tables, across restarts: what
+ * is there meanwhile is not whole.
+ */
+import type { CopyInput, CopyReport } from "../api/job_schemas.ts";
+import type { OwnDeletes } from "../apply/own_deletes.ts";
+import { openApplySession } from "../apply/session.ts";
+import { backoffMs, delay } from "../backoff.ts";
+import { giveCopy } from "../copy/giving.ts";
+import { takeCopy, type TakenTable } from "../copy/taking.ts";
+import { MmliteError, toMmliteError } from "../errors.ts";
+import { log } from "../log.ts";
+import { type Lsn, maxLsn, ZERO_LSN } from "../lsn.ts";
+import { closeClient, openClient } from "../pg/client.ts";
+import { readSeenBefore } from "../pg/copy_source.ts";
+import { forgetCopy, hasOwnRows, noteCopy, openTables, readCopy, shutTables } from "../pg/copy_target.ts";
+import { readPeer } from "../pg/peers.ts";
+import { ensureNamedOrigin, ensureOrigin, originName, readProgress, readProgressOf } from "../pg/progress.ts";
+import { type Query, queryWith } from "../pg/query.ts";
+import { readHashedColumns } from "../pg/row_hash.ts";
+import { readWalLsn } from "../pg/server.ts";
+import { leavesOf, type LocalTable, partitionsByParent, readTables } from "../pg/tables.ts";
+import { formatTableName } from "../table_name.ts";
+import type { Channel } from "../wire/channel.ts";
+import type { AppliedPositions } from "./applied_positions.ts";
+import type { Database } from "./database.ts";
+import type { Dial } from "./dial.ts";
+import { readComparableTables } from "./digest_jobs.ts";
+import { type GroupKeeper, SKEW_MARGIN_MS } from "./group_keeper.ts";
+import type { JobContext, JobKind } from "./jobs.ts";
+import { noteDeletes } from "./outbound.ts";
+import type { Peers } from "./peers.ts";
+
+interface CopyingOptions {
+  readonly database: Database;
+  /** This node's name. */
+  readonly self: string;
+  readonly peers: Peers;
+  readonly patterns: { readonly include: readonly string[]; readonly exclude: readonly string[] };
+  readonly positions: AppliedPositions;
+  readonly groups: GroupKeeper;
+  readonly ownDeletes: OwnDeletes;
+  /** On connections that nothing else uses. */
+  readonly dial: Dial;
+  /** Ends what is received from a sender, and waits for that. */
+  readonly dropInbound: (sender: string) => Promise<void>;
+  /** Aborts when the node closes. */
+  readonly signal: AbortSignal;
+}
+
+/** How many tables an error names. */
+const MAX_NAMED_TABLES = 10;
+/** Another reader may hold the slot for a moment: it is tried again for this long, milliseconds. */
+const SLOT_WAIT_MS = 15_000;
+const SLOT_RETRY_MS = 200;
+
+/** See the module's head. */
+export class Copying implements JobKind<CopyInput> {
+  readonly interruptedHint = null;
+  readonly #options: CopyingOptions;
+  readonly #logger = log("copy");
+  /** From whom the rows of this node are copied, or are to be; undefined while they are whole. */
+  #source: string | undefined;
+  #isRunning = false;
+  #waiting = "";
+
+  constructor(options: CopyingOptions) {
+    this.#options = options;
+  }
+
+  /** Reads what an earlier process left undone. */
+  async load(): Promise<void> {
+    this.#source = (await readCopy(this.#query("look for a copy of rows")))?.source;
+  }
+
+  /** Throws `transient` while the rows of this node are not whole: nothing can be applied to them. */
+  requireWhole(): void {
+    if (this.#source === undefined) return;
+    throw new MmliteError(
+      "transient",
+      `Cannot receive: node "${this.#options.self}" copies its rows from "${this.#source}" first`,
+      {
+        hint: `See \`mmlite status\` on "${this.#options.self}"`,
+      },
+    );
+  }
+
+  /** What an operator should know. */
+  problems(): MmliteError[] {
+    if (this.#source === undefined) return [];
+    const { self } = this.#options;
+    if (this.#isRunning) {
+      const why = this.#waiting === "" ? "" : `; it waits: ${this.#waiting}`;
+      return [
+        new MmliteError("transient", `Rows of this node are being copied from "${this.#source}"${why}`, {
+          hint: "GET /v1/jobs tells how far it is; until it has ended, write to other nodes",
+        }),
+      ];
+    }
+    return [
+      new MmliteError(
+        "conflict",
+        `The rows of this node are not whole: a copy from "${this.#source}" has not ended`,
+        {
+          hint: `Begin it again: POST /v1/jobs {"type":"copy","from":"${this.#source}"} on "${self}"`,
+        },
+      ),
+    ];
+  }
+
+  check({ from }: CopyInput): void {
+    this.#requireSource(from);
+  }
+
+  async run({ from }: CopyInput, context: JobContext): Promise<CopyReport> {
+    this.#isRunning = true;
+    try {
+      await this.#begin(from);
+      const tables = await this.#repeat(from, context);
+      this.#source = undefined;
+      this.#options.peers.list().forEach((peer) => peer.askAgain());
+      return {
+        ...{ node: this.#options.self, from, tables: [...tables] },
+        rows: tables.reduce((sum, { rows }) => sum + rows, 0),
+      };
+    } finally {
+      this.#isRunning = false;
+      this.#waiting = "";
+    }
+  }
+
+  /** Gives the rows of this node to a peer. */
+  async acceptCopy(channel: Channel, peer: string): Promise<void> {
+    const { database, self, patterns, groups, ownDeletes, signal } = this.#options;
+    const query = this.#query(`give rows to peer "${peer}"`);
+    await this.#requirePeer(peer);
+    this.#logger.info("Peer {peer} copies the rows of this node", { peer });
+    await giveCopy(channel, {
+      ...{ target: database.target, query, self, peer },
+      serverVersion: database.facts.versionNumber,
+      isVersioned: database.facts.trackCommitTimestamp,
+      readTables: (query) => readComparableTables(query, patterns),
+      appliedOf: (node) => this.#appliedOf(query, node),
+      noteOwnDeletes: async (until, signal) => {
+        if (!database.facts.trackCommitTimestamp) return;
+        await patiently(() => noteDeletes({ database, ownDeletes, peer, until, signal }), signal);
+      },
+      oldBefore: async () => {
+        const horizon = groups.horizon(peer);
+        if (horizon === undefined) return "-infinity";
+        return await readSeenBefore(query, { horizon, marginMs: SKEW_MARGIN_MS });
+      },
+    }, signal);
+  }
+
+  async #appliedOf(query: Query, node: string): Promise<Lsn | undefined> {
+    const told = this.#options.positions.of(node)?.lsn;
+    const stored = (await readProgressOf(query, node))?.lsn;
+    return told === undefined && stored === undefined
+      ? undefined
+      : maxLsn(told ?? ZERO_LSN, stored ?? ZERO_LSN);
+  }
+
+  /** Nothing is received any more, and applications cannot write, when this returns. */
+  async #begin(from: string): Promise<void> {
+    const { database, peers, dropInbound } = this.#options;
+    const isAnew = this.#source === undefined;
+    this.#requireSource(from);
+    const client = await openClient(database.target, {
+      applicationName: "mmlite copy",
+      settings: { lock_timeout: "10s", row_security: "off", statement_timeout: "0" },
+    });
+    try {
+      const query = queryWith(client);
+      await shutTables(query, await this.#written(query));
+      if (isAnew) await this.#requireNoOwnRows(query);
+      await noteCopy(query, from);
+      this.#source = from;
+    } finally {
+      await closeClient(client);
+    }
+    for (const { name } of peers.list()) await dropInbound(name);
+  }
+
+  /** Every table that rows are copied into, and all their partitions. */
+  async #written(query: Query): Promise<LocalTable[]> {
+    const all = partitionsByParent(await readTables(query));
+    const tables = await readComparableTables(query, this.#options.patterns);
+    return tables.flatMap((table) => table.partitioned ? [table, ...leavesOf(table, all)] : [table]);
+  }
+
+  /** Throws `conflict` where rows would be lost that no other node has. */
+  async #requireNoOwnRows(query: Query): Promise<void> {
+    const { database: { facts }, self, patterns } = this.#options;
+    const own: string[] = [];
+    for (const table of await readComparableTables(query, patterns)) {
+      const options = { isVersioned: facts.trackCommitTimestamp, self };
+      if (await hasOwnRows(query, table, options)) own.push(formatTableName(table));
+    }
+    if (own.length === 0) return;
+    await openTables(query);
+    await forgetCopy(query);
+    const named = own.slice(0, MAX_NAMED_TABLES).join(", ");
+    const more = own.length > MAX_NAMED_TABLES ? ` and ${own.length - MAX_NAMED_TABLES} more` : "";
+    throw new MmliteError(
+      "conflict",
+      `Cannot copy rows to this node: there are rows already in ${named}${more}`,
+      {
+        hint:
+          "Empty these tables here with TRUNCATE, or compare them by `mmlite verify` if they are equal already",
+      },
+    );
+  }
+
+  /** Tries until it is done, cancelled, or stands before something that only an operator can change. */
+  async #repeat(from: string, { progress, signal }: JobContext): Promise<readonly TakenTable[]> {
+    for (let failures = 0;; failures++) {
+      try {
+        progress.restart();
+        return await this.#copy(from, { progress, signal });
+      } catch (thrown) {
+        const error = toMmliteError(thrown);
+        if (signal.aborted || error.disposition !== "retry") throw error;
+        this.#waiting = error.message;
+        this.#logger.warn("{error}; it is tried again", { error: error.message });
+        await delay(backoffMs(failures), signal);
+      }
+    }
+  }
+
+  async #copy(from: string, { progress, signal }: JobContext): Promise<TakenTable[]> {
+    const { database, self, patterns, dial } = this.#options;
+    const query = this.#query(`copy rows from "${from}"`);
+    const { name, url } = this.#requireSource(from);
+    const tables = await readComparableTables(query, patterns);
+    const targets = [];
+    for (const { schema, name, oid } of tables) {
+      const columns = (await readHashedColumns(query, oid)).map((column) => column.name);
+      targets.push({ schema, name, columns });
+    }
+    const applied = [...await this.#applied(query), { node: self, lsn: await readWalLsn(query) }];
+    const channel = await dial({ name, url }, "copy", signal);
+    this.#waiting = "";
+    return await takeCopy(channel, {
+      ...{ self, source: from, tables: targets, applied },
+      isVersioned: database.facts.trackCommitTimestamp,
+      openSession: async (node) => {
+        const origin = {
+          target: database.streamTarget,
+          origin: node,
+          originName: await this.#originOf(query, node),
+        };
+        return (await openApplySession({ ...origin, signal })).client;
+      },
+      originOf: (node) => this.#originOf(query, node),
+      closeSession: (client) => closeClient(client),
+      progress: {
+        bytes: (read) => progress.bytes = read,
+        waiting: (sentence) => this.#waiting = sentence,
+        expect: (rows) => {
+          this.#waiting = "";
+          progress.expect(rows);
+        },
+        read: (rows) => progress.read(rows),
+      },
+    }, signal);
+  }
+
+  /** How far each peer is applied here; throws `transient` while one has not said where its stream begins. */
+  async #applied(query: Query): Promise<{ node: string; lsn: Lsn }[]> {
+    const progress = new Map((await readProgress(query)).map(({ origin, lsn }) => [origin, lsn]));
+    return this.#options.peers.list().filter(({ removing }) => !removing).map(({ name }) => {
+      const lsn = progress.get(name);
+      if (lsn !== undefined) return { node: name, lsn };
+      throw new MmliteError(
+        "transient",
+        `Cannot copy rows: peer "${name}" has not said yet where its changes begin`,
+        {
+          hint: `Let it connect to this node (\`mmlite peers list\` on "${name}"), or remove it here`,
+        },
+      );
+    });
+  }
+
+  async #originOf(query: Query, node: string): Promise<string> {
+    const { self } = this.#options;
+    if (node !== self) {
+      await ensureOrigin(query, node);
+      return originName(node);
+    }
+    // As what this node removes by itself.
+    const name = `mmlite:${self}`;
+    await ensureNamedOrigin(query, name);
+    return name;
+  }
+
+  #requireSource(from: string): { readonly name: string; readonly url: string } {
+    const peer = this.#options.peers.find(from);
+    if (peer === undefined || peer.removing) {
+      throw new MmliteError(
+        "invalid_input",
+        `Cannot copy rows from "${from}": there is no peer of that name`,
+        {
+          hint: "`mmlite peers list` shows them all",
+        },
+      );
+    }
+    if (peer.url !== null) return { name: peer.name, url: peer.url };
+    throw new MmliteError("conflict", `Cannot copy rows from "${from}": it cannot be dialled from here`, {
+      hint: "Copy from a peer that has an address",
+    });
+  }
+
+  /** A certificate outlives membership: only a peer of this node gets its rows. */
+  async #requirePeer(node: string): Promise<void> {
+    const row = await readPeer(this.#query(`give rows to node "${node}"`), node);
+    if (row?.intent === "active" || row?.intent === "paused") return;
+    throw new MmliteError("refused", `Cannot give rows to node "${node}": it is no peer`);
+  }
+
+  #query(doing: string): Query {
+    return this.#options.database.control.query(doing);
+  }
+}
+
+/** Tries again for a while what another one is in the way of. */
+async function patiently(work: () => Promise<void>, signal: AbortSignal): Promise<void> {
+  const until = performance.now() + SLOT_WAIT_MS;
+  for (;;) {
+    try {
+      return await work();
+    } catch (thrown) {
+      const error = toMmliteError(thrown);
+      if (error.disposition !== "retry" || performance.now() > until || signal.aborted) throw error;
+      await delay(SLOT_RETRY_MS, signal);
+    }
+  }
+}

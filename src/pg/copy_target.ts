@@ -1,0 +1,218 @@
+/**
+ * This database as rows of another node are copied into it: the note that they are, and the trigger that keeps
+ * applications out; then the session that writes them.
+ */
+import { once } from "node:events";
+import type { Writable } from "node:stream";
+import { Buffer } from "node:buffer";
+// @ts-types="@types/pg"
+import pg from "pg";
+// @ts-types="@types/pg-copy-streams"
+import { from as copyFrom } from "pg-copy-streams";
+import { formatLsn, type Lsn } from "../lsn.ts";
+import { formatTableName, type TableName } from "../table_name.ts";
+import type { Client } from "./client.ts";
+import { COPYING_TRIGGER } from "./copy_schema.ts";
+import { mapPostgresError } from "./errors.ts";
+import type { Query } from "./query.ts";
+import { rowsOf } from "./row_hash.ts";
+import type { LocalTable } from "./tables.ts";
+
+/** From whom the rows of this node are to be copied; undefined where they are whole. */
+export async function readCopy(query: Query): Promise<{ readonly source: string } | undefined> {
+  const [row] = await query("SELECT source FROM mmlite.copy");
+  return row === undefined ? undefined : { source: row.source! };
+}
+
+/** Notes that the rows of this node are to be copied from another one. */
+export async function noteCopy(query: Query, source: string): Promise<void> {
+  await query(
+    "INSERT INTO mmlite.copy (source) VALUES ($1) ON CONFLICT (only_row) DO UPDATE SET source = excluded.source",
+    [source],
+  );
+}
+
+/** They are not, after all. */
+export async function forgetCopy(query: Query): Promise<void> {
+  await query("DELETE FROM mmlite.copy");
+}
+
+/** Keeps applications from writing to tables; each may be a partition. Waits for those that write. */
+export async function shutTables(query: Query, tables: readonly TableName[]): Promise<void> {
+  const shut = new Set((await readShut(query)).map(formatTableName));
+  for (const table of tables.filter((one) => !shut.has(formatTableName(one)))) {
+    await query(
+      `CREATE TRIGGER ${COPYING_TRIGGER} BEFORE INSERT OR UPDATE OR DELETE OR TRUNCATE ON ${quoted(table)}
+         FOR EACH STATEMENT EXECUTE PROCEDURE mmlite.refuse_write()`,
+    );
+  }
+}
+
+/** Lets applications write again to whatever was shut. */
+export async function openTables(query: Query): Promise<void> {
+  for (const table of await readShut(query)) {
+    await query(`DROP TRIGGER ${COPYING_TRIGGER} ON ${quoted(table)}`);
+  }
+}
+
+async function readShut(query: Query): Promise<TableName[]> {
+  const rows = await query(
+    `SELECT n.nspname AS schema, c.relname AS name FROM pg_trigger g JOIN pg_class c ON c.oid = g.tgrelid
+       JOIN pg_namespace n ON n.oid = c.relnamespace
+      WHERE g.tgname = '${COPYING_TRIGGER}' AND NOT g.tgisinternal ORDER BY 1, 2`,
+  );
+  return rows.map(({ schema, name }) => ({ schema: schema!, name: name! }));
+}
+
+/** Whether a table has rows that did not come from other nodes. */
+export async function hasOwnRows(
+  query: Query,
+  table: LocalTable,
+  { isVersioned, self }: { readonly isVersioned: boolean; readonly self: string },
+): Promise<boolean> {
+  const isOwn = isVersioned
+    ? "coalesce((SELECT v.node FROM mmlite.row_version(t.xmin, 0) v), $1) = $1"
+    : "$1::text IS NOT NULL";
+  const [row] = await query(
+    `SELECT EXISTS (SELECT FROM ${rowsOf(table)} AS t WHERE ${isOwn})::text AS own`,
+    [self],
+  );
+  return row.own === "true";
+}
+
+/** Which rows come, and what version they are to have here. */
+export interface CopyInto {
+  readonly table: TableName;
+  readonly columns: readonly string[];
+  readonly version: CopyVersion;
+}
+
+/** The version of rows that are written in one transaction. */
+export interface CopyVersion {
+  readonly node: string;
+  /** When the last of them was committed, as PostgreSQL reads it; of the first the same, unless said. */
+  readonly at: string;
+  readonly first?: string;
+  /** As `mmlite.apply_group` has them: rows that are older than `at`. */
+  readonly entries?: Uint8Array;
+}
+
+/** One local transaction that takes rows as COPY prints them; nothing of it leaves this node. */
+export class CopyWriter {
+  readonly #query: Query;
+  readonly #client: Client;
+  readonly #isVersioned: boolean;
+  #stream: (Writable & { rowCount: number }) | undefined;
+  #failed: Error | undefined;
+
+  constructor(client: Client, query: Query, { isVersioned }: { readonly isVersioned: boolean }) {
+    this.#client = client;
+    this.#query = query;
+    this.#isVersioned = isVersioned;
+  }
+
+  /** Begins a transaction for rows of a table. */
+  async begin({ table, columns }: Pick<CopyInto, "table" | "columns">): Promise<void> {
+    await this.#query("BEGIN");
+    const list = columns.map((name) => pg.escapeIdentifier(name)).join(", ");
+    const stream = this.#client.query(
+      copyFrom(`COPY ${quoted(table)}${list === "" ? "" : ` (${list})`} FROM STDIN`),
+    );
+    this.#failed = undefined;
+    stream.on("error", (error: Error) => void (this.#failed = error));
+    this.#stream = stream as unknown as Writable & { rowCount: number };
+  }
+
+  /** Takes the next bytes; resolves once there is room for more. */
+  async write(bytes: Uint8Array): Promise<void> {
+    const stream = this.#stream!;
+    if (this.#failed !== undefined) throw this.#failed;
+    if (stream.write(Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength))) return;
+    // An error ends the wait as well.
+    await once(stream, "drain");
+  }
+
+  /** Commits what was taken; returns how many rows. */
+  async end({ node, at, first = at, entries = new Uint8Array() }: CopyVersion): Promise<number> {
+    const stream = this.#stream!;
+    if (this.#failed !== undefined) throw this.#failed;
+    const finished = once(stream, "finish");
+    stream.end();
+    await finished;
+    if (this.#isVersioned) {
+      await this.#query(
+        `INSERT INTO mmlite.apply_group (xid, origin, first_timestamp, last_timestamp, entries)
+           VALUES (txid_current(), $1, $2::timestamptz, $3::timestamptz, decode($4, 'hex'))`,
+        [node, first, at, Buffer.from(entries).toString("hex")],
+      );
+    }
+    await this.#query(
+      "SELECT pg_replication_origin_xact_setup(pg_current_wal_insert_lsn(), $1::timestamptz)",
+      [at],
+    );
+    await this.#query("COMMIT");
+    return stream.rowCount;
+  }
+}
+
+/** Empties tables; a transaction of a session with an origin. */
+export async function truncateTables(query: Query, tables: readonly TableName[]): Promise<void> {
+  if (tables.length === 0) return;
+  await query("BEGIN");
+  await query(`TRUNCATE TABLE ${tables.map(quoted).join(", ")}`);
+  await query(
+    "SELECT pg_replication_origin_xact_setup(pg_current_wal_insert_lsn(), clock_timestamp())",
+  );
+  await query("COMMIT");
+}
+
+/** Makes a session write under another replication origin from now on. */
+export async function changeOrigin(query: Query, origin: string): Promise<void> {
+  await query("SELECT pg_replication_origin_session_reset()");
+  await query("SELECT pg_replication_origin_session_setup($1)", [origin]);
+}
+
+/** What the copied rows have of the nodes, as it is noted when all have come. */
+export interface CopiedPositions {
+  readonly source: string;
+  /** See `SnapshotFacts`. */
+  readonly snapshot: string;
+  readonly untilLsn: Lsn;
+  readonly applied: readonly { readonly node: string; readonly lsn: Lsn; readonly at: string | null }[];
+}
+
+/**
+ * Ends the copy: what is received from now on follows what was copied, and applications may write. One transaction,
+ * on disk when this returns.
+ */
+export async function endCopy(
+  query: Query,
+  { source, snapshot, untilLsn, applied }: CopiedPositions,
+): Promise<void> {
+  await query("BEGIN");
+  try {
+    await query("SET LOCAL synchronous_commit = local");
+    for (const { node, lsn, at } of applied) {
+      await query(
+        `UPDATE mmlite.progress SET lsn = greatest(lsn, $2::pg_lsn), epoch = epoch + 1,
+           commit_timestamp = greatest(commit_timestamp, $3::timestamptz) WHERE origin = $1`,
+        [node, formatLsn(lsn), at],
+      );
+    }
+    await query("UPDATE mmlite.peer SET copied_snapshot = $2, copied_until = $3::pg_lsn WHERE name = $1", [
+      source,
+      snapshot,
+      formatLsn(untilLsn),
+    ]);
+    await forgetCopy(query);
+    await openTables(query);
+    await query("COMMIT");
+  } catch (thrown) {
+    await query("ROLLBACK").catch(() => {});
+    throw mapPostgresError(thrown, "end the copy");
+  }
+}
+
+function quoted({ schema, name }: TableName): string {
+  return `${pg.escapeIdentifier(schema)}.${pg.escapeIdentifier(name)}`;
+}
