@@ -198,7 +198,7 @@ export class Applier {
 
   /** Whatever the origin committed before this time, microseconds since 2000-01-01 UTC, has been pushed. */
   caughtUp(committedBefore: bigint): void {
-    this.#marks.caughtUp(committedBefore, this.#position);
+    this.#marks.caughtUp(committedBefore, { seen: this.#seen, position: this.#position });
     this.#reachMarks();
   }
 

@@ -12,7 +12,7 @@ import type { Inbox } from "../inbox/inbox.ts";
 import { log } from "../log.ts";
 import { createMetrics } from "../metrics.ts";
 import { readProgress } from "../pg/progress.ts";
-import { readWalClock } from "../pg/server.ts";
+import { ORIGINS_SINCE, readWalClock } from "../pg/server.ts";
 import { VERSION } from "../version.ts";
 import type { ProvenPeer } from "../wire/channel.ts";
 import type { NodeIdentity } from "../wire/frame.ts";
@@ -111,7 +111,11 @@ export async function startNode(config: Config, { signal, apiAddress }: StartOpt
       isSender: (node) => peers.find(node)?.removing === false,
       timedOut: (node) => metrics.countCausalTimeout(node),
     });
-    const groups = new GroupKeeper({ database, peers: () => peers.list().map(({ name }) => name) });
+    const groups = new GroupKeeper({
+      database,
+      peers: () => peers.list().map(({ name }) => name),
+      unnamed: database.facts.versionNumber < ORIGINS_SINCE ? { self: self.node } : undefined,
+    });
     const positions = new AppliedPositions();
     const applied = new Applied();
     await applied.load(database.control.query("read what was applied"));

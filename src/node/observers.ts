@@ -51,8 +51,8 @@ export function applyObserver(
       metrics.countConflict(type, resolution);
     },
     deduplicated: () => {},
-    caughtUp: (committedBefore) => {
-      groups.caughtUp(sender, committedBefore);
+    caughtUp: (committedBefore, seen) => {
+      groups.caughtUp(sender, committedBefore, seen);
       history.caughtUp(sender, committedBefore - 1n);
     },
   };
