@@ -71,6 +71,11 @@ export class Report {
     if (counts.update > 0) observer.change("update", counts.update);
     if (counts.delete > 0) observer.change("delete", counts.delete);
     if (counts.truncate > 0) observer.change("truncate", counts.truncate);
+    this.tellConflicts(observer);
+  }
+
+  /** Tells of the conflicts alone. */
+  tellConflicts(observer: Pick<ApplyObserver, "conflict">): void {
     for (const [type, resolution] of this.#conflicts) observer.conflict(type, resolution);
   }
 }

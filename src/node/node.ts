@@ -30,7 +30,7 @@ import { openDial } from "./dial.ts";
 import { openInbox } from "./inbound.ts";
 import { ensureIncarnation } from "./incarnation.ts";
 import { Invites } from "./invites.ts";
-import { applyObserver, ConflictCounts, sourceObserver } from "./observers.ts";
+import { applyObserver, ConflictCounts, conflictObserver, sourceObserver } from "./observers.ts";
 import { outboundPorts } from "./outbound.ts";
 import { openOwnDeletes } from "./own_deletes.ts";
 import { PeerSlots } from "./peer_slots.ts";
@@ -125,6 +125,7 @@ export async function startNode(config: Config, { signal, apiAddress }: StartOpt
       self: self.node,
       policyOf,
       applied,
+      observer: conflictObserver({ metrics, conflicts }),
       signal: ended,
     });
     cleanup.push(() => ownDeletes.close());
