@@ -17,7 +17,7 @@ import { log } from "../log.ts";
 import { forgetGroups, readGroups } from "../pg/apply_groups.ts";
 import { MergeHorizon } from "../pg/merge_horizon.ts";
 import { forgetTombstones, mergeTombstones, readTombstones } from "../pg/tombstones.ts";
-import type { SeenVersions } from "../seen_versions.ts";
+import { SeenVersions } from "../seen_versions.ts";
 import { unixMs } from "./clock.ts";
 import type { Database } from "./database.ts";
 
@@ -85,6 +85,17 @@ export class GroupKeeper {
   caughtUp(origin: string, committedBefore: bigint, seen: SeenVersions): void {
     this.#caughtUp.set(origin, unixMs(committedBefore));
     this.#seen.set(origin, seen);
+  }
+
+  /** What a sender had at least of other nodes before all that it sends from now on, also where it was restarted. */
+  seenBy(origin: string): SeenVersions {
+    return this.#seen.get(origin)?.times() ?? SeenVersions.NOTHING;
+  }
+
+  /** Forgets what a node has said that was removed. */
+  forgetNode(name: string): void {
+    this.#caughtUp.delete(name);
+    this.#seen.delete(name);
   }
 
   /** Forgets at an interval while `usable` says so, until `signal` aborts. */

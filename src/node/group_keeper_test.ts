@@ -102,6 +102,9 @@ Deno.test("below PostgreSQL 14 a node's groups stay until it has seen what all o
     keeper.caughtUp("fra", timestamp(now), behind.with([seen("nyc", 7)]));
     assert.equal(await left(), "");
 
+    assert.equal(keeper.seenBy("fra").lowerBound(["ams", "nyc"]), timestamp(ago(7)));
+    assert.equal(keeper.seenBy("fra").lowerBound(["ams", "nyc", "lon"]), undefined);
+
     await add(5);
     await add(4);
     assert.equal(await left(), "fra fra");
@@ -111,6 +114,8 @@ Deno.test("below PostgreSQL 14 a node's groups stay until it has seen what all o
     assert.equal(await left(), "fra");
     peers = ["nyc"];
     assert.equal(await left(), "", "nothing comes any more from a node that was removed");
+    keeper.forgetNode("fra");
+    assert.equal(keeper.seenBy("fra"), NOTHING);
   } finally {
     await control.close();
   }

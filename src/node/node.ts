@@ -190,6 +190,7 @@ export async function startNode(config: Config, { signal, apiAddress }: StartOpt
       removed: (peer) => {
         metrics.removePeer(peer);
         history.forget(peer);
+        groups.forgetNode(peer);
         causes.forget(peer);
         positions.forget(peer);
       },
