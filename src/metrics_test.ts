@@ -1,4 +1,5 @@
 import assert from "node:assert/strict";
+import { parse } from "yaml";
 import { createMetrics, type PeerGauges } from "./metrics.ts";
 
 const GAUGES: PeerGauges = {
@@ -73,6 +74,21 @@ Deno.test("metrics name every series as the interface does", async () => {
     'mmlite_certificate_expiry_timestamp_seconds{certificate="ca"}': 2_000_000_000,
   };
   for (const [name, value] of Object.entries(expected)) assert.equal(series.get(name), value, name);
+});
+
+Deno.test("the alerts and the page about operations name metrics that there are, and the page all of them", async () => {
+  const text = await createMetrics("1").render();
+  const known = new Set([...text.matchAll(/^# TYPE (mmlite_\w+)/gm)].map(([, name]) => name));
+  const namedIn = (page: string) =>
+    [...new Set([...page.matchAll(/mmlite_[a-z_]+[a-z]/g)].map(([name]) => name))]
+      // A publication.
+      .filter((name) => name !== "mmlite_inserts").sort();
+  const page = await Deno.readTextFile(new URL("../docs/OPERATIONS.md", import.meta.url));
+  assert.deepEqual(namedIn(page), [...known].sort());
+  const alerts = await Deno.readTextFile(new URL("../contrib/alerts.yaml", import.meta.url));
+  const rules = parse(alerts).groups[0].rules as { alert: string; expr: string }[];
+  for (const name of namedIn(alerts)) assert.ok(known.has(name), name);
+  for (const { alert } of rules) assert.ok(page.includes(`\`…${alert.replace(/^Mmlite/, "")}\``), alert);
 });
 
 Deno.test("the process's own metrics are there", async () => {

@@ -5,7 +5,7 @@
  * a cause ends at or before it. The time is a lower one: whatever a node committed at or before it had been applied at
  * the sender before this transaction was committed there, so a change of such a version is no conflict.
  */
-import type { Lsn } from "./lsn.ts";
+import { type Lsn, ZERO_LSN } from "./lsn.ts";
 
 /** What a node's transactions were to the sender of another. */
 export interface SeenNode {
@@ -28,9 +28,20 @@ export class SeenVersions {
     this.#nodes = nodes;
   }
 
-  /** With other values for some nodes. */
+  /** With other values for some nodes. What the sender once had it still has: after a restart it may know less of that. */
   with(changed: readonly SeenNode[]): SeenVersions {
-    return new SeenVersions(new Map([...this.#nodes, ...changed.map((one) => [one.node, one] as const)]));
+    const entries = changed.map((one) => {
+      const before = this.#nodes.get(one.node)?.timestamp ?? NEVER;
+      return [one.node, before > one.timestamp ? { ...one, timestamp: before } : one] as const;
+    });
+    return new SeenVersions(new Map([...this.#nodes, ...entries]));
+  }
+
+  /** The times alone, for a session to begin with: positions are said anew. */
+  times(): SeenVersions {
+    return new SeenVersions(
+      new Map([...this.#nodes].map(([node, one]) => [node, { ...one, position: ZERO_LSN }])),
+    );
   }
 
   /** The time up to which the sender had everything of a node, microseconds since 2000-01-01 UTC; undefined if nothing

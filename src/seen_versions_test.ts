@@ -21,3 +21,12 @@ Deno.test("what a sender had of each node, and of all of them", () => {
     20n,
   ]]);
 });
+
+Deno.test("what a sender once had it still has, and where that ended is said anew", () => {
+  const at = (node: string, timestamp: bigint) => ({ node, position: toLsn(9n), timestamp });
+  const before = SeenVersions.NOTHING.with([at("a", 100n), at("b", 50n)]).times();
+  assert.deepEqual([...before.causes()].map(({ position }) => position), [toLsn(0n), toLsn(0n)]);
+  const now = before.with([at("a", NEVER), at("b", 60n), at("c", 7n)]);
+  assert.deepEqual(["a", "b", "c"].map((node) => now.before(node)), [100n, 60n, 7n]);
+  assert.deepEqual([...now.causes()].map(({ position }) => position), [toLsn(9n), toLsn(9n), toLsn(9n)]);
+});

@@ -3,6 +3,7 @@ import assert from "node:assert/strict";
 import { join } from "node:path";
 import { PeerDialler } from "../src/http/peer_dialler.ts";
 import { TlsKeys } from "../src/pki/tls_keys.ts";
+import { RemoteSide } from "../src/verify/remote_side.ts";
 import { seededIntegers } from "./support/append_load.ts";
 import { takeEnd } from "./support/channel_pair.ts";
 import { type FaultNode, killSoon, underLoad } from "./support/fault_pair.ts";
@@ -295,10 +296,12 @@ Deno.test("under TLS nobody opens a stream in another node's name, and both dire
       /status 403/,
     );
     stranger.close();
-    // In its own name it is let in, and told nothing: it is no peer.
+    // In its own name it is let in, and told only that it is no peer.
     const asking = new PeerDialler({ tls, self: "lon" });
     const asked = await asking.dial(new URL(ams.mmlite.peerUrl), { peer, path: "ask", signal: never });
-    await assert.rejects(Array.fromAsync(asked.incoming), { kind: "unreachable" });
+    const side = new RemoteSide("ams", asked);
+    await assert.rejects(side.tables(), { kind: "refused", message: /it is no peer here/ });
+    await side.close();
     asking.close();
     await delivers(ams, edge);
     pair.proxy.cut();

@@ -50,6 +50,8 @@ export interface ApplierOptions
   readonly policyOf: (schema: string, name: string) => TablePolicy;
   /** The transaction that is kept in quarantine instead of being applied, by its commit LSN. */
   readonly skipLsn?: Lsn;
+  /** What the origin is known to have had of other nodes before all that comes; nothing where left out. */
+  readonly seen?: SeenVersions;
 }
 
 /** What is under way on the incoming side. */
@@ -91,7 +93,7 @@ export class Applier {
   #recovery: Promise<void> | undefined;
   #incoming: Incoming = BETWEEN;
   /** What the origin had when it committed the transaction that comes. */
-  #seen = SeenVersions.NOTHING;
+  #seen: SeenVersions;
   /** The last transaction that was written before its end had come. */
   #streamed: { readonly begin: Begin; readonly mode: WriteMode; endLsn: Lsn | undefined } | undefined;
   /** End of the last transaction that came whole. */
@@ -105,6 +107,7 @@ export class Applier {
   constructor(session: ApplySession, options: ApplierOptions) {
     this.#options = options;
     this.#session = session;
+    this.#seen = options.seen ?? SeenVersions.NOTHING;
     this.#marks = new ProgressMarks(options);
     this.#position = options.position;
     const { promise, reject } = Promise.withResolvers<never>();
@@ -198,7 +201,7 @@ export class Applier {
 
   /** Whatever the origin committed before this time, microseconds since 2000-01-01 UTC, has been pushed. */
   caughtUp(committedBefore: bigint): void {
-    this.#marks.caughtUp(committedBefore, this.#position);
+    this.#marks.caughtUp(committedBefore, { seen: this.#seen, position: this.#position });
     this.#reachMarks();
   }
 

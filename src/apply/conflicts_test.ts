@@ -4,6 +4,7 @@ import { ApplyPair, pushAll, Seen } from "../../tests/support/apply_pair.ts";
 import { type PostgresMajor, startPostgres } from "../../tests/support/postgres.ts";
 import type { ConflictPolicy } from "../conflict_policy.ts";
 import { toLsn } from "../lsn.ts";
+import { NEVER, SeenVersions } from "../seen_versions.ts";
 
 interface Case {
   readonly name: string;
@@ -116,14 +117,15 @@ for (const major of [10, 18] satisfies PostgresMajor[]) {
       "a row that the author of a change had seen gives way, and that is no conflict",
       async () => {
         await using pair = await ApplyPair.open({ ...options, name: "author" });
-        const conflictsOf = async (others: readonly string[], isLate: boolean) => {
+        const conflictsOf = async (others: readonly string[], isLate: boolean, isRestarted = false) => {
           await pair.target.query("UPDATE t SET v = v || '+'");
           const at = await lastCommit(pair);
           await pair.source.query("UPDATE t SET v = v || '-'");
           const seen = new Seen();
-          const applier = await pair.openApplier(seen, { others: () => others });
-          const timestamp = isLate ? at - 1n : at;
-          await applier.seen([{ node: "here", position: toLsn(1n), timestamp }]);
+          const said = { node: "here", position: toLsn(1n), timestamp: isLate ? at - 1n : at };
+          const known = isRestarted ? SeenVersions.NOTHING.with([said]).times() : undefined;
+          const applier = await pair.openApplier(seen, { others: () => others, seen: known });
+          await applier.seen([isRestarted ? { ...said, timestamp: NEVER } : said]);
           await pushAll(applier, await pair.record());
           await applier.close();
           return seen.conflicts;
@@ -132,6 +134,12 @@ for (const major of [10, 18] satisfies PostgresMajor[]) {
         assert.deepEqual(await conflictsOf(["here"], false), []);
         assert.deepEqual(await conflictsOf(["here"], true), ["update_origin_differs"]);
         assert.deepEqual(await conflictsOf(["here", "nyc"], false), ["update_origin_differs"]);
+        assert.deepEqual(
+          await conflictsOf(["here"], false, true),
+          [],
+          "it had said so before it was restarted",
+        );
+        assert.deepEqual(await conflictsOf(["here"], true, true), ["update_origin_differs"]);
       },
     );
 

@@ -20,6 +20,7 @@ import { TupleScan } from "../pgoutput/tuple_scan.ts";
 import { KeyHash } from "./key_hash.ts";
 import { removeDeletedStatement, removeTruncatedStatement } from "./own_statements.ts";
 import { Relations } from "./relations.ts";
+import { type ApplyObserver, Report } from "./report.ts";
 import { RowTimes } from "./row_times.ts";
 import type { ApplySession } from "./session.ts";
 import type { TargetRelation } from "./target_relation.ts";
@@ -39,6 +40,8 @@ export interface OwnDeletesOptions {
   readonly openSession: () => Promise<ApplySession>;
   /** Whether rows may have been written by applying since a time, milliseconds since 1970-01-01 UTC. */
   readonly mayHaveApplied: (time: number) => boolean;
+  /** Is told of the conflicts that are settled here. */
+  readonly observer: Pick<ApplyObserver, "conflict">;
 }
 
 /** Rows and tables that some messages delete; a row is a place in its message until its key is asked for. */
@@ -201,11 +204,15 @@ export class OwnDeletes {
   /** One transaction of which nothing is sent on. */
   async #transact(work: (query: Query) => Promise<void>): Promise<void> {
     this.#session ??= await this.options.openSession();
-    const query = queryWith(this.#session.client);
+    const { client } = this.#session;
+    const report = new Report();
+    client.on("notice", (notice) => report.note(notice));
+    const query = queryWith(client);
     try {
       await query("BEGIN");
       await work(query);
       await query("COMMIT");
+      report.tellConflicts(this.options.observer);
     } finally {
       await this.close();
     }

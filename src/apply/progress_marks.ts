@@ -3,6 +3,7 @@
  * here: up to when everything has come, and how far its WAL was read.
  */
 import type { Lsn } from "../lsn.ts";
+import type { SeenVersions } from "../seen_versions.ts";
 import type { AppliedLog } from "./causes.ts";
 import type { ApplyObserver } from "./report.ts";
 
@@ -16,7 +17,9 @@ interface Listeners {
 export class ProgressMarks {
   readonly #listeners: Listeners;
   /** Up to when everything has come, and the position that shows that it is committed here. */
-  #mark: { readonly committedBefore: bigint; readonly position: Lsn } | undefined;
+  #mark:
+    | { readonly committedBefore: bigint; readonly seen: SeenVersions; readonly position: Lsn }
+    | undefined;
   /** Positions that the origin's WAL was read to, each with the one that shows that it is committed here: the first and
    * the last that are not reached. */
   #passed: { walLsn: Lsn; readonly position: Lsn }[] = [];
@@ -25,11 +28,12 @@ export class ProgressMarks {
     this.#listeners = listeners;
   }
 
-  /** Whatever the origin committed before this time, microseconds since 2000-01-01 UTC, ends at the position. */
-  caughtUp(committedBefore: bigint, position: Lsn): void {
+  /** Whatever the origin committed before this time, microseconds since 2000-01-01 UTC, ends at the position; what comes
+   * behind it has `seen` at least. */
+  caughtUp(committedBefore: bigint, { seen, position }: { seen: SeenVersions; position: Lsn }): void {
     // One of a later position would never be reached under load, were it replaced each time; it comes again.
     if (this.#mark === undefined || this.#mark.position === position) {
-      this.#mark = { committedBefore, position };
+      this.#mark = { committedBefore, seen, position };
     }
   }
 
@@ -47,7 +51,7 @@ export class ProgressMarks {
     const isCaughtUp = mark !== undefined && mark.position <= committedLsn;
     if (isCaughtUp) {
       this.#mark = undefined;
-      this.#listeners.observer.caughtUp(mark.committedBefore);
+      this.#listeners.observer.caughtUp(mark.committedBefore, mark.seen);
     }
     while (this.#passed.length > 0 && this.#passed[0].position <= committedLsn) {
       const { walLsn } = this.#passed.shift()!;

@@ -6,6 +6,7 @@ import type { ConflictType, Resolution } from "../conflict_policy.ts";
 import { CONFLICT_SQLSTATE } from "../pg/conflict_schema.ts";
 import { SECOND_LOOK_SQLSTATE } from "../pg/second_look_schema.ts";
 import { UNSENT_SQLSTATE } from "../pg/unsent_schema.ts";
+import type { SeenVersions } from "../seen_versions.ts";
 import type { ChangeKind } from "./change_kind.ts";
 
 /** Is told what was committed. */
@@ -18,8 +19,9 @@ export interface ApplyObserver {
   conflict(type: ConflictType, resolution: Resolution): void;
   /** Transactions that came again and were skipped. */
   deduplicated(count: number): void;
-  /** Whatever the origin committed before this time, microseconds since 2000-01-01 UTC, is applied. */
-  caughtUp(committedBefore: bigint): void;
+  /** Whatever the origin committed before this time, microseconds since 2000-01-01 UTC, is applied; whatever it commits
+   * later has `seen` at least. */
+  caughtUp(committedBefore: bigint, seen: SeenVersions): void;
 }
 
 /** Who is told. */
@@ -69,6 +71,11 @@ export class Report {
     if (counts.update > 0) observer.change("update", counts.update);
     if (counts.delete > 0) observer.change("delete", counts.delete);
     if (counts.truncate > 0) observer.change("truncate", counts.truncate);
+    this.tellConflicts(observer);
+  }
+
+  /** Tells of the conflicts alone. */
+  tellConflicts(observer: Pick<ApplyObserver, "conflict">): void {
     for (const [type, resolution] of this.#conflicts) observer.conflict(type, resolution);
   }
 }

@@ -4,15 +4,13 @@
  * Unlike the statements for one row these settle no conflict: a row that is there already, or is not there, is an
  * error, and what they belong to is applied again row by row. Values come as arrays of their text, one per column.
  */
+import { ORIGINS_SINCE } from "../pg/server.ts";
 import type { MappedColumn, MappedRelation } from "./relation_map.ts";
 import { literal, names, quote, rows, type StatementShape, target } from "./sql_text.ts";
 
 const TEXT_ARRAY_OID = 1009;
 const INT8_OID = 20;
 const TIMESTAMPTZ_OID = 1184;
-
-/** The first `server_version_num` that tells the origin of a row's version. */
-const ORIGINS_SINCE = 140000;
 
 /** See `Settlement.isOwn`; `originId` is the OID of the sender's replication origin, `origin` its name. */
 export function ownVersionCondition(

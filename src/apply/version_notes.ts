@@ -3,6 +3,7 @@
  * what it has deleted. And before it commits, that what other sessions have committed meanwhile does not make it wrong.
  */
 import type { Pipeline, ReplySink } from "../pg/pipeline.ts";
+import { ORIGINS_SINCE } from "../pg/server.ts";
 import { MAX_LIST_BYTES } from "../pg/tombstone_schema.ts";
 import type { GoneRows } from "./gone_rows.ts";
 import { int64 } from "./int64.ts";
@@ -14,8 +15,6 @@ import type { Versions } from "./versions.ts";
 const MAX_DELETED = 0x1_0000;
 /** Rows whose hashes are kept here, at most; those of a longer transaction are kept in the server: 768 KiB each. */
 const MAX_PUT = 0x1_0000;
-/** The first `server_version_num` that tells the origin of a row's version. */
-const ORIGINS_SINCE = 140000;
 /** Binary booleans. */
 const TRUE = new Uint8Array([1]);
 const FALSE = new Uint8Array([0]);

@@ -193,7 +193,8 @@ const COLOURS: Readonly<Record<VerifyReport["outcome"], Colour>> = {
   failed: "red",
 };
 
-function formatReport({ node, peers }: VerifyReport, colour: boolean): string {
+/** For people: each table, then the rows that differ. */
+export function formatReport({ node, peers }: VerifyReport, colour: boolean): string {
   const rows = peers.flatMap(({ peer, outcome, error, tables }): (Cell | string)[][] =>
     error !== null
       ? [[
@@ -231,9 +232,11 @@ function notes(
 ): string {
   return [
     ...(problem === "" ? [] : [problem]),
-    ...(differences.length === 0
-      ? []
-      : [`${countRows(differences.length)} differ${complete ? "" : ", or more"}`]),
+    ...(differences.length === 0 ? [] : [
+      `${countRows(differences.length)} ${differences.length === 1 ? "differs" : "differ"}${
+        complete ? "" : ", or more"
+      }`,
+    ]),
     ...(undecided.length === 0 ? [] : [`${countRows(undecided.length)} undecided`]),
     ...(versions === 0 ? [] : [`${countRows(versions)} alike with other versions`]),
     ...(diverged ? ["marked as diverged"] : []),
@@ -253,7 +256,9 @@ function formatRows(
     ...differences.map((row) =>
       "key" in row
         ? `${where[row.difference]}: ${describeKey(row.key)}`
-        : `${row.here} times on ${node}, ${row.there} on ${peer}: row ${row.row_hash}`
+        : `${
+          row.here === 1 ? "once" : `${row.here} times`
+        } on ${node}, ${row.there} on ${peer}: row ${row.row_hash}`
     ),
     ...undecided.map(({ key, reason }) => `${REASONS[reason]}: ${key === null ? "rows" : describeKey(key)}`),
   ];

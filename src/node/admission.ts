@@ -15,6 +15,7 @@ import { type PeerRow, readPeer, readSeenBefore, setPeerIdentity } from "../pg/p
 import { ensureOrigin, nextEpoch, originName, readProgressOf, startProgress } from "../pg/progress.ts";
 import { readSkip } from "../pg/quarantine.ts";
 import type { Query } from "../pg/query.ts";
+import type { SeenVersions } from "../seen_versions.ts";
 import { chooseCompression } from "../wire/compression.ts";
 import type { ProvenPeer } from "../wire/channel.ts";
 import type { Hello, NodeIdentity } from "../wire/frame.ts";
@@ -42,6 +43,8 @@ interface AdmissionOptions {
   readonly policyOf: (schema: string, name: string) => TablePolicy;
   /** All nodes but a sender whose rows may be here, this one included. */
   readonly others: (sender: string) => readonly string[];
+  /** What a sender is known to have had of other nodes before what it sends now. */
+  readonly seenBy: (sender: string) => SeenVersions;
   /** Is told of what applies. */
   readonly applied: Pick<Applied, "add">;
   /** Rows that await values of senders. */
@@ -109,6 +112,7 @@ export async function admit(options: AdmissionOptions, hello: Hello): Promise<Ad
         mayGroup: options.mayGroup,
         policyOf: options.policyOf,
         seenBefore,
+        seen: options.seenBy(sender),
         others: () => options.others(sender),
         clock: options.clock,
         maxClockWaitMs: options.maxClockWaitMs,

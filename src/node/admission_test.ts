@@ -44,6 +44,7 @@ Deno.test("a life of a database that is over does not take the place of the one 
     trust: () => assert.fail("nothing is applied"),
     mayGroup: () => assert.fail("nothing is applied"),
     policies: () => assert.fail("nothing is answered"),
+    seenBy: () => assert.fail("nothing is applied"),
     others: () => assert.fail("nothing is applied"),
     policyOf: () => assert.fail("nothing is applied"),
     applied: { add: () => {} },

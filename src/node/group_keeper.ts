@@ -3,6 +3,9 @@
  * group's own time is as good as the exact one for whatever is newer than the group, and nothing that is newer than
  * its delete asks for a row's tombstone.
  *
+ * Below PostgreSQL 14 a group's line is also all that says which node wrote its rows. That is asked for while the node
+ * may change them without having seen all that the others did before it wrote them, so its groups stay until then.
+ *
  * What other nodes still have on its way is known by their saying up to when they have sent everything. The times
  * are kept in memory only: they come again every few seconds.
  *
@@ -14,6 +17,7 @@ import { log } from "../log.ts";
 import { forgetGroups, readGroups } from "../pg/apply_groups.ts";
 import { MergeHorizon } from "../pg/merge_horizon.ts";
 import { forgetTombstones, mergeTombstones, readTombstones } from "../pg/tombstones.ts";
+import { SeenVersions } from "../seen_versions.ts";
 import { unixMs } from "./clock.ts";
 import type { Database } from "./database.ts";
 
@@ -25,11 +29,19 @@ export const SKEW_MARGIN_MS = 60_000;
 const MAX_KEPT_BYTES = 256 * 1024 * 1024;
 /** With more kept of deleted rows than this, bytes, an operator is told: they cannot be given up. */
 const MAX_TOMBSTONE_BYTES = 256 * 1024 * 1024;
+/** No more groups of a node than this wait for what it sees, about 100 bytes each: it may be cut off for days. */
+const MAX_UNNAMED_GROUPS = 1_000_000;
 
 interface GroupKeeperOptions {
   readonly database: Pick<Database, "control">;
   /** Names of all nodes that may send here. */
   readonly peers: () => readonly string[];
+  /** Where commit records name no node (below PostgreSQL 14): this node's name. */
+  readonly unnamed?: {
+    readonly self: string;
+    /** {@link MAX_UNNAMED_GROUPS} where left out. */
+    readonly maxGroups?: number;
+  };
   /** {@link MAX_KEPT_BYTES} where left out. */
   readonly maxKeptBytes?: number;
   /** {@link MAX_TOMBSTONE_BYTES} where left out. */
@@ -42,6 +54,8 @@ export class GroupKeeper {
   readonly #logger = log("apply");
   /** Of each sender, up to when everything is applied here, milliseconds since 1970-01-01 UTC. */
   readonly #caughtUp = new Map<string, number>();
+  /** What each sender had of other nodes then. */
+  readonly #seen = new Map<string, SeenVersions>();
   readonly #mergeHorizon = new MergeHorizon();
   #hasRoom = true;
   #tombstoneBytes = 0;
@@ -66,9 +80,22 @@ export class GroupKeeper {
     return this.#tombstoneBytes > most ? [this.#tooManyTombstones()] : [];
   }
 
-  /** Everything that a node committed before this time, microseconds since 2000-01-01 UTC, is applied here. */
-  caughtUp(origin: string, committedBefore: bigint): void {
+  /** Everything that a node committed before this time, microseconds since 2000-01-01 UTC, is applied here; whatever it
+   * commits later has `seen` at least. */
+  caughtUp(origin: string, committedBefore: bigint, seen: SeenVersions): void {
     this.#caughtUp.set(origin, unixMs(committedBefore));
+    this.#seen.set(origin, seen);
+  }
+
+  /** What a sender had at least of other nodes before all that it sends from now on, also where it was restarted. */
+  seenBy(origin: string): SeenVersions {
+    return this.#seen.get(origin)?.times() ?? SeenVersions.NOTHING;
+  }
+
+  /** Forgets what a node has said that was removed. */
+  forgetNode(name: string): void {
+    this.#caughtUp.delete(name);
+    this.#seen.delete(name);
   }
 
   /** Forgets at an interval while `usable` says so, until `signal` aborts. */
@@ -93,8 +120,8 @@ export class GroupKeeper {
   async forget(): Promise<void> {
     const query = this.#options.database.control.query("forget the versions of applied groups");
     let kept = 0;
-    for (const { origin, bytes } of await readGroups(query)) {
-      const before = this.horizon(origin);
+    for (const { origin, groups, bytes } of await readGroups(query)) {
+      const before = this.#groupHorizon(origin, groups);
       kept += bytes;
       if (before !== undefined) kept -= await forgetGroups(query, origin, new Date(before).toISOString());
     }
@@ -113,6 +140,18 @@ export class GroupKeeper {
       while (seen !== undefined && await mergeTombstones(query, origin, seen) > 0);
     }
     this.#tombstoneBytes = kept;
+  }
+
+  /** Of a node's groups nothing older than this is asked for; undefined while that may be any. */
+  #groupHorizon(origin: string, groups: number): number | undefined {
+    const horizon = this.horizon(origin);
+    const { unnamed, peers } = this.#options;
+    if (unnamed === undefined || groups > (unnamed.maxGroups ?? MAX_UNNAMED_GROUPS)) return horizon;
+    if (!peers().includes(origin)) return horizon;
+    const others = [unnamed.self, ...peers()].filter((name) => name !== origin);
+    const seen = this.#seen.get(origin)?.lowerBound(others);
+    if (horizon === undefined || seen === undefined) return undefined;
+    return Math.min(horizon, unixMs(seen) - SKEW_MARGIN_MS);
   }
 
   /**

@@ -1,11 +1,14 @@
 import assert from "node:assert/strict";
+import { ZERO_LSN } from "../lsn.ts";
 import { ensureSchema } from "../pg/schema.ts";
 import { openControl } from "../pg/control.ts";
 import { parsePostgresUrl } from "../pg/target.ts";
 import { startPostgres } from "../../tests/support/postgres.ts";
+import { SeenVersions } from "../seen_versions.ts";
 import { GroupKeeper, SKEW_MARGIN_MS } from "./group_keeper.ts";
 
 const POSTGRES_EPOCH_MS = Date.UTC(2000, 0, 1);
+const { NOTHING } = SeenVersions;
 const ENTRIES = "entries";
 const timestamp = (unixMs: number) => BigInt(unixMs - POSTGRES_EPOCH_MS) * 1000n;
 
@@ -38,12 +41,12 @@ Deno.test("what is noted of a group goes once every other node has passed it, an
     await add("fra", SKEW_MARGIN_MS / 2);
     assert.equal(await left(), "ams fra fra", "nobody has said anything");
     assert.equal(keeper.hasRoom, false);
-    keeper.caughtUp("fra", timestamp(now - 4 * SKEW_MARGIN_MS));
+    keeper.caughtUp("fra", timestamp(now - 4 * SKEW_MARGIN_MS), NOTHING);
     assert.equal(await left(), "ams fra fra", "fra may send older ones");
-    keeper.caughtUp("fra", timestamp(now - SKEW_MARGIN_MS));
+    keeper.caughtUp("fra", timestamp(now - SKEW_MARGIN_MS), NOTHING);
     assert.equal(await left(), "fra fra", "what fra itself has sent does not count for its own groups");
     assert.equal(keeper.hasRoom, true, "at once, not when it is looked the next time");
-    keeper.caughtUp("ams", timestamp(now));
+    keeper.caughtUp("ams", timestamp(now), NOTHING);
     assert.equal(await left(), "fra", "a group of the last minute stays: clocks may differ");
     await add("ams", 3 * SKEW_MARGIN_MS);
     peers = ["ams", "fra", "nyc"];
@@ -51,6 +54,68 @@ Deno.test("what is noted of a group goes once every other node has passed it, an
     peers = ["ams"];
     assert.equal(await left(), "fra", "two nodes alone need nothing older than the skew");
     assert.equal(keeper.hasRoom, true);
+  } finally {
+    await control.close();
+  }
+});
+
+Deno.test("below PostgreSQL 14 a node's groups stay until it has seen what all others did before them", async () => {
+  await using server = await startPostgres({ major: 13 });
+  await server.createDatabase("app");
+  const control = openControl(await parsePostgresUrl(server.url("app"), {}), "test");
+  try {
+    const query = control.query("test");
+    await ensureSchema(query);
+    const now = Date.now();
+    const ago = (minutes: number) => now - minutes * SKEW_MARGIN_MS;
+    const add = (minutes: number) =>
+      query(
+        "INSERT INTO mmlite.apply_group SELECT 1, name, at, at, '' FROM (VALUES ('fra'), ('nyc')) node (name), CAST($1 AS timestamptz) at",
+        [new Date(ago(minutes)).toISOString()],
+      );
+    const left = async () => {
+      await keeper.forget();
+      const rows = await query("SELECT origin FROM mmlite.apply_group ORDER BY origin");
+      return rows.map(({ origin }) => origin).join(" ");
+    };
+    const seen = (node: string, minutes: number) => ({
+      node,
+      position: ZERO_LSN,
+      timestamp: timestamp(ago(minutes)),
+    });
+    let peers = ["fra", "nyc"];
+    const keeper = new GroupKeeper({
+      database: { control },
+      peers: () => peers,
+      unnamed: { self: "ams", maxGroups: 2 },
+    });
+    const all = NOTHING.with([seen("ams", 0), seen("fra", 0)]);
+    await add(9);
+    keeper.caughtUp("fra", timestamp(now), NOTHING);
+    keeper.caughtUp("nyc", timestamp(now), all);
+    assert.equal(await left(), "fra", "fra has not said what it has seen; nyc has");
+    keeper.caughtUp("fra", timestamp(now), NOTHING.with([seen("ams", 0)]));
+    assert.equal(await left(), "fra", "of nyc nothing is known");
+    const behind = NOTHING.with([seen("ams", 0), seen("nyc", 9)]);
+    keeper.caughtUp("fra", timestamp(now), behind);
+    assert.equal(await left(), "fra", "fra has not heard from nyc since: it may change a row of its own");
+    keeper.caughtUp("fra", timestamp(now), behind.with([seen("nyc", 7)]));
+    assert.equal(await left(), "");
+
+    assert.equal(keeper.seenBy("fra").lowerBound(["ams", "nyc"]), timestamp(ago(7)));
+    assert.equal(keeper.seenBy("fra").lowerBound(["ams", "nyc", "lon"]), undefined);
+
+    await add(5);
+    await add(4);
+    assert.equal(await left(), "fra fra");
+    await add(3);
+    assert.equal(await left(), "", "no more than so many are kept for that");
+    await add(3);
+    assert.equal(await left(), "fra");
+    peers = ["nyc"];
+    assert.equal(await left(), "", "nothing comes any more from a node that was removed");
+    keeper.forgetNode("fra");
+    assert.equal(keeper.seenBy("fra"), NOTHING);
   } finally {
     await control.close();
   }
@@ -84,10 +149,10 @@ Deno.test("what is kept of deleted rows goes once every node has passed it, and 
     const keeper = new GroupKeeper(options);
     for (const origin of ["ams", "fra", "nyc"]) await bury(origin, 3 * SKEW_MARGIN_MS);
     assert.equal(await left("tombstone"), "ams fra nyc", "nobody has said anything");
-    keeper.caughtUp("nyc", timestamp(now));
+    keeper.caughtUp("nyc", timestamp(now), NOTHING);
     assert.equal(await left("tombstone"), "ams nyc", "this node is ams: only of fra nothing older can come");
     assert.equal(await left("truncation"), "ams nyc");
-    keeper.caughtUp("fra", timestamp(now - SKEW_MARGIN_MS));
+    keeper.caughtUp("fra", timestamp(now - SKEW_MARGIN_MS), NOTHING);
     assert.equal(await left("tombstone"), "");
     assert.equal(await left("truncation"), "");
 
@@ -99,7 +164,7 @@ Deno.test("what is kept of deleted rows goes once every node has passed it, and 
     assert.match(keeper.problems()[0].message, /^Cannot forget deleted rows, .* from "fra"$/);
     assert.match(keeper.problems()[0].hint, /peers remove fra --force/);
     const restarted = new GroupKeeper(options);
-    restarted.caughtUp("fra", timestamp(now));
+    restarted.caughtUp("fra", timestamp(now), NOTHING);
     await restarted.forget();
     assert.match(restarted.problems()[0].message, /from "nyc"$/, "who has not said anything");
 

@@ -92,6 +92,7 @@ export function openInbox(
     },
     trust,
     mayGroup: () => groups.hasRoom,
+    seenBy: (sender: string) => groups.seenBy(sender),
     policyOf: (schema: string, name: string) => policies.policyOf(schema, name),
     others: (sender: string) =>
       [options.self.node, ...peers.list().map(({ name }) => name)].filter((name) => name !== sender),

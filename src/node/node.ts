@@ -12,7 +12,7 @@ import type { Inbox } from "../inbox/inbox.ts";
 import { log } from "../log.ts";
 import { createMetrics } from "../metrics.ts";
 import { readProgress } from "../pg/progress.ts";
-import { readWalClock } from "../pg/server.ts";
+import { ORIGINS_SINCE, readWalClock } from "../pg/server.ts";
 import { VERSION } from "../version.ts";
 import type { ProvenPeer } from "../wire/channel.ts";
 import type { NodeIdentity } from "../wire/frame.ts";
@@ -31,7 +31,7 @@ import { openDial } from "./dial.ts";
 import { openInbox } from "./inbound.ts";
 import { ensureIncarnation } from "./incarnation.ts";
 import { Invites } from "./invites.ts";
-import { applyObserver, ConflictCounts, sourceObserver } from "./observers.ts";
+import { applyObserver, ConflictCounts, conflictObserver, sourceObserver } from "./observers.ts";
 import { outboundPorts } from "./outbound.ts";
 import { openOwnDeletes } from "./own_deletes.ts";
 import { PeerSlots } from "./peer_slots.ts";
@@ -112,7 +112,11 @@ export async function startNode(config: Config, { signal, apiAddress }: StartOpt
       isSender: (node) => peers.find(node)?.removing === false,
       timedOut: (node) => metrics.countCausalTimeout(node),
     });
-    const groups = new GroupKeeper({ database, peers: () => peers.list().map(({ name }) => name) });
+    const groups = new GroupKeeper({
+      database,
+      peers: () => peers.list().map(({ name }) => name),
+      unnamed: database.facts.versionNumber < ORIGINS_SINCE ? { self: self.node } : undefined,
+    });
     const positions = new AppliedPositions();
     const applied = new Applied();
     await applied.load(database.control.query("read what was applied"));
@@ -122,6 +126,7 @@ export async function startNode(config: Config, { signal, apiAddress }: StartOpt
       self: self.node,
       policyOf,
       applied,
+      observer: conflictObserver({ metrics, conflicts }),
       signal: ended,
     });
     cleanup.push(() => ownDeletes.close());
@@ -186,6 +191,7 @@ export async function startNode(config: Config, { signal, apiAddress }: StartOpt
       removed: (peer) => {
         metrics.removePeer(peer);
         history.forget(peer);
+        groups.forgetNode(peer);
         causes.forget(peer);
         positions.forget(peer);
       },

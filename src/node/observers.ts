@@ -33,6 +33,18 @@ interface ApplyObserverOptions {
   readonly history: AppliedHistory;
 }
 
+/** Counts conflicts, whoever settles them. */
+export function conflictObserver(
+  { metrics, conflicts }: { readonly metrics: Metrics; readonly conflicts: ConflictCounts },
+): Pick<ApplyObserver, "conflict"> {
+  return {
+    conflict(type, resolution) {
+      conflicts.add(type);
+      metrics.countConflict(type, resolution);
+    },
+  };
+}
+
 /** Counts what a sender's transactions did here. */
 export function applyObserver(
   { peer, sender, metrics, conflicts, groups, applied, history }: ApplyObserverOptions,
@@ -46,13 +58,10 @@ export function applyObserver(
       metrics.countChanges(sender, kind, count);
       if (kind === "insert" || kind === "update") applied.wrote();
     },
-    conflict(type, resolution) {
-      conflicts.add(type);
-      metrics.countConflict(type, resolution);
-    },
+    ...conflictObserver({ metrics, conflicts }),
     deduplicated: () => {},
-    caughtUp: (committedBefore) => {
-      groups.caughtUp(sender, committedBefore);
+    caughtUp: (committedBefore, seen) => {
+      groups.caughtUp(sender, committedBefore, seen);
       history.caughtUp(sender, committedBefore - 1n);
     },
   };

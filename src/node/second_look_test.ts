@@ -22,7 +22,9 @@ Deno.test("what was not to be seen is settled soon after it was noted, and that 
      ALTER TABLE t REPLICA IDENTITY FULL`,
   );
   await server.sql("app", "SELECT pg_create_logical_replication_slot('s', 'pgoutput')");
+  const counted: string[] = [];
   const deletes = openOwnDeletes({
+    observer: { conflict: (type, resolution) => void counted.push(`${type} ${resolution}`) },
     ...{ database, self: "fra", applied: new Applied(), signal: stop.signal },
     policyOf: () => DEFAULT_POLICY,
   });
@@ -42,6 +44,11 @@ Deno.test("what was not to be seen is settled soon after it was noted, and that 
       return (await client.query("SELECT FROM mmlite.second_look")).rowCount === 0;
     });
     assert.deepEqual((await client.query("SELECT v FROM t")).rows, [{ v: "newer" }]);
+    assert.deepEqual((await client.query("SELECT type, resolution FROM mmlite.conflict")).rows, [
+      { type: "insert_exists", resolution: "applied" },
+    ]);
+    await eventually("it to be counted", () => Promise.resolve(counted.length > 0));
+    assert.deepEqual(counted, ["insert_exists applied"]);
     const { rows } = await client.query(
       `SELECT chr(get_byte(data, 0)) AS kind FROM pg_logical_slot_get_binary_changes('s', NULL, NULL,
         'proto_version', '1', 'publication_names', 'p', 'origin', 'none')`,

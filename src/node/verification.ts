@@ -9,7 +9,7 @@ import { MmliteError, toMmliteError } from "../errors.ts";
 import { log } from "../log.ts";
 import { readPeer } from "../pg/peers.ts";
 import { parseTablePattern } from "../pg/table_pattern.ts";
-import { answerQuestions } from "../verify/answering.ts";
+import { answerQuestions, refuseQuestions } from "../verify/answering.ts";
 import { LocalSide } from "../verify/local_side.ts";
 import { RemoteSide } from "../verify/remote_side.ts";
 import { verifyTables } from "../verify/verify.ts";
@@ -74,9 +74,13 @@ export class Verification implements JobKind<VerifyInput> {
     };
   }
 
-  /** Answers what a peer asks. */
+  /** Answers what a peer asks; a node that is none is told so. */
   async acceptQuestions(channel: Channel, node: string): Promise<void> {
-    await this.#requirePeer(node);
+    try {
+      await this.#requirePeer(node);
+    } catch (why) {
+      return await refuseQuestions(channel, { why, signal: this.#options.signal });
+    }
     await this.#answer(channel, node, this.#takePlace(node));
   }
 
@@ -220,7 +224,9 @@ export class Verification implements JobKind<VerifyInput> {
   async #requirePeer(node: string): Promise<void> {
     const row = await readPeer(this.#options.database.control.query(`answer node "${node}"`), node);
     if (row?.intent === "active" || row?.intent === "paused") return;
-    throw new MmliteError("refused", `Cannot tell node "${node}" of the tables: it is no peer`);
+    throw new MmliteError("refused", `Cannot tell node "${node}" about the tables: it is no peer here`, {
+      hint: `Add node "${node}" as a peer on node "${this.#options.self}"`,
+    });
   }
 }
 

@@ -4,12 +4,22 @@
 import type { Query } from "./query.ts";
 import type { KeptOfOrigin } from "./version_lists.ts";
 
+/** What is kept of a node's groups. */
+interface KeptGroups extends KeptOfOrigin {
+  readonly groups: number;
+}
+
 /** What is kept, by the node whose transactions were applied in groups. */
-export async function readGroups(query: Query): Promise<KeptOfOrigin[]> {
+export async function readGroups(query: Query): Promise<KeptGroups[]> {
   const rows = await query(
-    "SELECT origin, sum(octet_length(entries))::text AS bytes FROM mmlite.apply_group GROUP BY origin ORDER BY origin",
+    `SELECT origin, count(*)::text AS groups, sum(octet_length(entries))::text AS bytes
+       FROM mmlite.apply_group GROUP BY origin ORDER BY origin`,
   );
-  return rows.map(({ origin, bytes }) => ({ origin: origin!, bytes: Number(bytes) }));
+  return rows.map(({ origin, groups, bytes }) => ({
+    origin: origin!,
+    groups: Number(groups),
+    bytes: Number(bytes),
+  }));
 }
 
 /** Forgets the groups of an origin that ended before a time, RFC 3339; returns how many bytes went. */

@@ -6,13 +6,16 @@
  */
 import { createHash } from "node:crypto";
 import { MmliteError } from "../errors.ts";
-import { closeClient, destroyClient } from "./client.ts";
+import { cancelClient } from "./cancel.ts";
+import { closeClient } from "./client.ts";
 import { mapPostgresError } from "./errors.ts";
 import { type Query, queryWith } from "./query.ts";
 import { hashOf, openHashClient, readHashedColumns, rowsOf } from "./row_hash.ts";
 import { formatTableName, type TableName } from "../table_name.ts";
 import type { LocalTable } from "./tables.ts";
 import { describeTarget, type PostgresTarget } from "./target.ts";
+
+const APPLICATION_NAME = "mmlite digest";
 
 /** What a table holds. */
 export interface TableDigest extends TableName {
@@ -37,13 +40,14 @@ export interface DigestOptions {
  * Reads every row of the tables, and returns their digests in the same order. Each table is read in a transaction of
  * its own, so that locks and snapshot are held for one only.
  *
- * It takes as long as reading them does, on a connection of its own that `signal` breaks off (`aborted`); before
- * PostgreSQL 14 the server reads the table that it is at to its end.
+ * It takes as long as reading them does, on a connection of its own that `signal` breaks off (`aborted`), and
+ * what runs on it.
  */
 export async function digestTables(options: DigestOptions): Promise<TableDigest[]> {
   const { target, tables, isHashed, signal } = options;
-  const client = await openHashClient(target, { applicationName: "mmlite digest", signal });
-  const stop = () => destroyClient(client);
+  const client = await openHashClient(target, { applicationName: APPLICATION_NAME, signal });
+  let cancelled: Promise<void> | undefined;
+  const stop = () => void (cancelled = cancelClient(client, { target, applicationName: APPLICATION_NAME }));
   signal.addEventListener("abort", stop, { once: true });
   let doing = `read the tables of ${describeTarget(target)}`;
   try {
@@ -63,6 +67,7 @@ export async function digestTables(options: DigestOptions): Promise<TableDigest[
   } finally {
     signal.removeEventListener("abort", stop);
     await closeClient(client);
+    await cancelled;
   }
 }
 

@@ -104,18 +104,25 @@ Deno.test("a digest depends on what rows hold, not on how they lie", async () =>
   assert.deepEqual([plain.hash, plain.rows, twice.hash], [null, "3", here.twice.hash]);
 });
 
-Deno.test("a digest that is not wanted any more is broken off", async () => {
-  await using server = await startPostgres({ major: 18 });
-  await server.sql("postgres", "CREATE TABLE t AS SELECT g FROM generate_series(1, 3000000) g");
+Deno.test("a digest that is not wanted any more is broken off, in the server as well", async () => {
+  await using server = await startPostgres({ major: 13 });
+  await server.sql("postgres", "CREATE TABLE t AS SELECT g FROM generate_series(1, 100) g");
   const target = await parsePostgresUrl(server.url(), {});
   const client = await openClient(target, { applicationName: "mmlite test" });
   const tables = await readTables(queryWith(client));
+  await client.query("BEGIN; LOCK TABLE public.t IN ACCESS EXCLUSIVE MODE");
   const stop = new AbortController();
   const digest = digestTables({ target, tables, isHashed: () => true, signal: stop.signal });
-  const running = "SELECT pid FROM pg_stat_activity WHERE application_name = 'mmlite digest'";
-  void eventually("the digest to run", () => server.sql("postgres", running).then(({ length }) => length > 0))
-    .finally(() => stop.abort());
-  await assert.rejects(digest, { kind: "aborted" });
+  const broken = assert.rejects(digest, { kind: "aborted" });
+  const readers = async () =>
+    await server.sql(
+      "postgres",
+      "SELECT wait_event_type FROM pg_stat_activity WHERE application_name = 'mmlite digest'",
+    );
+  await eventually("the digest to wait", async () => (await readers())[0]?.wait_event_type === "Lock");
+  stop.abort();
+  await broken;
+  await eventually("nobody to read any more", async () => (await readers()).length === 0);
   await closeClient(client);
 });
 

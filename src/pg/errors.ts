@@ -104,6 +104,13 @@ const MESSAGE_RULES: readonly { code: string; pattern: RegExp; rule: Rule }[] = 
   { code: "42704", pattern: /replication slot|publication/, rule: { kind: "slot_lost" } },
 ];
 
+/** SQLSTATE 55000 from the function in the server that looks whether a database may be connected to. */
+const CLOSED_DATABASE: Rule = {
+  // Not unreachable: connections that are open go on.
+  kind: "transient",
+  hint: "ALTER DATABASE … ALLOW_CONNECTIONS true; until then it is tried again",
+};
+
 /** SQLSTATE 42501 by what was refused. */
 const GRANTS: readonly { pattern: RegExp; hint: string }[] = [
   {
@@ -184,7 +191,7 @@ export function mapPostgresError(thrown: unknown, doing: string): MmliteError {
   if (thrown instanceof MmliteError) return thrown;
   const error = asForeign(thrown);
   const state = sqlState(error);
-  const rule = state === undefined ? socketRule(error) : serverRule(state, String(error.message));
+  const rule = state === undefined ? socketRule(error) : serverRule(state, error);
   const why = rule.why ?? describeServerError(error);
   return new MmliteError(rule.kind, `Cannot ${doing}: ${why}`, { hint: rule.hint, cause: thrown });
 }
@@ -230,10 +237,12 @@ function asForeign(thrown: unknown): ForeignError {
   return typeof thrown === "object" && thrown !== null ? thrown : { message: thrown };
 }
 
-function serverRule(state: string, message: string): Rule {
+function serverRule(state: string, { message: said, routine }: ForeignError): Rule {
+  const message = String(said);
   if (state === "42501") {
     return { kind: "permission", hint: GRANTS.find((grant) => grant.pattern.test(message))?.hint };
   }
+  if (state === "55000" && routine === "CheckMyDatabase") return CLOSED_DATABASE;
   const special = MESSAGE_RULES.find((entry) => entry.code === state && entry.pattern.test(message));
   if (special !== undefined) return special.rule;
   const rule = RULES[state];

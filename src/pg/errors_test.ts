@@ -1,4 +1,8 @@
 import assert from "node:assert/strict";
+import { openClient } from "./client.ts";
+import { openControl } from "./control.ts";
+import { parsePostgresUrl } from "./target.ts";
+import { startPostgres } from "../../tests/support/postgres.ts";
 import { describeServerError, isShutdown, mapPostgresError, sqlState } from "./errors.ts";
 import { MmliteError } from "../errors.ts";
 
@@ -40,6 +44,13 @@ Deno.test("each kind of trouble is told apart", () => {
       server("55000", 'logical decoding requires "wal_level" >= "logical"'),
       "server_setting",
       /wal_level = logical/,
+    ],
+    [
+      server("55000", "die Datenbank »app« akzeptiert gerade keine Verbindungen", {
+        routine: "CheckMyDatabase",
+      }),
+      "transient",
+      /ALLOW_CONNECTIONS true/,
     ],
     [server("55000", 'cannot read from logical replication slot "s"'), "slot_lost"],
     [server("58P01", 'could not access file "x": No such file or directory'), "internal"],
@@ -105,4 +116,29 @@ Deno.test("a shutdown is seen through our own error, and an error of ours is not
   assert.equal(sqlState(mapped), "57P01");
   assert.equal(mapPostgresError(mapped, "do something else"), mapped);
   assert.ok(!isShutdown(new MmliteError("internal", "x")) && !isShutdown({ code: "EPIPE" }));
+});
+
+Deno.test("a database that takes no connections for now is tried again, and says how it takes them", async (t) => {
+  for (const major of [10, 18] as const) {
+    await t.step(`on PostgreSQL ${major}`, async () => {
+      await using server = await startPostgres({ major });
+      await server.createDatabase("app");
+      await server.sql("postgres", "ALTER DATABASE app ALLOW_CONNECTIONS false");
+      const target = await parsePostgresUrl(server.url("app"), {});
+      const refused = {
+        kind: "transient",
+        message: /: database "app" is not currently accepting connections$/,
+        hint: /ALLOW_CONNECTIONS true/,
+      };
+      await assert.rejects(openClient(target, { applicationName: "test" }), refused);
+      const control = openControl(target, "test");
+      try {
+        await assert.rejects(control.run("look", "SELECT 1"), refused);
+        await server.sql("postgres", "ALTER DATABASE app ALLOW_CONNECTIONS true");
+        await control.run("look", "SELECT 1");
+      } finally {
+        await control.close();
+      }
+    });
+  }
 });

@@ -7,7 +7,7 @@ import pg from "pg";
 import { formatTableName, type TableName } from "../table_name.ts";
 import { ColumnTypes } from "./column_types.ts";
 import type { Query } from "./query.ts";
-import { readLocalTable } from "./relation.ts";
+import { type LocalRoot, readLocalTable } from "./relation.ts";
 import { type HashedColumn, readHashedColumns } from "./row_hash.ts";
 import type { LocalTable } from "./tables.ts";
 
@@ -27,6 +27,8 @@ export interface ScannedTable {
   readonly key: readonly KeyColumn[];
   /** By what the planner knows, or by what was counted of changes where it knows nothing. */
   readonly estimatedRows: number;
+  /** By which its rows are known in `mmlite`: a partition's by its root. */
+  readonly hashedAs: LocalRoot;
 }
 
 /** Types of floats by OID, and what makes the bytes of one that are exact. */
@@ -56,7 +58,13 @@ export async function readScannedTable(
     `${leavesOf(table)}
      SELECT sum(CASE WHEN reltuples > 0 THEN reltuples ELSE pg_stat_get_live_tuples(oid) END)::bigint::text AS rows FROM leaf`,
   );
-  return { table, columns, key: key.length === names.length ? key : [], estimatedRows: Number(rows ?? 0) };
+  return {
+    table,
+    columns,
+    key: key.length === names.length ? key : [],
+    estimatedRows: Number(rows ?? 0),
+    hashedAs: local?.root ?? { schema, name, columns: local?.columns.map((column) => column.name) ?? [] },
+  };
 }
 
 /** The tables that a table's rows lie in: itself, or the partitions beneath it; as `leaf` for a query. */

@@ -7,6 +7,8 @@ import type { Query } from "./query.ts";
 
 /** The oldest major version with logical replication, and the oldest that mmlite is tested with. */
 export const OLDEST_MAJOR = 10;
+/** The first `server_version_num` that tells the origin of a row's version. */
+export const ORIGINS_SINCE = 140000;
 
 /** A server's identity and the settings that replication depends on. */
 export interface ServerFacts {

@@ -8,7 +8,6 @@ import { Buffer } from "node:buffer";
 // @ts-types="@types/pg"
 import pg from "pg";
 import { delay } from "../backoff.ts";
-import type { TableName } from "../table_name.ts";
 import type { Query, Row } from "./query.ts";
 import { hashOf, rowsOf } from "./row_hash.ts";
 import { keyOfText, keyText, leavesOf, type ScannedTable } from "./scanned_table.ts";
@@ -177,16 +176,16 @@ export class TableScan {
       `t.${pg.escapeIdentifier(name)} OPERATOR(${equality}) ` +
       `(convert_from(decode(q.k${i}, 'hex'), pg_client_encoding()))::${typeName}`
     );
-    const awaited = await this.#awaited();
     const rows = await this.#query(
-      `SELECT q.n::text, ${parts("o.rm", "state")}, o.stamp, o.hash::text,
+      `SELECT q.n::text, ${parts("o.rm", "state")}, o.stamp,
+              (o.hash IN (SELECT u.hash FROM mmlite.unsent u))::text AS awaited,
               CASE WHEN current_setting('track_commit_timestamp')::boolean THEN (
                 SELECT (v.at AT TIME ZONE 'UTC')::text || ' ' || v.node FROM mmlite.row_version(o.xmin, o.hash) v
               ) END AS version
          FROM unnest(${key.map((_, i) => `$${i + 1}::text[]`).join(", ")}) WITH ORDINALITY
                 AS q(${key.map((_, i) => `k${i}`).join(", ")}, n),
            LATERAL (SELECT ${hashOf(columns)} AS rm, t.xmin AS xmin, t.xmin::text AS stamp,
-                    ${keyHash(table, await this.#keyInTableOrder())} AS hash
+                    ${keyHash(this.#scanned)} AS hash
                 FROM ${rowsOf(table)} t WHERE ${matches.join(" AND ")} OFFSET 0) o`,
       params,
     );
@@ -196,29 +195,10 @@ export class TableScan {
       found[at] = {
         ...merge(found[at] ?? undefined, scanned),
         version: row.version,
-        awaited: awaited.has(row.hash!),
+        awaited: row.awaited === "true",
       };
     }
     return found;
-  }
-
-  /** Hashes of keys of which values are awaited. */
-  async #awaited(): Promise<Set<string>> {
-    const { schema, name } = this.#scanned.table;
-    const rows = await this.#query(
-      "SELECT DISTINCT hash::text FROM mmlite.unsent WHERE table_schema = $1 AND table_name = $2",
-      [schema, name],
-    );
-    return new Set(rows.map(({ hash }) => hash!));
-  }
-
-  /** By which rows are known in `mmlite`. */
-  async #keyInTableOrder(): Promise<string[]> {
-    const { table, key } = this.#scanned;
-    const rows = await this.#query(
-      `SELECT attname FROM pg_attribute WHERE attrelid = ${table.oid} AND attnum > 0 AND NOT attisdropped ORDER BY attnum`,
-    );
-    return rows.map(({ attname }) => attname!).filter((name) => key.some((column) => column.name === name));
   }
 
   /**
@@ -320,10 +300,12 @@ function bitmap(places: readonly number[], size: number): string {
   return `\\x${bits.toString("hex")}`;
 }
 
-function keyHash(table: TableName, key: readonly string[]): string {
-  const label = pg.escapeLiteral(`${table.schema}.${table.name}`);
+/** By which rows are known in `mmlite`. */
+function keyHash({ hashedAs, key }: ScannedTable): string {
+  const names = hashedAs.columns.filter((name) => key.some((column) => column.name === name));
+  const label = pg.escapeLiteral(`${hashedAs.schema}.${hashedAs.name}`);
   return `mmlite.key_hash(${label}, ARRAY[${
-    key.map((name) => `t.${pg.escapeIdentifier(name)}::text`).join(", ")
+    names.map((name) => `t.${pg.escapeIdentifier(name)}::text`).join(", ")
   }])`;
 }
 

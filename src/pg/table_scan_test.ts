@@ -162,3 +162,35 @@ Deno.test("buckets whose keys are too long to be kept together are opened in few
   assert.ok(opened!.size > 4_000 && opened!.size < 6_000, `${opened!.size} rows`);
   assert.equal(one.scan.keysOf([...opened!.keys()]).filter((key) => key === null).length, 0);
 });
+
+Deno.test("rows of partitions are known by their root's name, whichever name they came under", async () => {
+  await using server = await startPostgres({ major: 12, settings: { track_commit_timestamp: "on" } });
+  await server.sql(
+    "postgres",
+    `CREATE TABLE t (b int, a int, v text, PRIMARY KEY (a, b)) PARTITION BY RANGE (a);
+     CREATE TABLE low (v text, a int NOT NULL, b int NOT NULL);
+     ALTER TABLE t ATTACH PARTITION low FOR VALUES FROM (MINVALUE) TO (9)`,
+  );
+  await using whole = await openScan(server, "t");
+  await using part = await openScan(server, "low");
+  await server.sql(
+    "postgres",
+    `WITH new AS (INSERT INTO t VALUES (2, 1, 'x'), (3, 1, 'y') RETURNING *)
+     INSERT INTO mmlite.apply_group SELECT txid_current(), 'fra', at, at + interval '1 s',
+         int8send(mmlite.key_hash('public.t', '{2,1}')) || timestamptz_send(at)
+       FROM (VALUES (timestamptz '2020-01-01 00:00:00Z')) origin (at)`,
+  );
+  // As it comes from a server below 13.
+  await server.sql(
+    "postgres",
+    "SELECT mmlite.note_unsent('fra', 'public', 'low', '{b,a}', '{2,1}', mmlite.key_hash('public.t', '{2,1}'), '2020-01-01')",
+  );
+  for (const { scan, scanned } of [whole, part]) {
+    const keyOf = (a: string, b: string) => scanned.key.map(({ name }) => hex(name === "a" ? a : b));
+    const [awaiting, other] = await scan.look([keyOf("1", "2"), keyOf("1", "3")]);
+    assert.equal(awaiting?.version, "2020-01-01 00:00:00 fra");
+    assert.equal(awaiting?.awaited, true);
+    assert.match(other!.version!, / fra$/);
+    assert.equal(other?.awaited, false);
+  }
+});

@@ -1,11 +1,13 @@
 /**
  * The node that is asked about its tables: reads a question, answers it, until the other node ends the channel.
  */
+import type { z } from "zod";
 import { toMmliteError } from "../errors.ts";
 import type { Channel } from "../wire/channel.ts";
 import { Lines } from "../wire/lines.ts";
 import {
   type Answer,
+  type Failure,
   fromMessage,
   packNumbers,
   packRows,
@@ -15,6 +17,9 @@ import {
   unpackNumbers,
 } from "./messages.ts";
 import type { Side } from "./side.ts";
+
+/** A node that is not answered has this long to ask, milliseconds. */
+const FIRST_QUESTION_MS = 10_000;
 
 /** A side that holds a connection. */
 interface ClosableSide extends Side {
@@ -61,13 +66,39 @@ export async function answerQuestions(
   }
 }
 
+/** Tells a node that is not to be answered why, once it asks, and ends the channel; never throws. */
+export async function refuseQuestions(
+  channel: Channel,
+  { why, signal }: { readonly why: unknown; readonly signal: AbortSignal },
+): Promise<void> {
+  const lines = new Lines(channel);
+  const breakOff = () => lines.close();
+  const late = setTimeout(breakOff, FIRST_QUESTION_MS);
+  signal.addEventListener("abort", breakOff, { once: true });
+  if (signal.aborted) breakOff();
+  try {
+    if (await lines.read() !== undefined) await lines.write(toFailure(why));
+    await lines.end();
+  } catch {
+    // The channel broke: whoever asked meets the same.
+  } finally {
+    clearTimeout(late);
+    signal.removeEventListener("abort", breakOff);
+    lines.close();
+  }
+}
+
 async function answerOrFail(side: Side, line: unknown): Promise<unknown> {
   try {
     return await answer(side, parseQuestion(line));
   } catch (thrown) {
-    const { kind, message, hint } = toMmliteError(thrown);
-    return { error: { kind, message: kind === "internal" ? "Cannot answer about a table" : message, hint } };
+    return toFailure(thrown);
   }
+}
+
+function toFailure(thrown: unknown): z.infer<typeof Failure> {
+  const { kind, message, hint } = toMmliteError(thrown);
+  return { error: { kind, message: kind === "internal" ? "Cannot answer about a table" : message, hint } };
 }
 
 async function answer(side: Side, question: Question): Promise<Answer<Question["ask"]>> {

@@ -2,7 +2,8 @@
  * This node's own tables, as they are compared: on a connection of its own, so that nothing else waits for it.
  */
 import { MmliteError } from "../errors.ts";
-import { type Client, closeClient, destroyClient } from "../pg/client.ts";
+import { cancelClient } from "../pg/cancel.ts";
+import { type Client, closeClient } from "../pg/client.ts";
 import { readDiverged } from "../pg/diverged.ts";
 import { mapPostgresError } from "../pg/errors.ts";
 import { behindOf, hasReceived, type Mark, setMark } from "../pg/marks.ts";
@@ -23,6 +24,8 @@ import {
   type TableShape,
   totalOf,
 } from "./side.ts";
+
+const APPLICATION_NAME = "mmlite verify";
 
 interface LocalSideOptions {
   readonly node: string;
@@ -45,7 +48,13 @@ interface Reading {
 export class LocalSide implements Side {
   readonly node: string;
   readonly #options: LocalSideOptions;
-  readonly #stop = () => this.#client && destroyClient(this.#client);
+  readonly #stop = () => {
+    const { target } = this.#options;
+    if (this.#client !== undefined) {
+      this.#cancelled = cancelClient(this.#client, { target, applicationName: APPLICATION_NAME });
+    }
+  };
+  #cancelled: Promise<void> | undefined;
   #client: Client | undefined;
   #reading: Reading | undefined;
   /** As they were listed. */
@@ -62,6 +71,7 @@ export class LocalSide implements Side {
     this.#options.signal.removeEventListener("abort", this.#stop);
     if (this.#client !== undefined) await closeClient(this.#client);
     this.#client = undefined;
+    await this.#cancelled;
   }
 
   tables(): Promise<TableShape[]> {
@@ -156,7 +166,7 @@ export class LocalSide implements Side {
   async #run<Result>(doing: string, work: (query: Query) => Promise<Result>): Promise<Result> {
     const { target, signal } = this.#options;
     try {
-      this.#client ??= await openHashClient(target, { applicationName: "mmlite verify", signal });
+      this.#client ??= await openHashClient(target, { applicationName: APPLICATION_NAME, signal });
       return await work(queryWith(this.#client));
     } catch (thrown) {
       throw signal.aborted
