@@ -32,10 +32,10 @@ const ABOUT = `
 TOKEN is what \`mmlite invite\` printed on a member. A command line is visible to every user of this machine: give -
 to read the token from standard input, or --invite-file. The key is made here and never leaves this host.
 
-The same tables must exist here as on the member, each empty on both or with equal rows: this release copies none.
-Without --tables those of the member are taken. When all is well this goes on in the foreground as \`mmlite run\`,
-and prints the command line for the next start. One that was cut short goes on if it is run again; once it has its
-certificate, without TOKEN too.`;
+The same tables must exist here as on the member. Where they are empty, the member's rows are copied, while everybody
+goes on writing on the other nodes; where they are not, they must be equal. Without --tables those of the member are
+taken. When all is well this goes on in the foreground as \`mmlite run\`, and prints the command line for the next
+start. One that was cut short goes on if it is run again; once it has its certificate, without TOKEN too.`;
 
 /** Adds the command. */
 export function addJoin(program: Command, context: Context, finish: (exitCode: number) => void): void {

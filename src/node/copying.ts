@@ -15,7 +15,8 @@ import { log } from "../log.ts";
 import { type Lsn, maxLsn, ZERO_LSN } from "../lsn.ts";
 import { closeClient, openClient } from "../pg/client.ts";
 import { readSeenBefore } from "../pg/copy_source.ts";
-import { forgetCopy, hasOwnRows, noteCopy, openTables, readCopy, shutTables } from "../pg/copy_target.ts";
+import { hasOwnRows, noteCopy, openTables, readCopy, shutTables } from "../pg/copy_target.ts";
+import { mapPostgresError } from "../pg/errors.ts";
 import { readPeer } from "../pg/peers.ts";
 import { ensureNamedOrigin, ensureOrigin, originName, readProgress, readProgressOf } from "../pg/progress.ts";
 import { type Query, queryWith } from "../pg/query.ts";
@@ -165,53 +166,11 @@ export class Copying implements JobKind<CopyInput> {
 
   /** Nothing is received any more, and applications cannot write, when this returns. */
   async #begin(from: string): Promise<void> {
-    const { database, peers, dropInbound } = this.#options;
-    const isAnew = this.#source === undefined;
+    const { database, self, patterns, peers, dropInbound } = this.#options;
     this.#requireSource(from);
-    const client = await openClient(database.target, {
-      applicationName: "mmlite copy",
-      settings: { lock_timeout: "10s", row_security: "off", statement_timeout: "0" },
-    });
-    try {
-      const query = queryWith(client);
-      await shutTables(query, await this.#written(query));
-      if (isAnew) await this.#requireNoOwnRows(query);
-      await noteCopy(query, from);
-      this.#source = from;
-    } finally {
-      await closeClient(client);
-    }
+    await noteComingCopy({ database, self, patterns }, from);
+    this.#source = from;
     for (const { name } of peers.list()) await dropInbound(name);
-  }
-
-  /** Every table that rows are copied into, and all their partitions. */
-  async #written(query: Query): Promise<LocalTable[]> {
-    const all = partitionsByParent(await readTables(query));
-    const tables = await readComparableTables(query, this.#options.patterns);
-    return tables.flatMap((table) => table.partitioned ? [table, ...leavesOf(table, all)] : [table]);
-  }
-
-  /** Throws `conflict` where rows would be lost that no other node has. */
-  async #requireNoOwnRows(query: Query): Promise<void> {
-    const { database: { facts }, self, patterns } = this.#options;
-    const own: string[] = [];
-    for (const table of await readComparableTables(query, patterns)) {
-      const options = { isVersioned: facts.trackCommitTimestamp, self };
-      if (await hasOwnRows(query, table, options)) own.push(formatTableName(table));
-    }
-    if (own.length === 0) return;
-    await openTables(query);
-    await forgetCopy(query);
-    const named = own.slice(0, MAX_NAMED_TABLES).join(", ");
-    const more = own.length > MAX_NAMED_TABLES ? ` and ${own.length - MAX_NAMED_TABLES} more` : "";
-    throw new MmliteError(
-      "conflict",
-      `Cannot copy rows to this node: there are rows already in ${named}${more}`,
-      {
-        hint:
-          "Empty these tables here with TRUNCATE, or compare them by `mmlite verify` if they are equal already",
-      },
-    );
   }
 
   /** Tries until it is done, cancelled, or stands before something that only an operator can change. */
@@ -323,6 +282,64 @@ export class Copying implements JobKind<CopyInput> {
   #query(doing: string): Query {
     return this.#options.database.control.query(doing);
   }
+}
+
+/**
+ * Notes that the rows of this node are to be copied from another one, and keeps applications from writing meanwhile.
+ * Throws `conflict` where there are rows that no other node may have; then nothing is changed.
+ */
+export async function noteComingCopy(
+  { database, ...options }: Pick<CopyingOptions, "database" | "self" | "patterns">,
+  from: string,
+): Promise<void> {
+  const client = await openClient(database.target, {
+    applicationName: "mmlite copy",
+    settings: { lock_timeout: "10s", row_security: "off", statement_timeout: "0" },
+  });
+  try {
+    const query = queryWith(client);
+    const isAnew = await readCopy(query) === undefined;
+    const all = partitionsByParent(await readTables(query));
+    const tables = await readComparableTables(query, options.patterns);
+    await shutTables(
+      query,
+      tables.flatMap((table) => table.partitioned ? [table, ...leavesOf(table, all)] : [table]),
+    );
+    if (isAnew) await requireNoOwnRows(query, { tables, self: options.self, facts: database.facts });
+    await noteCopy(query, from);
+  } catch (thrown) {
+    throw mapPostgresError(thrown, "keep applications from writing to the tables");
+  } finally {
+    await closeClient(client);
+  }
+}
+
+/** Throws `conflict` where rows would be lost that no other node may have. */
+async function requireNoOwnRows(
+  query: Query,
+  { tables, self, facts }: {
+    readonly tables: readonly LocalTable[];
+    readonly self: string;
+    readonly facts: Database["facts"];
+  },
+): Promise<void> {
+  const own: string[] = [];
+  for (const table of tables) {
+    const options = { isVersioned: facts.trackCommitTimestamp, self };
+    if (await hasOwnRows(query, table, options)) own.push(formatTableName(table));
+  }
+  if (own.length === 0) return;
+  await openTables(query);
+  const named = own.slice(0, MAX_NAMED_TABLES).join(", ");
+  const more = own.length > MAX_NAMED_TABLES ? ` and ${own.length - MAX_NAMED_TABLES} more` : "";
+  throw new MmliteError(
+    "conflict",
+    `Cannot copy rows to this node: there are rows already in ${named}${more}`,
+    {
+      hint:
+        "Empty these tables here with TRUNCATE, or compare them by `mmlite verify` if they are equal already",
+    },
+  );
 }
 
 /** Tries again for a while what another one is in the way of. */

@@ -12,7 +12,8 @@ import { digestTables } from "../pg/digest.ts";
 import { readNode, requireSameNode } from "../pg/identity.ts";
 import { openLock } from "../pg/lock.ts";
 import { ensureRemoved, forgetPeer, savePeer, setPeerRemoved } from "../pg/peers.ts";
-import { ensureOrigin, forgetProgress } from "../pg/progress.ts";
+import { createJob, readJobs } from "../pg/jobs.ts";
+import { ensureOrigin, forgetProgress, startProgress } from "../pg/progress.ts";
 import type { Query } from "../pg/query.ts";
 import { readSchemaSteps } from "../pg/schema.ts";
 import { requireUsable } from "../pg/server.ts";
@@ -20,6 +21,7 @@ import { dropSlot, slotName } from "../pg/slots.ts";
 import { formatTableName } from "../table_name.ts";
 import { TlsKeys } from "../pki/tls_keys.ts";
 import { type Database, openDatabase, reachDatabase } from "./database.ts";
+import { noteComingCopy } from "./copying.ts";
 import { readComparableTables } from "./digest_jobs.ts";
 import { ensureIncarnation } from "./incarnation.ts";
 import type { InviteToken } from "./invite_token.ts";
@@ -132,11 +134,14 @@ class Joining {
     const tables = choosePatterns(this.#options.tables, answer.tables);
     const database = await this.#openDatabase(tables);
     await this.#hold(database, { name: inviter.name, url: inviter.url });
+    await this.#follow(database, inviter.name, answer);
     const missed: string[] = [];
     for (const member of others) if (!await this.#meet(database, member, url)) missed.push(member.name);
     requireAsked(missed, this.#options.without);
-    await this.#compare(database, tables);
+    const isToBeFilled = await this.#compare(database, tables);
     await this.#shun(database);
+    // The last step: nothing that may fail comes behind it.
+    if (isToBeFilled) await this.#awaitCopy(database, { tables, from: inviter.name });
     return tables;
   }
 
@@ -206,7 +211,7 @@ class Joining {
     }
     const client = new MemberClient({ name, urls: [member.url] }, { tls: this.#tls, signal });
     try {
-      await this.#register(client, url);
+      await this.#follow(database, name, await this.#register(client, url));
       return true;
     } catch (thrown) {
       if (signal.aborted) throw thrown;
@@ -216,32 +221,60 @@ class Joining {
     }
   }
 
+  /** What is received of a member begins where it keeps what it commits for this node. */
+  async #follow(
+    database: Database,
+    member: string,
+    { slot_lsn: lsn }: JoinAnswer<"register">,
+  ): Promise<void> {
+    await startProgress(database.control.query(`follow node "${member}"`), member, lsn);
+  }
+
   #cannotBeDialled(member: string, url: string | null): string {
     if (url === null) return `Node "${member}" and this one cannot reach each other: neither can be dialled`;
     const { name } = this.#options.config.node;
     return `Node "${member}" cannot be dialled: run \`mmlite peers add ${name} ${url}\` there once this one runs`;
   }
 
-  /** Throws `conflict` unless each table is empty on both nodes or equal, on every member that could be asked. */
-  async #compare(database: Database, patterns: TablePatterns): Promise<void> {
+  /**
+   * Whether there are rows on members and none here. Throws `conflict` unless each table is empty here, or all are equal to
+   * those of every member that could be asked.
+   */
+  async #compare(database: Database, patterns: TablePatterns): Promise<boolean> {
     const { say, signal } = this.#options;
     const tables = await readComparableTables(database.control.query("list the tables"), patterns);
     const count = tables.length === 1 ? "1 table: it" : `${tables.length} tables: each`;
-    say(`Comparing ${count} must be empty on both nodes, or equal`);
+    say(`Comparing ${count} must be empty here, or equal`);
     const digests = await digestTables({ target: database.target, tables, isHashed: () => true, signal });
     const here = digests.map(toCompared);
+    const rows = here.reduce((sum, table) => sum + BigInt(table.rows), 0n);
+    let isToBeFilled = false;
     for (const member of this.#registered) {
       const there = await this.#digestOf(member, here);
-      const differences = compareTables(here, there);
+      const all = compareTables(here, there);
+      const differences = rows === 0n ? all.filter(({ canBeFilled }) => !canBeFilled) : all;
       if (differences.length > 0) throw differing(member.name, differences);
       this.#sayMissing(member.name, { here, there });
-      const rows = here.reduce((sum, table) => sum + BigInt(table.rows), 0n);
-      say(
-        rows === 0n
-          ? `They are empty here and on "${member.name}"`
-          : `They are equal to those of "${member.name}"`,
-      );
+      isToBeFilled ||= all.length > 0;
+      if (all.length > 0) say(`They are empty here and not on "${member.name}"`);
+      else if (rows === 0n) say(`They are empty here and on "${member.name}"`);
+      else say(`They are equal to those of "${member.name}"`);
     }
+    return isToBeFilled;
+  }
+
+  /** A node that runs begins with copying the rows; until it has ended, applications cannot write to the tables here. */
+  async #awaitCopy(
+    database: Database,
+    { tables, from }: { readonly tables: TablePatterns; readonly from: string },
+  ): Promise<void> {
+    const { config, say } = this.#options;
+    await noteComingCopy({ database, self: config.node.name, patterns: tables }, from);
+    const query = database.control.query("note that rows are to be copied");
+    const isNoted = (await readJobs(query)).some(({ type, state }) => type === "copy" && state === "queued");
+    if (!isNoted) await createJob(query, { type: "copy", input: { type: "copy", from } });
+    say(`The rows of "${from}" are copied next, while this node runs`);
+    say("  Until all have come, nobody can write to the tables here: write to the other nodes");
   }
 
   /** Empty tables that only one of the two has keep nobody from joining. */
@@ -330,8 +363,8 @@ function differing(member: string, differences: readonly TableDifference[]): Mml
     `Cannot join: the rows differ from those of node "${member}" in ${named.join(", ")}${more}`,
     {
       hint:
-        "Empty the tables on both nodes or make them equal while nobody writes (this release copies no rows), " +
-        "or leave them out on both with --exclude; then run the same command again: the certificate is here already",
+        "Empty the tables here, with the same columns, to have their rows copied; or make them equal while nobody " +
+        "writes, or leave them out on both with --exclude; then run the same command again: the certificate is here already",
     },
   );
 }

@@ -50,6 +50,8 @@ const Answers = {
     members: z.array(z.object({ name: Name, url: Url })).max(1_000),
     /** Nodes that were removed there: the one that joins lets them in no more than this one does. */
     removed: z.array(Name).max(1_000).default([]),
+    /** In the WAL there: what ends behind it is kept for the one that joins. */
+    slot_lsn: z.string().regex(/^[0-9A-F]{1,8}\/[0-9A-F]{1,8}$/i),
   }),
   tables: z.object({ items: z.array(Table).max(TABLES_PER_MESSAGE), more: z.boolean() }),
   /** Null while the tables are still being read; a table that is not replicated there is left out. */

@@ -5,7 +5,8 @@ import { MmliteError } from "../errors.ts";
 import type { JoinRoutes } from "../http/join_routes.ts";
 import { parsePeerUrl } from "../http/peer_url.ts";
 import { log } from "../log.ts";
-import { readPeer, readPeers } from "../pg/peers.ts";
+import { formatLsn } from "../lsn.ts";
+import { readPeer, readPeers, requirePeer } from "../pg/peers.ts";
 import { readInvites } from "../pg/invites.ts";
 import { formatTableName } from "../table_name.ts";
 import type { TlsKeys } from "../pki/tls_keys.ts";
@@ -119,6 +120,7 @@ export class Reception implements JoinRoutes {
       tables: { include: [...patterns.include], exclude: [...patterns.exclude] },
       members: this.#members(node),
       removed: await this.#removed(node),
+      slot_lsn: formatLsn((await requirePeer(this.#query(`register node "${node}"`), node)).slotLsn!),
     };
   }
 

@@ -21,6 +21,8 @@ export interface TableDifference {
   readonly table: string;
   readonly here: string;
   readonly there: string;
+  /** Whether it is empty here, and has the same columns: then its rows can come from there. */
+  readonly canBeFilled: boolean;
 }
 
 /** A digest in the short form that is compared. */
@@ -51,9 +53,12 @@ function compareTable(
   if (here !== undefined && there !== undefined && mine === theirs) {
     if (here.hash === there.hash && here.hash !== null) return [];
     const why = here.columns === there.columns ? "with other values" : "with other columns";
-    return [{ table, here: count(here), there: `${count(there)} ${why}` }];
+    return [{ table, here: count(here), there: `${count(there)} ${why}`, canBeFilled: false }];
   }
-  return [{ table, here: count(here), there: count(there) }];
+  const canBeFilled = mine === "0" && here !== undefined && here.columns === there?.columns;
+  const isUnlike = here !== undefined && there !== undefined && here.columns !== there.columns;
+  const said = isUnlike ? `${count(there)} with other columns` : count(there);
+  return [{ table, here: count(here), there: said, canBeFilled }];
 }
 
 function count(table: ComparedTable | undefined): string {

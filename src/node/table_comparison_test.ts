@@ -15,12 +15,18 @@ Deno.test("every other table differs, with its counts", () => {
   const here = [table("a", 0), table("b", 2), table("c", 1), table("d", 1), table("e", 3)];
   const there = [table("a", 5, null), table("b", 2, "x"), table("c", 1, "x", "y"), table("f", 7, null)];
   assert.deepEqual(compareTables(here, there), [
-    { table: "public.a", here: "0 rows", there: "5 rows" },
-    { table: "public.b", here: "2 rows", there: "2 rows with other values" },
-    { table: "public.c", here: "1 row", there: "1 row with other columns" },
-    { table: "public.d", here: "1 row", there: "not replicated" },
-    { table: "public.e", here: "3 rows", there: "not replicated" },
-    { table: "public.f", here: "not replicated", there: "7 rows" },
+    { table: "public.a", here: "0 rows", there: "5 rows", canBeFilled: true },
+    { table: "public.b", here: "2 rows", there: "2 rows with other values", canBeFilled: false },
+    { table: "public.c", here: "1 row", there: "1 row with other columns", canBeFilled: false },
+    { table: "public.d", here: "1 row", there: "not replicated", canBeFilled: false },
+    { table: "public.e", here: "3 rows", there: "not replicated", canBeFilled: false },
+    { table: "public.f", here: "not replicated", there: "7 rows", canBeFilled: false },
+  ]);
+});
+
+Deno.test("a table that has other columns cannot be filled", () => {
+  assert.deepEqual(compareTables([table("a", 0)], [table("a", 5, null, "other")]), [
+    { table: "public.a", here: "0 rows", there: "5 rows with other columns", canBeFilled: false },
   ]);
 });
 
