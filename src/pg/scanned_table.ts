@@ -25,6 +25,8 @@ export interface ScannedTable {
   readonly columns: readonly HashedColumn[];
   /** By name; empty where rows cannot be looked up. */
   readonly key: readonly KeyColumn[];
+  /** The same in the order of the table's columns, by which rows are known in `mmlite`. */
+  readonly keyOrder: readonly KeyColumn[];
   /** By what the planner knows, or by what was counted of changes where it knows nothing. */
   readonly estimatedRows: number;
 }
@@ -52,11 +54,16 @@ export async function readScannedTable(
     if (found === undefined || found.equality === null || !safe.has(column.name)) return [];
     return [{ ...column, typeName: found.typeName, equality: found.equality }];
   });
+  const isWhole = key.length === names.length;
+  const keyOrder = (local?.columns ?? []).flatMap(({ name }) => key.filter((column) => column.name === name));
   const [{ rows }] = await query(
     `${leavesOf(table)}
      SELECT sum(CASE WHEN reltuples > 0 THEN reltuples ELSE pg_stat_get_live_tuples(oid) END)::bigint::text AS rows FROM leaf`,
   );
-  return { table, columns, key: key.length === names.length ? key : [], estimatedRows: Number(rows ?? 0) };
+  return {
+    ...{ table, columns, key: isWhole ? key : [], keyOrder: isWhole ? keyOrder : [] },
+    estimatedRows: Number(rows ?? 0),
+  };
 }
 
 /** The tables that a table's rows lie in: itself, or the partitions beneath it; as `leaf` for a query. */
@@ -96,6 +103,39 @@ export function keyOfText({ type }: KeyColumn, hex: string): string {
   const bytes = Buffer.from(hex, "hex");
   const value = bytes.length === 4 ? bytes.readFloatBE() : bytes.readDoubleBE();
   return Buffer.from(String(value)).toString("hex");
+}
+
+/** Keys that are looked for, as `q` in FROM: `n` counts them from 1. Parameters: {@link keyParameters}. */
+export function wantedKeys(key: readonly KeyColumn[]): string {
+  const arrays = key.map((_, i) => `$${i + 1}::text[]`).join(", ");
+  return `unnest(${arrays}) WITH ORDINALITY AS q(${key.map((_, i) => `k${i}`).join(", ")}, n)`;
+}
+
+/** Whether a row `t` has the key `q`. */
+export function keyMatches(key: readonly KeyColumn[]): string {
+  return key.map((column, i) =>
+    `t.${pg.escapeIdentifier(column.name)} OPERATOR(${column.equality}) ${keyValue(column, i)}`
+  ).join(" AND ");
+}
+
+/** A value of a key `q` in its own type. */
+export function keyValue({ typeName }: KeyColumn, place: number): string {
+  return `(convert_from(decode(q.k${place}, 'hex'), pg_client_encoding()))::${typeName}`;
+}
+
+/** What {@link wantedKeys} takes: one array for each column. */
+export function keyParameters({ key }: ScannedTable, keys: readonly (readonly string[])[]): string[] {
+  return key.map((_, i) => `{${keys.map((values) => values[i] === "" ? '""' : values[i]).join(",")}}`);
+}
+
+/** A column of a row `t` as text. */
+export function textOf({ name }: HashedColumn): string {
+  return `t.${pg.escapeIdentifier(name)}::text`;
+}
+
+/** The hash by which a row is known in `mmlite`, of the texts of its key. */
+export function keyHash(table: TableName, texts: readonly string[]): string {
+  return `mmlite.key_hash(${pg.escapeLiteral(`${table.schema}.${table.name}`)}, ARRAY[${texts.join(", ")}])`;
 }
 
 /** Completes "Cannot …" of an error about a table. */

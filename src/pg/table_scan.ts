@@ -8,10 +8,19 @@ import { Buffer } from "node:buffer";
 // @ts-types="@types/pg"
 import pg from "pg";
 import { delay } from "../backoff.ts";
-import type { TableName } from "../table_name.ts";
 import type { Query, Row } from "./query.ts";
 import { hashOf, rowsOf } from "./row_hash.ts";
-import { keyOfText, keyText, leavesOf, type ScannedTable } from "./scanned_table.ts";
+import {
+  keyHash,
+  keyMatches,
+  keyOfText,
+  keyParameters,
+  keyText,
+  leavesOf,
+  type ScannedTable,
+  textOf,
+  wantedKeys,
+} from "./scanned_table.ts";
 
 /** How a table is read. */
 export interface ScanOptions {
@@ -172,23 +181,17 @@ export class TableScan {
     const { table, key, columns } = this.#scanned;
     const found = new Array<LookedUp | null>(keys.length).fill(null);
     if (keys.length === 0) return found;
-    const params = key.map((_, i) => arrayLiteral(keys.map((values) => values[i])));
-    const matches = key.map(({ name, typeName, equality }, i) =>
-      `t.${pg.escapeIdentifier(name)} OPERATOR(${equality}) ` +
-      `(convert_from(decode(q.k${i}, 'hex'), pg_client_encoding()))::${typeName}`
-    );
     const awaited = await this.#awaited();
     const rows = await this.#query(
       `SELECT q.n::text, ${parts("o.rm", "state")}, o.stamp, o.hash::text,
               CASE WHEN current_setting('track_commit_timestamp')::boolean THEN (
                 SELECT (v.at AT TIME ZONE 'UTC')::text || ' ' || v.node FROM mmlite.row_version(o.xmin, o.hash) v
               ) END AS version
-         FROM unnest(${key.map((_, i) => `$${i + 1}::text[]`).join(", ")}) WITH ORDINALITY
-                AS q(${key.map((_, i) => `k${i}`).join(", ")}, n),
+         FROM ${wantedKeys(key)},
            LATERAL (SELECT ${hashOf(columns)} AS rm, t.xmin AS xmin, t.xmin::text AS stamp,
-                    ${keyHash(table, await this.#keyInTableOrder())} AS hash
-                FROM ${rowsOf(table)} t WHERE ${matches.join(" AND ")} OFFSET 0) o`,
-      params,
+                    ${keyHash(table, this.#scanned.keyOrder.map(textOf))} AS hash
+                FROM ${rowsOf(table)} t WHERE ${keyMatches(key)} OFFSET 0) o`,
+      keyParameters(this.#scanned, keys),
     );
     for (const row of rows) {
       const at = Number(row.n) - 1;
@@ -210,15 +213,6 @@ export class TableScan {
       [schema, name],
     );
     return new Set(rows.map(({ hash }) => hash!));
-  }
-
-  /** By which rows are known in `mmlite`. */
-  async #keyInTableOrder(): Promise<string[]> {
-    const { table, key } = this.#scanned;
-    const rows = await this.#query(
-      `SELECT attname FROM pg_attribute WHERE attrelid = ${table.oid} AND attnum > 0 AND NOT attisdropped ORDER BY attnum`,
-    );
-    return rows.map(({ attname }) => attname!).filter((name) => key.some((column) => column.name === name));
   }
 
   /**
@@ -318,16 +312,4 @@ function bitmap(places: readonly number[], size: number): string {
   const bits = Buffer.alloc(Math.ceil(size / 8));
   for (const place of places) bits[place >> 3] |= 1 << (place & 7);
   return `\\x${bits.toString("hex")}`;
-}
-
-function keyHash(table: TableName, key: readonly string[]): string {
-  const label = pg.escapeLiteral(`${table.schema}.${table.name}`);
-  return `mmlite.key_hash(${label}, ARRAY[${
-    key.map((name) => `t.${pg.escapeIdentifier(name)}::text`).join(", ")
-  }])`;
-}
-
-/** An array of text whose elements need no quotes. */
-function arrayLiteral(digits: readonly string[]): string {
-  return `{${digits.map((one) => one === "" ? '""' : one).join(",")}}`;
 }
