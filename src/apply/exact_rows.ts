@@ -58,6 +58,8 @@ const MAX_VALUES = 32_000;
 /** Attempts at a batch that other sessions stand in the way of. */
 const MAX_ATTEMPTS = 5;
 const TRANSIENT = ["40001", "40P01", "55P03"];
+/** Another row has what no two may have. */
+const IN_THE_WAY = ["23505", "23P01"];
 /** Classes of errors that are about a row: its values, constraints, what functions of users raise. */
 const ROW_ERRORS = /^(2[2347]|44|P0)/;
 /** Of a row whose time is not known, as a transaction cannot have none. */
@@ -149,10 +151,11 @@ export class ExactRows {
   async #writeBatch(rows: readonly ExactRow[], { alone }: { alone: boolean }): Promise<Outcome[]> {
     const outcomes = new Array<Outcome>(rows.length).fill("written");
     let left = [...rows.keys()];
+    let update = this.#made.mayUpdate && !alone;
     for (let attempts = 1; left.length > 0;) {
       const some = left.map((i) => rows[i]);
       try {
-        const { changed, refused } = await this.#transact(some, { strict: alone });
+        const { changed, refused } = await this.#transact(some, { update, strict: alone });
         for (const i of changed) outcomes[left[i]] = "changed";
         for (const i of refused) outcomes[left[i]] = { refused: "other rows here have its values" };
         if (changed.length === 0 && refused.length === 0) break;
@@ -167,6 +170,10 @@ export class ExactRows {
           continue;
         }
         if (!ROW_ERRORS.test(state)) throw failure;
+        if (update && IN_THE_WAY.includes(state)) {
+          update = false;
+          continue;
+        }
         if (some.length === 1) return outcomes.with(left[0], { refused: describeServerError(failure) });
         // One of them.
         for (const i of left) [outcomes[i]] = await this.#writeBatch([rows[i]], { alone });
@@ -176,17 +183,28 @@ export class ExactRows {
     return outcomes;
   }
 
-  /** Writes all of the rows, or none. */
-  async #transact(rows: readonly ExactRow[], { strict }: { strict: boolean }): Promise<Attempt> {
+  /**
+   * Writes all of the rows, or none. What another session waits to write to is updated, so that it finds it; only where
+   * rows stand in each other's way they all go before they come again, or two could not exchange their values.
+   */
+  async #transact(
+    rows: readonly ExactRow[],
+    { update, strict }: { update: boolean; strict: boolean },
+  ): Promise<Attempt> {
     const isDelete = rows[0].values === null;
     await this.#run("BEGIN");
-    const changed = await this.#lock(rows, isDelete);
-    if (changed.indexes.length > 0) return await this.#leave({ changed: changed.indexes, refused: [] });
+    const locked = await this.#lock(rows, isDelete);
+    if (locked.changed.length > 0) return await this.#leave({ changed: locked.changed, refused: [] });
     const here = rows.filter(({ stamp }) => stamp !== null);
-    if (here.length > 0) await this.#run(this.#made.remove, this.#keys(here));
-    if (isDelete) await this.#noteDeleted(rows, changed.versions);
+    const isUpdate = update && !isDelete;
+    if (here.length > 0 && isUpdate) await this.#update(here);
+    else if (here.length > 0) await this.#run(this.#made.remove, this.#keys(here));
+    if (isDelete) await this.#noteDeleted(rows, locked.versions);
     else {
-      const refused = await this.#insert(rows, { strict });
+      const refused = await this.#insert(rows, {
+        strict,
+        isWanted: ({ stamp }) => stamp === null || !isUpdate,
+      });
       if (refused.length > 0) return await this.#leave({ changed: [], refused });
       const gone = await this.#goneMeanwhile(rows);
       if (gone.length > 0) return await this.#leave({ changed: gone, refused: [] });
@@ -211,17 +229,28 @@ export class ExactRows {
       stamps.set(i, Number(stamp));
       if (isDelete) versions.set(i, { hash: BigInt(hash!), version: parseVersion(version) });
     }
-    const indexes = [...rows.keys()].filter((i) => (stamps.get(i) ?? null) !== rows[i].stamp);
-    return { indexes, versions };
+    const changed = [...rows.keys()].filter((i) => (stamps.get(i) ?? null) !== rows[i].stamp);
+    return { changed, versions };
   }
 
-  /** Inserts the rows; which of them could not be. */
-  async #insert(rows: readonly ExactRow[], { strict }: { strict: boolean }): Promise<number[]> {
+  async #update(rows: readonly ExactRow[]): Promise<void> {
     const values = rows.flatMap(({ values }) => values!.map(bytesOf));
-    const inserted = await this.#run(this.#made.insert(rows.length, { strict }), values);
-    if (inserted.length === rows.length) return [];
+    await this.#run(this.#made.update(rows.length), values, this.#made.types(rows.length));
+  }
+
+  /** Inserts the rows that are wanted; which of them could not be. */
+  async #insert(
+    rows: readonly ExactRow[],
+    { strict, isWanted }: { strict: boolean; isWanted: (row: ExactRow) => boolean },
+  ): Promise<number[]> {
+    const wanted = [...rows.keys()].filter((i) => isWanted(rows[i]));
+    if (wanted.length === 0) return [];
+    const values = wanted.flatMap((i) => rows[i].values!.map(bytesOf));
+    const sql = this.#made.insert(wanted.length, { strict });
+    const inserted = await this.#run(sql, values, this.#made.types(wanted.length));
+    if (inserted.length === wanted.length) return [];
     const keys = new Set(inserted.map((row) => JSON.stringify(this.#made.keyOf(row))));
-    return [...rows.keys()].filter((i) => !keys.has(JSON.stringify(rows[i].key)));
+    return wanted.filter((i) => !keys.has(JSON.stringify(rows[i].key)));
   }
 
   /** Which rows that were not here have been deleted since, by a transaction that found nothing to delete. */
@@ -301,7 +330,11 @@ export class ExactRows {
   }
 
   /** Runs a statement, with its parameters as text. */
-  #run(sql: string, parameters: readonly (Uint8Array | null)[] = []): Promise<(string | null)[][]> {
+  #run(
+    sql: string,
+    parameters: readonly (Uint8Array | null)[] = [],
+    parameterTypes: readonly number[] = [],
+  ): Promise<(string | null)[][]> {
     const rows: (string | null)[][] = [];
     return new Promise((resolve, reject) => {
       const sink: ReplySink = {
@@ -310,7 +343,7 @@ export class ExactRows {
         completed: () => resolve(rows),
         abandoned: reject,
       };
-      this.#pipeline.prepare({ name: "", sql, parameterTypes: [] });
+      this.#pipeline.prepare({ name: "", sql, parameterTypes });
       this.#pipeline.execute("", sink, parameters, TEXT_FORMAT);
       this.#pipeline.sync();
     });

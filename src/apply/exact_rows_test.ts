@@ -3,7 +3,9 @@ import assert from "node:assert/strict";
 import { Buffer } from "node:buffer";
 import { type PostgresServer, startPostgres } from "../../tests/support/postgres.ts";
 import { MESSAGE_TYPE, messageType } from "../pgoutput/peek.ts";
+import { eventually } from "../../tests/support/poll.ts";
 import { closeClient } from "../pg/client.ts";
+import { COMMIT_LOCK } from "../pg/conflict_schema.ts";
 import { ensureNamedOrigin } from "../pg/progress.ts";
 import { type Query, queryWith } from "../pg/query.ts";
 import { openHashClient } from "../pg/row_hash.ts";
@@ -189,6 +191,33 @@ for (const major of [10, 11, 12, 13, 14, 15, 16, 17, 18] as const) {
         "11|free",
         "12|taken",
       ]);
+    });
+
+    await t.step("an UPDATE that waits for a row while it is repaired finds it", async () => {
+      await there.query(
+        "UPDATE public.t SET v = 'right' WHERE id = 2; INSERT INTO public.t VALUES (30, 'new')",
+      );
+      const [holder, application] = [await server.connect("here"), await server.connect("here")];
+      try {
+        // The repair waits for it after its UPDATE, with the row locked.
+        await holder.query(`SELECT pg_advisory_lock(${COMMIT_LOCK}, 0)`);
+        const repair = take({ ...both, keys: [["2"], ["30"]] });
+        const waiting = (locktype: string) =>
+          eventually(`a wait for ${locktype}`, async () => {
+            const sql = `SELECT FROM pg_locks WHERE locktype = '${locktype}' AND NOT granted`;
+            return (await here.query(sql)).length > 0;
+          });
+        await waiting("advisory");
+        const update = application.query("UPDATE public.t SET v = v || ', and later' WHERE id = 2");
+        await waiting("transactionid");
+        await holder.query(`SELECT pg_advisory_unlock(${COMMIT_LOCK}, 0)`);
+        assert.deepEqual(await repair, ["written", "written"]);
+        assert.equal((await update).rowCount, 1);
+      } finally {
+        await holder.end();
+        await application.end();
+      }
+      assert.deepEqual(await texts(here.query, "SELECT v FROM public.t WHERE id = 2"), ["right, and later"]);
     });
 
     await t.step("rows that exchange their values", async () => {

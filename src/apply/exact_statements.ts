@@ -57,6 +57,42 @@ export class ExactStatements {
       WHERE ${keyMatches(key)} FOR UPDATE) o`;
   }
 
+  /** Whether rows can be updated to whatever they are to be: not where another column than the key's cannot be set. */
+  get mayUpdate(): boolean {
+    const { identityAlways, key } = this.scanned;
+    return this.#settable.length > 0 &&
+      identityAlways.every((name) => key.some((column) => column.name === name));
+  }
+
+  get #settable(): string[] {
+    const { columns, identityAlways } = this.scanned;
+    return columns.map(({ name }) => name).filter((name) => !identityAlways.includes(name));
+  }
+
+  /** The types of the values of some rows. */
+  types(rows: number): number[] {
+    return Array.from({ length: rows }, () => this.scanned.columns.map(({ type }) => type)).flat();
+  }
+
+  /** Updates rows, each by its key. */
+  update(rows: number): string {
+    const { table, columns, key } = this.scanned;
+    const place = (name: string) => `v.c${columns.findIndex((column) => column.name === name)}`;
+    const set = this.#settable.map((name) => `${quote(name)} = ${place(name)}`).join(", ");
+    const matches = key.map(({ name, equality }) => `t.${quote(name)} OPERATOR(${equality}) ${place(name)}`);
+    return `UPDATE ${rowsOf(table)} AS t SET ${set} FROM (VALUES ${this.#tuples(rows)}) AS v (${
+      columns.map((_, i) => `c${i}`).join(", ")
+    }) WHERE ${matches.join(" AND ")}`;
+  }
+
+  #tuples(rows: number): string {
+    const width = this.columns;
+    return Array.from(
+      { length: rows },
+      (_, row) => `(${Array.from({ length: width }, (_, i) => `$${row * width + i + 1}`).join(", ")})`,
+    ).join(", ");
+  }
+
   /** Deletes rows by their keys. */
   get remove(): string {
     const { table, key } = this.scanned;
@@ -69,14 +105,9 @@ export class ExactStatements {
    */
   insert(rows: number, { strict }: { strict: boolean }): string {
     const { table, columns, key } = this.scanned;
-    const width = columns.length;
-    const tuples = Array.from(
-      { length: rows },
-      (_, row) => `(${columns.map((_, i) => `$${row * width + i + 1}`).join(", ")})`,
-    );
     return `INSERT INTO ${quote(table.schema)}.${quote(table.name)} AS t (${
       columns.map(({ name }) => quote(name)).join(", ")
-    }) OVERRIDING SYSTEM VALUE VALUES ${tuples.join(", ")}${strict ? "" : " ON CONFLICT DO NOTHING"}
+    }) OVERRIDING SYSTEM VALUE VALUES ${this.#tuples(rows)}${strict ? "" : " ON CONFLICT DO NOTHING"}
       RETURNING ${key.map(keyText).join(", ")}`;
   }
 
@@ -109,8 +140,9 @@ export class ExactStatements {
   }
 
   /** Notes versions: node, first and last time, entries. */
-  readonly group = `INSERT INTO mmlite.apply_group (xid, origin, first_timestamp, last_timestamp, entries)
-    VALUES (pg_catalog.txid_current(), $1, $2, $3, decode($4, 'hex'))`;
+  readonly group =
+    `INSERT INTO mmlite.apply_group (xid, origin, first_timestamp, last_timestamp, entries, lasting)
+    VALUES (pg_catalog.txid_current(), $1, $2, $3, decode($4, 'hex'), true)`;
 
   /** Notes deleted rows of one node: node, last time, entries. */
   readonly tombstones = "SELECT mmlite.note_deleted($1, $2, decode($3, 'hex'), '{}', '{}', '{}')";

@@ -27,6 +27,8 @@ export interface ScannedTable {
   readonly key: readonly KeyColumn[];
   /** The same in the order of the table's columns, by which rows are known in `mmlite`. */
   readonly keyOrder: readonly KeyColumn[];
+  /** Names of columns that no UPDATE can set. */
+  readonly identityAlways: readonly string[];
   /** By what the planner knows, or by what was counted of changes where it knows nothing. */
   readonly estimatedRows: number;
 }
@@ -62,6 +64,7 @@ export async function readScannedTable(
   );
   return {
     ...{ table, columns, key: isWhole ? key : [], keyOrder: isWhole ? keyOrder : [] },
+    identityAlways: local?.columns.filter((column) => column.identityAlways).map(({ name }) => name) ?? [],
     estimatedRows: Number(rows ?? 0),
   };
 }
@@ -136,6 +139,27 @@ export function textOf({ name }: HashedColumn): string {
 /** The hash by which a row is known in `mmlite`, of the texts of its key. */
 export function keyHash(table: TableName, texts: readonly string[]): string {
   return `mmlite.key_hash(${pg.escapeLiteral(`${table.schema}.${table.name}`)}, ARRAY[${texts.join(", ")}])`;
+}
+
+/**
+ * What {@link versionHash} needs of a row `t`, as columns: its `xmin`, whose transaction that is, and the texts of its
+ * key.
+ */
+export function versionColumns({ keyOrder }: ScannedTable): string {
+  const texts = keyOrder.map((column, i) => `, ${textOf(column)} AS h${i}`).join("");
+  return `t.xmin AS xmin, mmlite.full_xid(t.xmin) AS xid${texts}`;
+}
+
+/** The hash by which a row is known in `mmlite`, out of the columns of {@link versionColumns} in `from`. */
+export function hashOfKey({ table, keyOrder }: ScannedTable, from: string): string {
+  return keyHash(table, keyOrder.map((_, i) => `${from}.h${i}`));
+}
+
+/** The same where versions are noted by it; it takes longer than all the rest, so it is 0 where they are not. */
+export function versionHash(scanned: ScannedTable, from: string): string {
+  return `CASE WHEN EXISTS (SELECT FROM mmlite.apply_group g WHERE g.xid = ${from}.xid) THEN ${
+    hashOfKey(scanned, from)
+  } ELSE 0 END`;
 }
 
 /** Completes "Cannot …" of an error about a table. */

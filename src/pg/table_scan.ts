@@ -11,14 +11,15 @@ import { delay } from "../backoff.ts";
 import type { Query, Row } from "./query.ts";
 import { hashOf, rowsOf } from "./row_hash.ts";
 import {
-  keyHash,
+  hashOfKey,
   keyMatches,
   keyOfText,
   keyParameters,
   keyText,
   leavesOf,
   type ScannedTable,
-  textOf,
+  versionColumns,
+  versionHash,
   wantedKeys,
 } from "./scanned_table.ts";
 
@@ -183,13 +184,14 @@ export class TableScan {
     if (keys.length === 0) return found;
     const awaited = await this.#awaited();
     const rows = await this.#query(
-      `SELECT q.n::text, ${parts("o.rm", "state")}, o.stamp, o.hash::text,
+      `SELECT q.n::text, ${parts("o.rm", "state")}, o.stamp,
+              ${awaited.size === 0 ? "NULL" : `${hashOfKey(this.#scanned, "o")}::text`} AS hash,
               CASE WHEN current_setting('track_commit_timestamp')::boolean THEN (
-                SELECT (v.at AT TIME ZONE 'UTC')::text || ' ' || v.node FROM mmlite.row_version(o.xmin, o.hash) v
+                SELECT (v.at AT TIME ZONE 'UTC')::text || ' ' || v.node
+                  FROM mmlite.row_version(o.xmin, ${versionHash(this.#scanned, "o")}) v
               ) END AS version
          FROM ${wantedKeys(key)},
-           LATERAL (SELECT ${hashOf(columns)} AS rm, t.xmin AS xmin, t.xmin::text AS stamp,
-                    ${keyHash(table, this.#scanned.keyOrder.map(textOf))} AS hash
+           LATERAL (SELECT ${hashOf(columns)} AS rm, t.xmin::text AS stamp, ${versionColumns(this.#scanned)}
                 FROM ${rowsOf(table)} t WHERE ${keyMatches(key)} OFFSET 0) o`,
       keyParameters(this.#scanned, keys),
     );
@@ -199,7 +201,7 @@ export class TableScan {
       found[at] = {
         ...merge(found[at] ?? undefined, scanned),
         version: row.version,
-        awaited: awaited.has(row.hash!),
+        awaited: row.hash !== null && awaited.has(row.hash),
       };
     }
     return found;

@@ -11,7 +11,8 @@ import {
   keyParameters,
   keyValue,
   type ScannedTable,
-  textOf,
+  versionColumns,
+  versionHash,
   wantedKeys,
 } from "./scanned_table.ts";
 
@@ -75,12 +76,12 @@ function wholeRowsSql(scanned: ScannedTable): string {
       THEN (SELECT ${versionText("g.deleted_at", "g.deleted_by")}
               FROM mmlite.newest_tombstone(${wanted}, ${schema}, ${name}, '-infinity', '') g)
       WHEN current_setting('track_commit_timestamp')::boolean
-      THEN (SELECT ${
-    versionText("v.at", "v.node")
-  } FROM mmlite.row_version(q.xmin, q.hash) v) END AS version${digits}
+      THEN (SELECT ${versionText("v.at", "v.node")} FROM mmlite.row_version(q.xmin, ${
+    versionHash(scanned, "q")
+  }) v) END AS version${digits}
     FROM (SELECT s.*, sum(least(s.length, ${MAX_ROW_BYTES})) OVER (ORDER BY s.n) AS total
       FROM (SELECT q.*, o.*, ${lengths} AS length FROM ${wantedKeys(key)} LEFT JOIN LATERAL (
-        SELECT t.xmin AS xmin, t.xmin::text AS stamp, ${keyHash(table, keyOrder.map(textOf))} AS hash${values}
+        SELECT t.xmin::text AS stamp, ${versionColumns(scanned)}${values}
           FROM ${rowsOf(table)} t WHERE ${keyMatches(key)} OFFSET 0) o ON true) s) q
    WHERE q.total <= ${MAX_ANSWER_BYTES} OR q.n = 1 ORDER BY q.n`;
 }
