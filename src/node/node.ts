@@ -45,6 +45,7 @@ import { Reception } from "./reception.ts";
 import { SecondLook } from "./second_look.ts";
 import { ServerClock } from "./server_clock.ts";
 import { authorityFiles, openTls } from "./tls.ts";
+import { Repair, Resync } from "./repair.ts";
 import { Verification } from "./verification.ts";
 
 interface StartOptions {
@@ -219,7 +220,9 @@ export async function startNode(config: Config, { signal, apiAddress }: StartOpt
       dial: openDial({ dialler: verifyDialler, cluster: self.cluster, security }),
       signal: ended,
     });
-    const jobs = new Jobs({ database, kinds: { verify: verification }, signal: ended });
+    const repair = new Repair({ database, self: self.node, peers, verification, applied });
+    const kinds = { verify: verification, repair, resync: new Resync(repair) };
+    const jobs = new Jobs({ database, kinds, signal: ended });
     await jobs.load();
     cleanup.push(() => jobs.close());
     const invites = new Invites({

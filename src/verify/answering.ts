@@ -12,6 +12,7 @@ import {
   parseQuestion,
   type Question,
   toMessage,
+  toRowMessage,
   unpackNumbers,
 } from "./messages.ts";
 import type { Side } from "./side.ts";
@@ -104,6 +105,8 @@ async function answer(side: Side, question: Question): Promise<Answer<Question["
           row === null ? null : { ...row, state: String(row.state) }
         ),
       };
+    case "rows":
+      return { rows: (await side.rows(question.keys)).map(toRowMessage) };
     case "mark":
       return toMessage(await side.mark());
     case "behind": {
