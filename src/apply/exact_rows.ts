@@ -113,7 +113,7 @@ export class ExactRows {
   async begin(scanned: ScannedTable): Promise<void> {
     this.#doing = `repair table ${formatTableName(scanned.table)}`;
     this.#statements = new ExactStatements(scanned);
-    const [[snapshot]] = await this.#run("SELECT txid_current_snapshot()::text");
+    const [[snapshot]] = await this.#mapping(() => this.#run("SELECT txid_current_snapshot()::text"));
     this.#snapshot = snapshot!;
   }
 
@@ -123,15 +123,21 @@ export class ExactRows {
    */
   async write(rows: readonly ExactRow[], { alone = false }: { alone?: boolean } = {}): Promise<Outcome[]> {
     const outcomes = new Array<Outcome>(rows.length);
-    try {
+    await this.#mapping(async () => {
       for (const batch of this.#batches(rows, alone ? 1 : BATCH_ROWS)) {
         const found = await this.#writeBatch(batch.map((i) => rows[i]), { alone });
         batch.forEach((i, place) => outcomes[i] = found[place]);
       }
-      return outcomes;
+    });
+    return outcomes;
+  }
+
+  async #mapping<Result>(work: () => Promise<Result>): Promise<Result> {
+    try {
+      return await work();
     } catch (thrown) {
       if (this.#options.signal.aborted) throw new MmliteError("aborted", `Cannot ${this.#doing}: stopped`);
-      throw mapPostgresError(thrown, this.#doing);
+      throw mapPostgresError(this.#failure ?? thrown, this.#doing);
     }
   }
 
