@@ -22,6 +22,22 @@ Deno.test("a job is begun, listed without its result, shown and removed", async 
   });
 });
 
+Deno.test("repairs are jobs, of some tables or of one", async () => {
+  await withApi(async (call) => {
+    const more = { share: 1, limit: 10_000, settle_seconds: 60 };
+    for (
+      const input of [
+        { type: "repair", source: "fra", tables: ["public.*"], dry_run: true },
+        { type: "resync", table: "public.t", from: "fra", dry_run: false },
+      ]
+    ) {
+      const { status, json } = await call("POST", "/v1/jobs", { body: JSON.stringify(input) });
+      assert.equal(status, 202);
+      assert.deepEqual(json.input, { ...input, ...more });
+    }
+  });
+});
+
 Deno.test("a job that means nothing is refused with a pointer", async () => {
   await withApi(async (call, control) => {
     const wrong: [object, string, RegExp?][] = [
@@ -33,6 +49,11 @@ Deno.test("a job that means nothing is refused with a pointer", async () => {
       [{ type: "verify", tables: ["public.*", "public.\ud800"] }, "/tables/1"],
       [{ type: "verify", peers: ["A"] }, "/peers/0"],
       [{ type: "verify", table: ["a.b"] }, "/table", /Did you mean "tables"/],
+      [{ type: "repair" }, "/source"],
+      [{ type: "repair", source: "A" }, "/source"],
+      [{ type: "repair", source: "fra", dry_run: "no" }, "/dry_run"],
+      [{ type: "resync", from: "fra" }, "/table"],
+      [{ type: "resync", table: "a.b" }, "/from"],
     ];
     for (const [body, pointer, hint] of wrong) {
       const { status, json } = await call("POST", "/v1/jobs", { body: JSON.stringify(body) });

@@ -16,28 +16,35 @@ function isStorable(text: string): boolean {
   return text.isWellFormed() && !text.includes("\0");
 }
 
+const Tables = z.array(
+  z.string().min(1).max(1_024).refine(isStorable, "Expected a text that PostgreSQL can hold"),
+).min(1).max(1_000).optional().openapi({
+  description: "patterns such as public.*; all replicated tables where left out",
+  example: ["public.*"],
+});
+const Share = z.number().min(0.01).max(1).default(1).openapi({
+  description: "of the time, the share in which the servers read",
+});
+const Limit = z.number().int().min(1).max(MAX_LIMIT).default(DEFAULT_LIMIT);
+const SettleSeconds = z.number().min(1).max(MAX_SETTLE_SECONDS).default(DEFAULT_SETTLE_SECONDS).openapi({
+  description: "how long rows that differ are looked at again, until it is known that this is no lag",
+});
+const DryRun = z.boolean().default(false).openapi({
+  description: "find what would be written, and write nothing",
+});
+
 /** A comparison of tables. */
 export const VerifyInput = z.strictObject({
   type: z.literal("verify"),
-  tables: z.array(z.string().min(1).max(1_024).refine(isStorable, "Expected a text that PostgreSQL can hold"))
-    .min(1).max(
-      1_000,
-    ).optional().openapi({
-      description: "patterns such as public.*; all replicated tables where left out",
-      example: ["public.*"],
-    }),
+  tables: Tables,
   peers: z.array(z.string().regex(NODE_NAME)).min(1).max(1_000).optional().openapi({
     description: "with whom; all peers where left out",
   }),
-  share: z.number().min(0.01).max(1).default(1).openapi({
-    description: "of the time, the share in which the servers read",
-  }),
-  limit: z.number().int().min(1).max(MAX_LIMIT).default(DEFAULT_LIMIT).openapi({
+  share: Share,
+  limit: Limit.openapi({
     description: "differing rows of a table to find before the next table is compared",
   }),
-  settle_seconds: z.number().min(1).max(MAX_SETTLE_SECONDS).default(DEFAULT_SETTLE_SECONDS).openapi({
-    description: "how long rows that differ are looked at again, until it is known that this is no lag",
-  }),
+  settle_seconds: SettleSeconds,
 }).openapi("VerifyInput");
 export type VerifyInput = z.infer<typeof VerifyInput>;
 
@@ -48,8 +55,40 @@ export const CopyInput = z.strictObject({
 }).openapi("CopyInput");
 export type CopyInput = z.infer<typeof CopyInput>;
 
+/** Making rows of this node what they are at a peer. */
+export const RepairInput = z.strictObject({
+  type: z.literal("repair"),
+  source: z.string().regex(NODE_NAME).openapi({
+    description: "the peer whose rows are right",
+    example: "ams",
+  }),
+  tables: Tables,
+  dry_run: DryRun,
+  share: Share,
+  limit: Limit.openapi({ description: "of a dry run: differing rows of a table to list" }),
+  settle_seconds: SettleSeconds,
+}).openapi("RepairInput");
+export type RepairInput = z.infer<typeof RepairInput>;
+
+/** The same for one table. */
+export const ResyncInput = z.strictObject({
+  type: z.literal("resync"),
+  table: z.string().min(1).max(1_024).refine(isStorable, "Expected a text that PostgreSQL can hold").openapi({
+    example: "public.users",
+  }),
+  from: z.string().regex(NODE_NAME).openapi({ description: "the peer whose rows are right", example: "ams" }),
+  dry_run: DryRun,
+  share: Share,
+  limit: Limit.openapi({ description: "of a dry run: differing rows to list" }),
+  settle_seconds: SettleSeconds,
+}).openapi("ResyncInput");
+export type ResyncInput = z.infer<typeof ResyncInput>;
+
 /** What is asked for. */
-export const JobInput = z.discriminatedUnion("type", [VerifyInput, CopyInput]).openapi("JobInput");
+export const JobInput = z.discriminatedUnion("type", [VerifyInput, RepairInput, ResyncInput, CopyInput])
+  .openapi(
+    "JobInput",
+  );
 export type JobInput = z.infer<typeof JobInput>;
 
 const Fault = z.object({ kind: z.string(), message: z.string(), hint: z.string() });
@@ -104,6 +143,52 @@ export const CopyReport = z.object({
 }).openapi("CopyReport");
 export type CopyReport = z.infer<typeof CopyReport>;
 
+const RepairedTable = z.object({
+  table: z.string().openapi({ example: "public.users" }),
+  outcome: z.enum(["equal", "differs", "undecided"]).openapi({
+    description: "after the repair; of a dry run before it",
+  }),
+  problem: z.string().openapi({
+    description: "why rows were not compared or not repaired, or not to the end; empty if they were",
+  }),
+  rows: z.object({ here: z.number(), there: z.number() }).nullable().openapi({
+    description: "when they were read",
+  }),
+  overwritten: z.number(),
+  inserted: z.number(),
+  deleted: z.number(),
+  changed_meanwhile: z.number().openapi({
+    description: "rows that changed on either node between the look and the write, and were left",
+  }),
+  refused: z.number().openapi({ description: "rows that could not be written" }),
+  refusals: z.array(z.object({ key: RowKey, reason: z.string() })).openapi({
+    description: "these rows, not more than 10,000",
+  }),
+  planned: z.array(z.object({ key: RowKey, action: z.enum(["overwrite", "insert", "delete"]) })).openapi({
+    description: "of a dry run: what would be done, not more than limit",
+  }),
+  undecided: z.array(z.object({
+    key: RowKey.nullable(),
+    reason: z.enum(["changing", "lagging", "awaiting_values"]),
+  })),
+  complete: z.boolean().openapi({
+    description: "whether everything was compared, and of a dry run is listed",
+  }),
+  diverged: z.boolean().openapi({ description: "marked as diverged, on either node" }),
+}).openapi("RepairedTable");
+export type RepairedTable = z.infer<typeof RepairedTable>;
+
+/** What a repair has done, or would do. */
+export const RepairReport = z.object({
+  node: z.string(),
+  source: z.string(),
+  dry_run: z.boolean(),
+  outcome: z.enum(["equal", "differs", "undecided", "failed"]),
+  bytes: z.number().openapi({ description: "that the two nodes exchanged for it" }),
+  tables: z.array(RepairedTable),
+}).openapi("RepairReport");
+export type RepairReport = z.infer<typeof RepairReport>;
+
 /** A job without its result. */
 export const JobSummary = z.object({
   id: z.string(),
@@ -124,9 +209,10 @@ export const JobSummary = z.object({
 export type JobSummary = z.infer<typeof JobSummary>;
 
 /** A job. */
-export const Job = JobSummary.extend({ result: z.union([VerifyReport, CopyReport]).nullable() }).openapi(
-  "Job",
-);
+export const Job = JobSummary.extend({ result: z.union([VerifyReport, RepairReport, CopyReport]).nullable() })
+  .openapi(
+    "Job",
+  );
 export type Job = z.infer<typeof Job>;
 
 /** All of them. */

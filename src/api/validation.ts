@@ -67,7 +67,8 @@ function describeFirst(issues: readonly z.core.$ZodIssue[]): string {
 function suggest(issue: z.core.$ZodIssue, known: readonly string[]): string[] {
   if (issue.code !== "unrecognized_keys") return [];
   return issue.keys.map((key) => {
-    const guess = nearest(key, known);
+    // Other forms of the body may know it.
+    const guess = nearest(key, known.filter((one) => one !== key));
     if (guess !== null) return `Did you mean ${JSON.stringify(guess)} instead of ${JSON.stringify(key)}?`;
     return known.length === 0 ? `Leave ${JSON.stringify(key)} out` : `Known here: ${known.join(", ")}`;
   });

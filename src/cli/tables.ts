@@ -7,6 +7,8 @@ import { MmliteError } from "../errors.ts";
 import { formatTableName } from "../table_name.ts";
 import { type ApiRequest, callApi } from "./client.ts";
 import { type Context, type GlobalOptions, setAction } from "./context.ts";
+import type { ComparisonOptions } from "./job.ts";
+import { resync } from "./repair.ts";
 import { type Cell, formatData, formatTable, heading } from "./output.ts";
 
 interface PolicyOptions extends GlobalOptions {
@@ -15,6 +17,18 @@ interface PolicyOptions extends GlobalOptions {
   readonly reset?: boolean;
   readonly dryRun?: boolean;
 }
+
+interface ResyncOptions extends ComparisonOptions {
+  readonly from?: string;
+  readonly dryRun?: boolean;
+}
+
+const ABOUT_RESYNC = `
+The table stays in use, is never empty meanwhile, and links go on: only rows that differ are written, as
+\`mmlite verify TABLE --repair --source PEER\` does. None of it is sent to other nodes.
+
+Exit codes: 0 the table is equal; 1 some rows differ still; 69 the peer cannot be reached; 75 rows changed meanwhile, or
+replication did not come far enough: try again.`;
 
 /** Adds the commands. */
 export function addTables(program: Command, context: Context, finish: (exitCode: number) => void): void {
@@ -35,6 +49,18 @@ export function addTables(program: Command, context: Context, finish: (exitCode:
     .option("--dry-run", "check it and change nothing");
   setAction<PolicyOptions>(policy, {
     action: (options, [table, name]) => setPolicy(options, { context, table, policy: name }),
+    finish,
+  });
+  const resync = tables.command("resync <TABLE>")
+    .description("make the rows of a table what they are at a peer, on this node alone")
+    .option("--from <PEER>", "the peer whose rows are right")
+    .option("--dry-run", "show what would be written, and write nothing")
+    .option("--share <PERCENT>", "of the time, how much the servers may read for it (default: 100)")
+    .option("--limit <N>", "of a dry run: differing rows to list (default: 10000)")
+    .option("--timeout <TIME>", "how long to look again at rows that differ (default: 1m)")
+    .addHelpText("after", ABOUT_RESYNC);
+  setAction<ResyncOptions>(resync, {
+    action: (options, [table]) => resyncTable(options, { context, table }),
     finish,
   });
   setAction(
@@ -86,6 +112,18 @@ function parseType(text: string): readonly [type: string, policy: string] {
   throw new MmliteError("usage", `Cannot use --type ${JSON.stringify(text)}: expected TYPE=POLICY`, {
     hint: "Write for example --type update_missing=error",
   });
+}
+
+async function resyncTable(
+  options: ResyncOptions,
+  { context, table }: { readonly context: Context; readonly table: string },
+): Promise<number> {
+  if (options.from === undefined) {
+    throw new MmliteError("usage", "Cannot resync without --from: which node has the right rows?", {
+      hint: "Name a peer of this node with --from; only this node is changed, to have the rows of that one",
+    });
+  }
+  return await resync(options.from, { table, options, context });
 }
 
 function clearTable(

@@ -14,7 +14,7 @@
 import { delay } from "../backoff.ts";
 import { MmliteError, toMmliteError } from "../errors.ts";
 import { log } from "../log.ts";
-import { forgetGroups, readGroups } from "../pg/apply_groups.ts";
+import { forgetFrozenRepairs, forgetGroups, readGroups } from "../pg/apply_groups.ts";
 import { MergeHorizon } from "../pg/merge_horizon.ts";
 import { forgetTombstones, mergeTombstones, readTombstones } from "../pg/tombstones.ts";
 import { SeenVersions } from "../seen_versions.ts";
@@ -125,6 +125,7 @@ export class GroupKeeper {
       kept += bytes;
       if (before !== undefined) kept -= await forgetGroups(query, origin, new Date(before).toISOString());
     }
+    await forgetFrozenRepairs(query);
     this.#hasRoom = kept < (this.#options.maxKeptBytes ?? MAX_KEPT_BYTES);
     await this.#forgetDeleted();
   }

@@ -54,6 +54,12 @@ Deno.test("what is noted of a group goes once every other node has passed it, an
     peers = ["ams"];
     assert.equal(await left(), "fra", "two nodes alone need nothing older than the skew");
     assert.equal(keeper.hasRoom, true);
+    await query(
+      `INSERT INTO mmlite.apply_group SELECT xid, origin, '-infinity', '-infinity', repeat('e', 1000)::bytea, true
+         FROM (VALUES (txid_current(), 'nyc'), (1, 'sfo')) AS v (xid, origin)`,
+    );
+    assert.equal(await left(), "fra nyc", "what a repair noted stays until its rows are frozen");
+    assert.equal(keeper.hasRoom, true);
   } finally {
     await control.close();
   }

@@ -32,7 +32,11 @@ Deno.test("a job comes to its end on record, whether PostgreSQL is there at that
   const closing = new AbortController();
   let run = (): Promise<Job["result"]> => Promise.resolve(null);
   const kind = { check: () => {}, run: () => run(), interruptedHint: "" };
-  const jobs = new Jobs({ database, kinds: { verify: kind, copy: kind }, signal: closing.signal });
+  const jobs = new Jobs({
+    database,
+    kinds: { verify: kind, repair: kind, resync: kind, copy: kind },
+    signal: closing.signal,
+  });
   const ended = (id: string, state: Job["state"]) =>
     eventually(`job ${id} to be ${state}`, async () => (await jobs.get(id)).state === state);
 

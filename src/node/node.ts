@@ -46,6 +46,7 @@ import { Reception } from "./reception.ts";
 import { SecondLook } from "./second_look.ts";
 import { ServerClock } from "./server_clock.ts";
 import { authorityFiles, openTls } from "./tls.ts";
+import { Repair, Resync } from "./repair.ts";
 import { Verification } from "./verification.ts";
 
 interface StartOptions {
@@ -235,7 +236,9 @@ export async function startNode(config: Config, { signal, apiAddress }: StartOpt
       signal: ended,
     });
     await copying.load();
-    const jobs = new Jobs({ database, kinds: { verify: verification, copy: copying }, signal: ended });
+    const repair = new Repair({ database, self: self.node, peers, verification, applied });
+    const kinds = { verify: verification, repair, resync: new Resync(repair), copy: copying };
+    const jobs = new Jobs({ database, kinds, signal: ended });
     cleanup.push(() => jobs.close());
     const invites = new Invites({
       database,

@@ -37,7 +37,7 @@ interface VerificationOptions {
 }
 
 type PeerReport = VerifyReport["peers"][number];
-type Outcome = PeerReport["outcome"];
+type Outcome = VerifyReport["outcome"];
 
 /** See the module's head. */
 export class Verification implements JobKind<VerifyInput> {
@@ -123,31 +123,19 @@ export class Verification implements JobKind<VerifyInput> {
   }
 
   async #verify(peer: Peer, input: VerifyInput, { progress, signal }: JobContext): Promise<PeerReport> {
-    const here = this.#localSide(peer.name, signal);
-    const release = Promise.withResolvers<void>();
-    const before = progress.bytes();
-    let there: RemoteSide | undefined;
-    const breakOff = () => there?.breakOff();
-    signal.addEventListener("abort", breakOff, { once: true });
-    const bytes = () => there?.bytes ?? 0;
+    let bytes = () => 0;
     try {
-      there = new RemoteSide(peer.name, await this.#connect(peer, release.promise, signal));
-      progress.bytes = () => before + bytes();
-      if (signal.aborted) breakOff();
-      const tables = await verifyTables({
-        here,
-        there,
-        patterns: input.tables,
-        share: input.share,
-        limit: input.limit,
-        settleMs: input.settle_seconds * 1000,
-        progress: { expect: (rows) => progress.expect(rows), read: (rows) => progress.read(rows) },
-        signal,
+      const tables = await this.withSides(peer, { progress, signal }, ({ here, there }) => {
+        bytes = () => there.bytes;
+        return verifyTables({
+          ...{ here, there, patterns: input.tables, share: input.share, limit: input.limit, signal },
+          settleMs: input.settle_seconds * 1000,
+          progress: { expect: (rows) => progress.expect(rows), read: (rows) => progress.read(rows) },
+        });
       });
-      const outcome = worst(tables.map(({ outcome }) => outcome));
       return {
         peer: peer.name,
-        outcome,
+        outcome: worst(tables.map(({ outcome }) => outcome)),
         error: null,
         bytes: bytes(),
         tables: tables as PeerReport["tables"],
@@ -162,6 +150,26 @@ export class Verification implements JobKind<VerifyInput> {
         bytes: bytes(),
         tables: [],
       };
+    }
+  }
+
+  /** Does some work with this node's tables and a peer's, on connections that end with it. */
+  async withSides<Result>(
+    peer: Peer,
+    { progress, signal }: JobContext,
+    work: (sides: { readonly here: LocalSide; readonly there: RemoteSide }) => Promise<Result>,
+  ): Promise<Result> {
+    const here = this.#localSide(peer.name, signal);
+    const release = Promise.withResolvers<void>();
+    const before = progress.bytes();
+    let there: RemoteSide | undefined;
+    const breakOff = () => there?.breakOff();
+    signal.addEventListener("abort", breakOff, { once: true });
+    try {
+      const remote = there = new RemoteSide(peer.name, await this.#connect(peer, release.promise, signal));
+      progress.bytes = () => before + remote.bytes;
+      if (signal.aborted) breakOff();
+      return await work({ here, there });
     } finally {
       signal.removeEventListener("abort", breakOff);
       await there?.close();
@@ -232,11 +240,13 @@ export class Verification implements JobKind<VerifyInput> {
 
 const ORDER: readonly Outcome[] = ["equal", "undecided", "failed", "differs"];
 
-function worst(outcomes: readonly Outcome[]): Outcome {
+/** Of several outcomes the one that counts. */
+export function worst(outcomes: readonly Outcome[]): Outcome {
   return outcomes.reduce((one, other) => ORDER.indexOf(other) > ORDER.indexOf(one) ? other : one, "equal");
 }
 
-function requirePattern(pattern: string): void {
+/** Throws `invalid_input` for what is no pattern of tables. */
+export function requirePattern(pattern: string): void {
   try {
     parseTablePattern(pattern);
   } catch (thrown) {

@@ -9,11 +9,11 @@ interface KeptGroups extends KeptOfOrigin {
   readonly groups: number;
 }
 
-/** What is kept, by the node whose transactions were applied in groups. */
+/** What is kept for a while, by the node whose transactions were applied in groups. */
 export async function readGroups(query: Query): Promise<KeptGroups[]> {
   const rows = await query(
     `SELECT origin, count(*)::text AS groups, sum(octet_length(entries))::text AS bytes
-       FROM mmlite.apply_group GROUP BY origin ORDER BY origin`,
+       FROM mmlite.apply_group WHERE NOT lasting GROUP BY origin ORDER BY origin`,
   );
   return rows.map(({ origin, groups, bytes }) => ({
     origin: origin!,
@@ -26,10 +26,18 @@ export async function readGroups(query: Query): Promise<KeptGroups[]> {
 export async function forgetGroups(query: Query, origin: string, before: string): Promise<number> {
   const [row] = await query(
     `WITH gone AS (
-       DELETE FROM mmlite.apply_group WHERE origin = $1 AND last_timestamp < $2::timestamptz
+       DELETE FROM mmlite.apply_group WHERE origin = $1 AND last_timestamp < $2::timestamptz AND NOT lasting
        RETURNING octet_length(entries) AS bytes)
      SELECT coalesce(sum(bytes), 0)::text AS bytes FROM gone`,
     [origin, before],
   );
   return Number(row?.bytes);
+}
+
+/** Forgets what repairs noted of rows that are frozen by now: they have no version any more. */
+export async function forgetFrozenRepairs(query: Query): Promise<void> {
+  await query(
+    `DELETE FROM mmlite.apply_group WHERE lasting AND xid < (
+       SELECT mmlite.full_xid(datfrozenxid) FROM pg_catalog.pg_database WHERE datname = current_database())`,
+  );
 }

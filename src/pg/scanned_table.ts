@@ -25,6 +25,10 @@ export interface ScannedTable {
   readonly columns: readonly HashedColumn[];
   /** By name; empty where rows cannot be looked up. */
   readonly key: readonly KeyColumn[];
+  /** The same in the order of the columns of {@link ScannedTable.hashedAs}, by which rows are known in `mmlite`. */
+  readonly keyOrder: readonly KeyColumn[];
+  /** Names of columns that no UPDATE can set. */
+  readonly identityAlways: readonly string[];
   /** By what the planner knows, or by what was counted of changes where it knows nothing. */
   readonly estimatedRows: number;
   /** By which its rows are known in `mmlite`: a partition's by its root. */
@@ -54,16 +58,19 @@ export async function readScannedTable(
     if (found === undefined || found.equality === null || !safe.has(column.name)) return [];
     return [{ ...column, typeName: found.typeName, equality: found.equality }];
   });
+  const isWhole = key.length === names.length;
+  const hashedAs = local?.root ??
+    { schema, name, columns: local?.columns.map((column) => column.name) ?? [] };
+  const keyOrder = hashedAs.columns.flatMap((name) => key.filter((column) => column.name === name));
   const [{ rows }] = await query(
     `${leavesOf(table)}
      SELECT sum(CASE WHEN reltuples > 0 THEN reltuples ELSE pg_stat_get_live_tuples(oid) END)::bigint::text AS rows FROM leaf`,
   );
   return {
-    table,
-    columns,
-    key: key.length === names.length ? key : [],
+    ...{ table, columns, key: isWhole ? key : [], keyOrder: isWhole ? keyOrder : [] },
+    identityAlways: local?.columns.filter((column) => column.identityAlways).map(({ name }) => name) ?? [],
     estimatedRows: Number(rows ?? 0),
-    hashedAs: local?.root ?? { schema, name, columns: local?.columns.map((column) => column.name) ?? [] },
+    hashedAs,
   };
 }
 
@@ -104,6 +111,60 @@ export function keyOfText({ type }: KeyColumn, hex: string): string {
   const bytes = Buffer.from(hex, "hex");
   const value = bytes.length === 4 ? bytes.readFloatBE() : bytes.readDoubleBE();
   return Buffer.from(String(value)).toString("hex");
+}
+
+/** Keys that are looked for, as `q` in FROM: `n` counts them from 1. Parameters: {@link keyParameters}. */
+export function wantedKeys(key: readonly KeyColumn[]): string {
+  const arrays = key.map((_, i) => `$${i + 1}::text[]`).join(", ");
+  return `unnest(${arrays}) WITH ORDINALITY AS q(${key.map((_, i) => `k${i}`).join(", ")}, n)`;
+}
+
+/** Whether a row `t` has the key `q`. */
+export function keyMatches(key: readonly KeyColumn[]): string {
+  return key.map((column, i) =>
+    `t.${pg.escapeIdentifier(column.name)} OPERATOR(${column.equality}) ${keyValue(column, i)}`
+  ).join(" AND ");
+}
+
+/** A value of a key `q` in its own type. */
+export function keyValue({ typeName }: KeyColumn, place: number): string {
+  return `(convert_from(decode(q.k${place}, 'hex'), pg_client_encoding()))::${typeName}`;
+}
+
+/** What {@link wantedKeys} takes: one array for each column. */
+export function keyParameters({ key }: ScannedTable, keys: readonly (readonly string[])[]): string[] {
+  return key.map((_, i) => `{${keys.map((values) => values[i] === "" ? '""' : values[i]).join(",")}}`);
+}
+
+/** A column of a row `t` as text. */
+export function textOf({ name }: HashedColumn): string {
+  return `t.${pg.escapeIdentifier(name)}::text`;
+}
+
+/** The hash by which a row is known in `mmlite`, of the texts of its key. */
+export function keyHash(table: TableName, texts: readonly string[]): string {
+  return `mmlite.key_hash(${pg.escapeLiteral(`${table.schema}.${table.name}`)}, ARRAY[${texts.join(", ")}])`;
+}
+
+/**
+ * What {@link versionHash} needs of a row `t`, as columns: its `xmin`, whose transaction that is, and the texts of its
+ * key.
+ */
+export function versionColumns({ keyOrder }: ScannedTable): string {
+  const texts = keyOrder.map((column, i) => `, ${textOf(column)} AS h${i}`).join("");
+  return `t.xmin AS xmin, mmlite.full_xid(t.xmin) AS xid${texts}`;
+}
+
+/** The hash by which a row is known in `mmlite`, out of the columns of {@link versionColumns} in `from`. */
+export function hashOfKey({ hashedAs, keyOrder }: ScannedTable, from: string): string {
+  return keyHash(hashedAs, keyOrder.map((_, i) => `${from}.h${i}`));
+}
+
+/** The same where versions are noted by it; it takes longer than all the rest, so it is 0 where they are not. */
+export function versionHash(scanned: ScannedTable, from: string): string {
+  return `CASE WHEN EXISTS (SELECT FROM mmlite.apply_group g WHERE g.xid = ${from}.xid) THEN ${
+    hashOfKey(scanned, from)
+  } ELSE 0 END`;
 }
 
 /** Completes "Cannot …" of an error about a table. */

@@ -198,6 +198,10 @@ COMMENT ON TABLE mmlite.job IS 'long work that an operator has asked this node f
 
   TRUNCATE_STEP,
 
+  `ALTER TABLE mmlite.apply_group ADD COLUMN lasting boolean NOT NULL DEFAULT false;
+COMMENT ON COLUMN mmlite.apply_group.lasting IS
+  'rows of several times that a repair wrote: kept while their versions can be asked for, as the commit record does not name their node';`,
+
   COPY_STEP,
 ];
 

@@ -10,7 +10,18 @@ import pg from "pg";
 import { delay } from "../backoff.ts";
 import type { Query, Row } from "./query.ts";
 import { hashOf, rowsOf } from "./row_hash.ts";
-import { keyOfText, keyText, leavesOf, type ScannedTable } from "./scanned_table.ts";
+import {
+  hashOfKey,
+  keyMatches,
+  keyOfText,
+  keyParameters,
+  keyText,
+  leavesOf,
+  type ScannedTable,
+  versionColumns,
+  versionHash,
+  wantedKeys,
+} from "./scanned_table.ts";
 
 /** How a table is read. */
 export interface ScanOptions {
@@ -171,23 +182,18 @@ export class TableScan {
     const { table, key, columns } = this.#scanned;
     const found = new Array<LookedUp | null>(keys.length).fill(null);
     if (keys.length === 0) return found;
-    const params = key.map((_, i) => arrayLiteral(keys.map((values) => values[i])));
-    const matches = key.map(({ name, typeName, equality }, i) =>
-      `t.${pg.escapeIdentifier(name)} OPERATOR(${equality}) ` +
-      `(convert_from(decode(q.k${i}, 'hex'), pg_client_encoding()))::${typeName}`
-    );
+    const awaited = await this.#awaited();
     const rows = await this.#query(
       `SELECT q.n::text, ${parts("o.rm", "state")}, o.stamp,
-              (o.hash IN (SELECT u.hash FROM mmlite.unsent u))::text AS awaited,
+              ${awaited.size === 0 ? "NULL" : `${hashOfKey(this.#scanned, "o")}::text`} AS hash,
               CASE WHEN current_setting('track_commit_timestamp')::boolean THEN (
-                SELECT (v.at AT TIME ZONE 'UTC')::text || ' ' || v.node FROM mmlite.row_version(o.xmin, o.hash) v
+                SELECT (v.at AT TIME ZONE 'UTC')::text || ' ' || v.node
+                  FROM mmlite.row_version(o.xmin, ${versionHash(this.#scanned, "o")}) v
               ) END AS version
-         FROM unnest(${key.map((_, i) => `$${i + 1}::text[]`).join(", ")}) WITH ORDINALITY
-                AS q(${key.map((_, i) => `k${i}`).join(", ")}, n),
-           LATERAL (SELECT ${hashOf(columns)} AS rm, t.xmin AS xmin, t.xmin::text AS stamp,
-                    ${keyHash(this.#scanned)} AS hash
-                FROM ${rowsOf(table)} t WHERE ${matches.join(" AND ")} OFFSET 0) o`,
-      params,
+         FROM ${wantedKeys(key)},
+           LATERAL (SELECT ${hashOf(columns)} AS rm, t.xmin::text AS stamp, ${versionColumns(this.#scanned)}
+                FROM ${rowsOf(table)} t WHERE ${keyMatches(key)} OFFSET 0) o`,
+      keyParameters(this.#scanned, keys),
     );
     for (const row of rows) {
       const at = Number(row.n) - 1;
@@ -195,10 +201,18 @@ export class TableScan {
       found[at] = {
         ...merge(found[at] ?? undefined, scanned),
         version: row.version,
-        awaited: row.awaited === "true",
+        awaited: row.hash !== null && awaited.has(row.hash),
       };
     }
     return found;
+  }
+
+  /** Hashes of keys of which values are awaited. */
+  async #awaited(): Promise<Set<string>> {
+    const rows = await this.#query(
+      "SELECT DISTINCT hash::text FROM mmlite.unsent",
+    );
+    return new Set(rows.map(({ hash }) => hash!));
   }
 
   /**
@@ -298,18 +312,4 @@ function bitmap(places: readonly number[], size: number): string {
   const bits = Buffer.alloc(Math.ceil(size / 8));
   for (const place of places) bits[place >> 3] |= 1 << (place & 7);
   return `\\x${bits.toString("hex")}`;
-}
-
-/** By which rows are known in `mmlite`. */
-function keyHash({ hashedAs, key }: ScannedTable): string {
-  const names = hashedAs.columns.filter((name) => key.some((column) => column.name === name));
-  const label = pg.escapeLiteral(`${hashedAs.schema}.${hashedAs.name}`);
-  return `mmlite.key_hash(${label}, ARRAY[${
-    names.map((name) => `t.${pg.escapeIdentifier(name)}::text`).join(", ")
-  }])`;
-}
-
-/** An array of text whose elements need no quotes. */
-function arrayLiteral(digits: readonly string[]): string {
-  return `{${digits.map((one) => one === "" ? '""' : one).join(",")}}`;
 }

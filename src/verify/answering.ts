@@ -14,6 +14,7 @@ import {
   parseQuestion,
   type Question,
   toMessage,
+  toRowMessage,
   unpackNumbers,
 } from "./messages.ts";
 import type { Side } from "./side.ts";
@@ -135,6 +136,8 @@ async function answer(side: Side, question: Question): Promise<Answer<Question["
           row === null ? null : { ...row, state: String(row.state) }
         ),
       };
+    case "rows":
+      return { rows: (await side.rows(question.keys)).map(toRowMessage) };
     case "mark":
       return toMessage(await side.mark());
     case "behind": {

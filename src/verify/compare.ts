@@ -30,6 +30,8 @@ export interface CompareOptions {
   readonly settleMs: number;
   /** Is told of rows as they are read here. */
   readonly read: (rows: number) => void;
+  /** Takes keys that differ as they are found, instead of {@link Comparison.differences}; not of a multiset. */
+  readonly take?: (rows: readonly DifferingRow[]) => Promise<void>;
   readonly signal: AbortSignal;
 }
 
@@ -41,6 +43,13 @@ export interface Difference {
   /** What is on each node: null for no row; of a multiset the number of rows. */
   readonly here: bigint | null;
   readonly there: bigint | null;
+}
+
+/** A key that differs, and what the last look showed of it. */
+export interface DifferingRow {
+  readonly key: Key;
+  readonly here: ScannedRow | null;
+  readonly there: ScannedRow | null;
 }
 
 /** A key of which it could not be told in time whether it differs. */
@@ -143,6 +152,8 @@ type Rows = ReadonlyMap<bigint, ScannedRow>;
 class Comparing {
   readonly #options: CompareOptions;
   readonly #differences: Difference[] = [];
+  /** For {@link CompareOptions.take}. */
+  #found: DifferingRow[] = [];
   readonly #undecided: Undecided[] = [];
   readonly #lagging = new Map<string, Link>();
   #otherVersions = 0;
@@ -216,7 +227,7 @@ class Comparing {
    */
   async #settle(suspects: Suspect[]): Promise<void> {
     const { settleMs, signal } = this.#options;
-    const deadline = performance.now() + settleMs;
+    let deadline = performance.now() + settleMs;
     let open = suspects;
     // Their buckets were opened.
     for (let looks = 1; open.length > 0;) {
@@ -229,6 +240,7 @@ class Comparing {
       await this.#lookAgain(open);
       looks++;
       open = open.filter((suspect) => !this.#isDecided(suspect));
+      deadline += await this.#handOver();
       signal.throwIfAborted();
       if (looks >= LOOKS && performance.now() >= deadline) return this.#giveUp(open, "changing");
     }
@@ -244,8 +256,19 @@ class Comparing {
       return true;
     }
     if (looks < LOOKS || awaited) return false;
-    this.#differences.push({ hash, key, here: here?.state ?? null, there: there?.state ?? null });
+    if (this.#options.take !== undefined && key !== null) this.#found.push({ key, here, there });
+    else this.#differences.push({ hash, key, here: here?.state ?? null, there: there?.state ?? null });
     return true;
+  }
+
+  /** How long that took, milliseconds: the rows that are not decided yet have as much time as before. */
+  async #handOver(): Promise<number> {
+    const found = this.#found;
+    this.#found = [];
+    if (found.length === 0) return 0;
+    const begun = performance.now();
+    await this.#options.take!(found);
+    return performance.now() - begun;
   }
 
   #giveUp(open: readonly Suspect[], reason: "changing" | "lagging"): void {

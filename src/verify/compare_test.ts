@@ -43,6 +43,7 @@ class ScriptedSide implements Side {
   bucketsOf = (groups: readonly number[]) => Promise.resolve(sumsOfGroups(this.#sums(), groups));
   keys = (hashes: readonly bigint[]): Promise<(Key | null)[]> => Promise.resolve(hashes.map(() => ["37"]));
   mark = () => Promise.resolve({ lsn: toLsn(BigInt(++this.marks)), origins: [] });
+  rows = () => Promise.resolve([]);
   behind = () => Promise.resolve(this.lagging);
 
   open(buckets: readonly number[]): Promise<Map<bigint, ScannedRow> | null> {

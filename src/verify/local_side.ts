@@ -13,7 +13,8 @@ import { readingTable, readScannedTable, type ScannedTable } from "../pg/scanned
 import { type LookedUp, MAX_BUCKETS, type ScannedRow, TableScan } from "../pg/table_scan.ts";
 import type { LocalTable } from "../pg/tables.ts";
 import type { PostgresTarget } from "../pg/target.ts";
-import { formatTableName, tableKey } from "../table_name.ts";
+import { readWholeRows, type WholeRow } from "../pg/whole_rows.ts";
+import { formatTableName, tableKey, type TableName } from "../table_name.ts";
 import {
   type ComparisonPlan,
   groupSums,
@@ -39,6 +40,7 @@ interface LocalSideOptions {
 }
 
 interface Reading {
+  readonly scanned: ScannedTable;
   readonly scan: TableScan;
   readonly sums: BigUint64Array;
   readonly doing: string;
@@ -101,7 +103,7 @@ export class LocalSide implements Side {
       const { signal, serverVersion } = this.#options;
       const scan = new TableScan(query, scanned, { ...plan, serverVersion, signal });
       const { rows, sums } = await scan.sums(read);
-      this.#reading = { scan, sums, doing };
+      this.#reading = { scanned, scan, sums, doing };
       return { rows, total: totalOf(sums) };
     });
   }
@@ -129,6 +131,11 @@ export class LocalSide implements Side {
     return this.#run(doing, () => scan.look(keys));
   }
 
+  rows(keys: readonly Key[]): Promise<WholeRow[]> {
+    const { scanned, doing } = this.#begun();
+    return this.#run(doing, (query) => readWholeRows(query, scanned, keys));
+  }
+
   mark(): Promise<Mark> {
     return this.#run("set a mark", setMark);
   }
@@ -146,6 +153,11 @@ export class LocalSide implements Side {
         ...behind.map((from) => ({ from, to: node })),
       ];
     });
+  }
+
+  /** A table that was listed. */
+  tableOf(table: TableName): ScannedTable | undefined {
+    return this.#tables.get(tableKey(table));
   }
 
   #begun(): Reading {

@@ -9,6 +9,7 @@ import { formatLsn, parseLsn } from "../lsn.ts";
 import type { Mark } from "../pg/marks.ts";
 import { MAX_BUCKETS, type ScannedRow } from "../pg/table_scan.ts";
 import { MAX_LINE_BYTES } from "../wire/lines.ts";
+import type { Version, WholeRow } from "../pg/whole_rows.ts";
 
 const Identifier = z.string().max(256);
 const Table = z.object({ schema: Identifier, name: Identifier });
@@ -21,6 +22,24 @@ const MarkMessage = z.object({
   lsn: Lsn,
   origins: z.array(z.object({ name: Identifier, lsn: Lsn })).max(10_000),
 });
+
+/** Digits of bytes; not by an expression that would take as many steps as it has pairs. */
+const Digits = z.string().refine((text) => text.length % 2 === 0 && !/[^0-9a-f]/.test(text));
+const VersionMessage = z.object({ at: z.string().regex(/^-?\d{1,19}$/), node: z.string().min(1).max(256) })
+  .nullable();
+const RowMessage = z.discriminatedUnion("kind", [
+  z.object({
+    kind: z.literal("row"),
+    stamp: z.number().int().min(0),
+    version: VersionMessage,
+    values: z.array(Digits.nullable()).max(1_600),
+  }),
+  z.object({ kind: z.literal("none"), version: VersionMessage }),
+  z.object({ kind: z.literal("long") }),
+]);
+type RowMessage = z.infer<typeof RowMessage>;
+/** Keys of which rows are asked for at a time. */
+export const MAX_ROWS = 1_000;
 
 const Question = z.discriminatedUnion("ask", [
   z.object({ ask: z.literal("tables") }),
@@ -38,6 +57,7 @@ const Question = z.discriminatedUnion("ask", [
   z.object({ ask: z.literal("open"), buckets: Places }),
   z.object({ ask: z.literal("keys"), hashes: Packed }),
   z.object({ ask: z.literal("look"), keys: z.array(Key).max(100_000) }),
+  z.object({ ask: z.literal("rows"), keys: z.array(Key).min(1).max(MAX_ROWS) }),
   z.object({ ask: z.literal("mark") }),
   z.object({ ask: z.literal("behind"), own: MarkMessage, other: MarkMessage }),
 ]);
@@ -69,6 +89,7 @@ export const Answers = {
       }).nullable(),
     ),
   }),
+  rows: z.object({ rows: z.array(RowMessage).min(1).max(MAX_ROWS) }),
   mark: MarkMessage,
   behind: z.object({ links: z.array(z.object({ from: Identifier, to: Identifier })).max(10_000) }),
 } as const;
@@ -112,6 +133,22 @@ export function toMessage({ lsn, origins }: Mark): z.infer<typeof MarkMessage> {
 /** The mark that travelled. */
 export function fromMessage({ lsn, origins }: z.infer<typeof MarkMessage>): Mark {
   return { lsn: parseLsn(lsn), origins: origins.map(({ name, lsn }) => ({ name, lsn: parseLsn(lsn) })) };
+}
+
+/** A row as it travels. */
+export function toRowMessage(row: WholeRow): RowMessage {
+  if (row.kind === "long") return row;
+  const version = row.version === null ? null : { ...row.version, at: String(row.version.at) };
+  return row.kind === "none" ? { ...row, version } : { ...row, version, values: [...row.values] };
+}
+
+/** The row that travelled. */
+export function fromRowMessage(message: RowMessage): WholeRow {
+  if (message.kind === "long") return message;
+  const version: Version | null = message.version === null
+    ? null
+    : { node: message.version.node, at: BigInt(message.version.at) };
+  return { ...message, version };
 }
 
 /** 64-bit numbers as base64 of their bytes, the lowest first. */

@@ -4,6 +4,7 @@
 import { isErrorKind, MmliteError } from "../errors.ts";
 import type { Mark } from "../pg/marks.ts";
 import type { LookedUp, ScannedRow } from "../pg/table_scan.ts";
+import type { WholeRow } from "../pg/whole_rows.ts";
 import { toPrintable } from "../printable.ts";
 import type { Channel } from "../wire/channel.ts";
 import { Lines } from "../wire/lines.ts";
@@ -11,6 +12,7 @@ import {
   type Answer,
   Failure,
   fromMessage,
+  fromRowMessage,
   packNumbers,
   parseAnswer,
   type Question,
@@ -76,6 +78,11 @@ export class RemoteSide implements Side {
   async look(keys: readonly Key[]): Promise<(LookedUp | null)[]> {
     const { found } = await this.#ask({ ask: "look", keys: keys.map((key) => [...key]) });
     return found.map((row) => row === null ? null : { ...row, state: BigInt(row.state) });
+  }
+
+  async rows(keys: readonly Key[]): Promise<WholeRow[]> {
+    const { rows } = await this.#ask({ ask: "rows", keys: keys.map((key) => [...key]) });
+    return rows.map(fromRowMessage);
   }
 
   async mark(): Promise<Mark> {

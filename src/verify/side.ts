@@ -4,6 +4,7 @@
  */
 import type { Mark } from "../pg/marks.ts";
 import type { LookedUp, ScannedRow } from "../pg/table_scan.ts";
+import type { WholeRow } from "../pg/whole_rows.ts";
 import type { TableName } from "../table_name.ts";
 
 /** A table as one node has it. */
@@ -55,6 +56,8 @@ export interface Side {
   keys(hashes: readonly bigint[]): Promise<(Key | null)[]>;
   /** Rows as they are now. */
   look(keys: readonly Key[]): Promise<(LookedUp | null)[]>;
+  /** Rows with all their values, of the first keys as many as one answer holds: one at least. */
+  rows(keys: readonly Key[]): Promise<WholeRow[]>;
   /** Sets a mark behind all that it has shown. */
   mark(): Promise<Mark>;
   /** What it waits for until both nodes have passed each other's marks; empty when that is so on its part. */

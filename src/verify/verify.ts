@@ -6,7 +6,7 @@ import { MmliteError, toMmliteError } from "../errors.ts";
 import { parseTablePattern, tableMatcher } from "../pg/table_pattern.ts";
 import { MAX_BUCKETS } from "../pg/table_scan.ts";
 import { formatTableName, tableKey, type TableName } from "../table_name.ts";
-import { compareTable, type Comparison, type Difference } from "./compare.ts";
+import { compareTable, type Comparison, type Difference, type DifferingRow } from "./compare.ts";
 import type { ComparisonPlan, Key, Side, TableShape } from "./side.ts";
 
 /** What {@link verifyTables} needs. */
@@ -22,7 +22,35 @@ export interface VerifyOptions {
   /** How long keys are looked at again, milliseconds. */
   readonly settleMs: number;
   readonly progress: VerifyProgress;
+  /** Begins to repair a table whose rows can be looked up; all of its differences are handed over then. */
+  readonly repair?: (table: TableName) => Promise<TableRepair>;
   readonly signal: AbortSignal;
+}
+
+/** Takes what differs of one table. */
+export interface TableRepair {
+  take(rows: readonly DifferingRow[]): Promise<void>;
+  /** After all of it. */
+  end(): Promise<Repairs>;
+}
+
+/** What came of the rows of a table that differed. */
+export interface Repairs {
+  readonly overwritten: number;
+  readonly inserted: number;
+  readonly deleted: number;
+  /** Rows that were not as they had been seen any more, on either node, and were left. */
+  readonly changed_meanwhile: number;
+  /** Rows that could not be written. */
+  readonly refused: number;
+  /** The first of them. */
+  readonly refusals: readonly Refusal[];
+}
+
+/** A row that could not be written, and why. */
+export interface Refusal {
+  readonly key: Readonly<Record<string, string>>;
+  readonly reason: string;
 }
 
 /** Is told how far it is. */
@@ -63,6 +91,8 @@ export interface VerifiedTable {
   readonly other_versions: number;
   /** It was marked as diverged, on either node. */
   readonly diverged: boolean;
+  /** Of a repair, where the table could be compared and rows can be looked up; differences are not listed then. */
+  readonly repairs?: Repairs;
 }
 
 /** Rows of a bucket, about: few, so that little is opened because of one that differs. */
@@ -130,13 +160,29 @@ async function verifyTable(
   }
   const plan = planOf(mine, theirs, share);
   try {
-    const found = await compareTable({ here, there, plan, limit, settleMs, read: progress.read, signal });
-    return { ...untouched, ...toReport(found, plan.keyed ? mine.key : null) };
+    const repair = plan.keyed ? await options.repair?.(plan.table) : undefined;
+    const found = await compareTable({
+      ...{ here, there, plan, settleMs, read: progress.read, signal },
+      limit: repair === undefined ? limit : Infinity,
+      take: repair && ((rows) => repair.take(rows)),
+    });
+    const report = { ...untouched, ...toReport(found, plan.keyed ? mine.key : null) };
+    return repair === undefined ? report : repaired(report, await repair.end());
   } catch (thrown) {
     const error = toMmliteError(thrown);
     if (!isOfTable(error)) throw error;
     return { ...untouched, outcome: "undecided", problem: error.message };
   }
+}
+
+/** The table as it is after its repair: equal, but for what was left. */
+function repaired(report: VerifiedTable, repairs: Repairs): VerifiedTable {
+  const outcome = repairs.refused > 0
+    ? "differs"
+    : repairs.changed_meanwhile > 0 && report.outcome === "equal"
+    ? "undecided"
+    : report.outcome;
+  return { ...report, outcome, repairs };
 }
 
 /** Whether an error is about one table, so that the others can be compared all the same. */
@@ -207,7 +253,11 @@ function toRow({ hash, key, here, there }: Difference, columns: readonly string[
 }
 
 function toKey(key: Key | null, columns: readonly string[] | null): Record<string, string> | null {
-  if (key === null || columns === null) return null;
+  return key === null || columns === null ? null : namedKey(key, columns);
+}
+
+/** A key for people, by the names of its columns. */
+export function namedKey(key: Key, columns: readonly string[]): Record<string, string> {
   return Object.fromEntries(
     columns.map((column, i) => [column, Buffer.from(key[i], "hex").toString("utf8")]),
   );

@@ -1,0 +1,149 @@
+/**
+ * A job of the node, from its beginning to its report: followed on standard error, and cancelled by a signal.
+ */
+import process from "node:process";
+import type { Job } from "../api/job_schemas.ts";
+import { delay } from "../backoff.ts";
+import { ERROR_POLICY, isErrorKind, MmliteError } from "../errors.ts";
+import { type ApiRequest, requestApi } from "./client.ts";
+import type { Context, GlobalOptions } from "./context.ts";
+import { formatCurl } from "./curl.ts";
+import { requireDuration } from "./duration.ts";
+import { type Endpoint, findEndpoint } from "./endpoint.ts";
+import { untilSignal } from "./signals.ts";
+
+/** How often it is asked how far the job is, milliseconds. */
+const POLL_MS = 300;
+/** A node that cannot tell of its job for longer is given up, milliseconds. */
+const PATIENCE_MS = 30_000;
+
+/** Options of a comparison. */
+export interface ComparisonOptions extends GlobalOptions {
+  readonly share?: string;
+  readonly limit?: string;
+  readonly timeout?: string;
+}
+
+/** What they are in a job's input. */
+export function comparisonInput({ share, limit, timeout }: ComparisonOptions) {
+  return {
+    share: share === undefined ? undefined : requireNumber(share, "--share") / 100,
+    limit: limit === undefined ? undefined : requireNumber(limit, "--limit"),
+    settle_seconds: timeout === undefined ? undefined : requireDuration(timeout, "--timeout"),
+  };
+}
+
+function requireNumber(text: string, option: string): number {
+  if (/^\d{1,9}$/.test(text)) return Number(text);
+  throw new MmliteError("usage", `Cannot use ${option} ${JSON.stringify(text)}: it is no whole number`);
+}
+
+/** Has the node do a job and waits for its end; undefined where only the curl line is printed. */
+export async function runJob(
+  input: object,
+  { options, context }: { readonly options: GlobalOptions; readonly context: Context },
+): Promise<Job | undefined> {
+  const endpoint = await findEndpoint(options, context);
+  const request: ApiRequest = { method: "POST", path: "/v1/jobs", body: input };
+  if (options.asCurl) {
+    context.print(formatCurl(request, endpoint));
+    return undefined;
+  }
+  const { body: { id } } = await requestApi<Job>(request, endpoint);
+  return await untilSignal((signal) => follow(id, { endpoint, signal, isQuiet: options.quiet === true }));
+}
+
+/** The report of a job that came to its end; throws what it failed of. */
+export function requireResult(
+  { id, state, error, result }: Job,
+  command: string,
+): NonNullable<Job["result"]> {
+  if (result !== null) return result;
+  if (error !== null) {
+    throw new MmliteError(isErrorKind(error.kind) ? error.kind : "internal", error.message, {
+      hint: error.hint,
+    });
+  }
+  throw new MmliteError("aborted", `Cannot tell whether the nodes are equal: job ${id} is ${state}`, {
+    hint: `Run \`${command}\` again`,
+  });
+}
+
+/** The exit code of a comparison; `kind` is of what one failed of. */
+export function exitCodeOf(outcome: "equal" | "differs" | "undecided" | "failed", kind: string): number {
+  switch (outcome) {
+    case "equal":
+      return 0;
+    case "differs":
+      return 1;
+    case "undecided":
+      return ERROR_POLICY.transient.exitCode;
+    case "failed":
+      return ERROR_POLICY[isErrorKind(kind) ? kind : "internal"].exitCode;
+  }
+}
+
+/** Waits for the end of a job; a signal cancels it. */
+async function follow(
+  id: string,
+  { endpoint, signal, isQuiet }: {
+    readonly endpoint: Endpoint;
+    readonly signal: AbortSignal;
+    readonly isQuiet: boolean;
+  },
+): Promise<Job> {
+  const bar = new ProgressBar(process.stderr.isTTY === true && !isQuiet);
+  const path = `/v1/jobs/${encodeURIComponent(id)}`;
+  let heardAt = performance.now();
+  try {
+    for (;;) {
+      let job: Job;
+      try {
+        ({ body: job } = await requestApi<Job>({ method: "GET", path }, endpoint));
+      } catch (thrown) {
+        // The job goes on where its node has lost PostgreSQL for a moment, or is busy.
+        const passes = thrown instanceof MmliteError && thrown.disposition === "retry" && !signal.aborted;
+        if (!passes || performance.now() - heardAt > PATIENCE_MS) throw thrown;
+        await delay(POLL_MS, signal);
+        continue;
+      }
+      heardAt = performance.now();
+      if (job.state !== "queued" && job.state !== "running") return job;
+      if (signal.aborted) {
+        await requestApi<void>({ method: "DELETE", path }, endpoint);
+        throw new MmliteError("aborted", `Cannot go on: stopped, and job ${id} is cancelled`);
+      }
+      bar.show(job);
+      await delay(POLL_MS, signal);
+    }
+  } finally {
+    bar.clear();
+  }
+}
+
+/** One line that is written over again and again, where somebody looks. */
+class ProgressBar {
+  readonly #isShown: boolean;
+
+  constructor(isShown: boolean) {
+    this.#isShown = isShown;
+  }
+
+  show({ state, progress, rows, bytes, eta_seconds: eta }: Job): void {
+    const parts = state === "queued" ? ["waiting for other jobs"] : [
+      progress === null ? "reading" : `${Math.round(progress * 100)} %`,
+      `${rows ?? 0} rows`,
+      `${Math.round((bytes ?? 0) / 1000)} kB exchanged`,
+      ...(eta === null ? [] : [`${Math.ceil(eta)} s left`]),
+    ];
+    this.#write(parts.join(", "));
+  }
+
+  clear(): void {
+    this.#write("");
+  }
+
+  #write(text: string): void {
+    if (this.#isShown) process.stderr.write(`\r\x1b[K${text}`);
+  }
+}
