@@ -51,7 +51,9 @@ const frame: fc.Arbitrary<Frame> = fc.oneof(
     protocol: uint32,
     identity,
     resumeLsn: lsn,
-    copied: fc.option(fc.record({ snapshot: fc.constantFrom("1:1:", "1:9:3,4"), until: lsn })),
+    copied: fc.option(
+      fc.record({ snapshot: fc.constantFrom("1:1:", "1:9:3,4"), until: lsn }, { noNullPrototype: true }),
+    ),
     dialsBack: fc.boolean(),
     compression: fc.option(fc.constantFrom(...COMPRESSIONS)),
     policies: fc.option(fc.string({ maxLength: 64 })),
