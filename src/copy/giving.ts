@@ -19,11 +19,13 @@ import {
   readNextTransaction,
   readOldestRunning,
 } from "../pg/copy_source.ts";
+import type { CopiedRows } from "../pg/copy_out.ts";
 import { type Query, queryWith } from "../pg/query.ts";
 import type { LocalTable } from "../pg/tables.ts";
 import type { PostgresTarget } from "../pg/target.ts";
 import type { Channel } from "../wire/channel.ts";
 import { Lines } from "../wire/lines.ts";
+import { isSameInBinary } from "./binary_types.ts";
 import { type CopyRequest, parseRequest } from "./messages.ts";
 
 /** What giving needs of the rest of the node. */
@@ -98,13 +100,13 @@ class Giving {
     const { target, serverVersion, isVersioned } = this.#ports;
     const source = await CopySource.open(target, { serverVersion, isVersioned, signal: this.#signal });
     try {
-      await this.#give(source);
+      await this.#give(source, request);
     } finally {
       await source.close();
     }
   }
 
-  async #give(source: CopySource): Promise<void> {
+  async #give(source: CopySource, request: CopyRequest): Promise<void> {
     const { readTables, query, peer, oldBefore } = this.#ports;
     // Before the snapshot: what it lacks is newer than this.
     const before = await oldBefore();
@@ -120,16 +122,22 @@ class Giving {
         until: formatLsn(facts.untilLsn),
         applied: facts.applied.filter(({ node }) => node !== peer)
           .map(({ node, lsn, commitTimestamp }) => ({ node, lsn: formatLsn(lsn), at: commitTimestamp })),
-        tables: described.map(({ estimatedRows, ...table }) => ({ ...table, rows: estimatedRows })),
+        tables: described.map(({ estimatedRows, columns, ...table }) => ({
+          ...table,
+          columns: columns.map(({ name }) => name),
+          rows: estimatedRows,
+        })),
       },
     });
     await this.#giveNotes(facts.untilLsn, takenAt);
     for (const [index, table] of tables.entries()) {
       const { columns } = described[index];
+      const binary = canBeBinary(described[index], request.tables);
       await source.reading(async () => {
         for (const part of await source.parts(table, before)) {
-          await this.#lines.write({ part: { table: index, version: this.#versionOf(part, before) } });
-          await this.#giveRows(source.read({ table, columns, part, before }));
+          const version = this.#versionOf(part, before);
+          await this.#lines.write({ part: { table: index, version, binary: binary && version !== null } });
+          await this.#giveRows(source.read({ table, columns, binary, part, before }));
           await this.#lines.write({ end: "part" });
         }
       });
@@ -166,17 +174,19 @@ class Giving {
     }
   }
 
-  async #giveRows(rows: AsyncIterable<Uint8Array>): Promise<void> {
+  async #giveRows(parts: AsyncIterable<CopiedRows>): Promise<void> {
     let held: Uint8Array[] = [];
-    let length = 0;
+    let [length, count] = [0, 0];
     const send = async () => {
       const bytes = held.length === 1 ? held[0] : Buffer.concat(held);
-      [held, length] = [[], 0];
-      if (bytes.length > 0) await this.#lines.writeWith({ data: bytes.length }, bytes);
+      const line = { data: length, rows: count };
+      [held, length, count] = [[], 0, 0];
+      if (bytes.length > 0) await this.#lines.writeWith(line, bytes);
     };
-    for await (const chunk of rows) {
-      held.push(chunk);
-      length += chunk.length;
+    for await (const { bytes, rows } of parts) {
+      held.push(bytes);
+      length += bytes.length;
+      count += rows;
       if (length >= CHUNK_BYTES) await send();
     }
     await send();
@@ -242,4 +252,12 @@ class Giving {
       { hint: "Run `mmlite quarantine list` there, then retry or discard what is in it" },
     );
   }
+}
+
+/** Whether the binary form of all values means the same on both nodes. */
+function canBeBinary({ schema, name, columns }: CopiedTable, theirs: CopyRequest["tables"]): boolean {
+  const there = theirs.find((one) => one.schema === schema && one.name === name)?.columns ?? [];
+  return columns.every(({ name, type }) =>
+    isSameInBinary(type) && there.some((column) => column.name === name && column.type === type)
+  );
 }

@@ -4,7 +4,7 @@
  */
 import { z } from "zod";
 import { isErrorKind, MmliteError } from "../errors.ts";
-import { formatLsn, type Lsn, parseLsn } from "../lsn.ts";
+import { formatLsn, parseLsn } from "../lsn.ts";
 import { toPrintable } from "../printable.ts";
 import { MAX_LINE_BYTES } from "../wire/lines.ts";
 
@@ -13,9 +13,18 @@ const Position = z.string().regex(/^[0-9A-F]{1,8}\/[0-9A-F]{1,8}$/i).transform(p
 const Time = z.string().max(64);
 const Count = z.number().int().min(0);
 
-/** The only request: how far each other node is applied where the rows are to come to. */
+/** The only request. */
 const Request = z.object({
-  copy: z.object({ applied: z.array(z.object({ node: Identifier, lsn: Position })).max(10_000) }),
+  copy: z.object({
+    /** How far each node is applied where the rows are to come to. */
+    applied: z.array(z.object({ node: Identifier, lsn: Position })).max(10_000),
+    /** What there is, with the OIDs of its types. */
+    tables: z.array(z.object({
+      schema: Identifier,
+      name: Identifier,
+      columns: z.array(z.object({ name: Identifier, type: Count })).max(1_600),
+    })).max(100_000),
+  }),
 });
 /** See {@link parseRequest}. */
 export type CopyRequest = z.infer<typeof Request>["copy"];
@@ -48,10 +57,11 @@ const Answer = z.union([
       table: Count,
       /** All of one version; null where each says its own before its columns. */
       version: z.object({ node: Identifier, at: Time }).nullable(),
+      binary: z.boolean(),
     }),
   }),
-  /** So many bytes of rows are right behind this line. */
-  z.object({ data: Count.max(MAX_LINE_BYTES) }),
+  /** So many bytes of so many rows, about, are right behind this line. */
+  z.object({ data: Count.max(MAX_LINE_BYTES), rows: Count }),
   z.object({ end: z.enum(["part", "all"]) }),
   z.object({
     error: z.object({
@@ -84,9 +94,9 @@ export function parseCopyAnswer(line: unknown, node: string): CopyAnswer {
   });
 }
 
-/** Positions as text, as they travel. */
-export function toRequest(applied: readonly { readonly node: string; readonly lsn: Lsn }[]): unknown {
-  return { copy: { applied: applied.map(({ node, lsn }) => ({ node, lsn: formatLsn(lsn) })) } };
+/** A request as it travels. */
+export function toRequest({ applied, tables }: CopyRequest): unknown {
+  return { copy: { applied: applied.map(({ node, lsn }) => ({ node, lsn: formatLsn(lsn) })), tables } };
 }
 
 function strange(what: string, { issues }: z.ZodError): MmliteError {

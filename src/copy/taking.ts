@@ -10,6 +10,7 @@ import type { Lsn } from "../lsn.ts";
 import { type CopiedNote, NOTE_KINDS, writeNote } from "../pg/copy_notes.ts";
 import { changeOrigin, type CopyVersion, CopyWriter, endCopy, truncateTables } from "../pg/copy_target.ts";
 import type { Client } from "../pg/client.ts";
+import type { CopiedColumn } from "../pg/copy_source.ts";
 import { type Query, queryWith } from "../pg/query.ts";
 import { formatTimestamp } from "../pg/timestamp.ts";
 import { formatTableName, type TableName } from "../table_name.ts";
@@ -18,8 +19,8 @@ import { Lines } from "../wire/lines.ts";
 import { type CopyAnswer, type CopySnapshot, parseCopyAnswer, toRequest } from "./messages.ts";
 import { VersionedRowReader, type VersionedRows } from "./versioned_rows.ts";
 
-/** A table here, as far as rows are copied into it. */
-export interface TargetTable extends TableName {
+/** A table that rows are copied into, and the columns of them. */
+interface TargetTable extends TableName {
   readonly columns: readonly string[];
 }
 
@@ -31,7 +32,7 @@ export interface TakingPorts {
   readonly source: string;
   readonly isVersioned: boolean;
   /** The tables that this node replicates. */
-  readonly tables: readonly TargetTable[];
+  readonly tables: readonly (TableName & { readonly columns: readonly CopiedColumn[] })[];
   /** How far each other node is applied here, and where this one's own WAL ends. */
   readonly applied: readonly { readonly node: string; readonly lsn: Lsn }[];
   /** Opens the session that writes, under the origin of a node; {@link TakingPorts.originOf} names it. */
@@ -60,7 +61,6 @@ export interface TakenTable {
 
 /** How many tables an error names. */
 const MAX_NAMED_TABLES = 10;
-const LINE_END = 0x0a;
 
 /**
  * Takes all rows over a channel to the source. When it returns they are on disk, and so is what is received next.
@@ -108,7 +108,10 @@ class Taking {
 
   async run(): Promise<TakenTable[]> {
     const { source, applied, progress } = this.#ports;
-    await this.#lines.write(toRequest(applied));
+    await this.#lines.write(toRequest({
+      applied: [...applied],
+      tables: this.#ports.tables.map((table) => ({ ...table, columns: [...table.columns] })),
+    }));
     const snapshot = await this.#snapshot();
     const tables = snapshot.tables.map((table) => this.#targetOf(table));
     this.#requireApplied(snapshot);
@@ -159,22 +162,24 @@ class Taking {
   }
 
   async #takePart(
-    { table, version }: Extract<CopyAnswer, { part: unknown }>["part"],
+    { table, version, binary }: Extract<CopyAnswer, { part: unknown }>["part"],
     tables: readonly TargetTable[],
   ): Promise<number> {
     const into = tables[table];
     if (into === undefined) throw this.#strange();
-    return version === null ? await this.#takeVersioned(into) : await this.#takeAlike(into, version);
+    return version === null
+      ? await this.#takeVersioned(into)
+      : await this.#takeAlike(into, { version, binary });
   }
 
   /** Rows that all have one version. */
-  async #takeAlike(table: TargetTable, version: CopyVersion): Promise<number> {
+  async #takeAlike(
+    table: TargetTable,
+    { version, binary }: { readonly version: CopyVersion; readonly binary: boolean },
+  ): Promise<number> {
     await this.#become(version.node);
-    await this.#writer.begin({ table, columns: table.columns });
-    for await (const bytes of this.#data()) {
-      this.#ports.progress.read(countLines(bytes));
-      await this.#writer.write(bytes);
-    }
+    await this.#writer.begin({ table, columns: table.columns, binary });
+    for await (const bytes of this.#data()) await this.#writer.write(bytes);
     return await this.#writer.end(version);
   }
 
@@ -196,9 +201,8 @@ class Taking {
   ): Promise<number> {
     const from = node ?? this.#ports.source;
     await this.#become(from);
-    await this.#writer.begin({ table, columns: table.columns });
+    await this.#writer.begin({ table, columns: table.columns, binary: false });
     await this.#writer.write(Buffer.concat(lines));
-    this.#ports.progress.read(lines.length);
     const times = { at: formatTimestamp(last), first: formatTimestamp(first) };
     return await this.#writer.end({ node: from, ...times, entries });
   }
@@ -207,8 +211,10 @@ class Taking {
   async *#data(): AsyncGenerator<Uint8Array> {
     for (;;) {
       const answer = await this.#next();
-      if ("data" in answer) yield await this.#lines.readBytes(answer.data);
-      else if ("end" in answer && answer.end === "part") return;
+      if ("data" in answer) {
+        yield await this.#lines.readBytes(answer.data);
+        this.#ports.progress.read(answer.rows);
+      } else if ("end" in answer && answer.end === "part") return;
       else if (!("waiting" in answer)) throw this.#strange();
     }
   }
@@ -221,7 +227,9 @@ class Taking {
 
   #targetOf({ schema, name, columns }: CopySnapshot["tables"][number]): TargetTable {
     const here = this.#ports.tables.find((one) => one.schema === schema && one.name === name);
-    const missing = here === undefined ? [] : columns.filter((column) => !here.columns.includes(column));
+    const missing = here === undefined
+      ? []
+      : columns.filter((column) => !here.columns.some(({ name }) => name === column));
     if (here !== undefined && missing.length === 0) return { schema, name, columns };
     const table = formatTableName({ schema, name });
     const what = here === undefined
@@ -267,10 +275,4 @@ function toNote({ kind, row }: Extract<CopyAnswer, { note: unknown }>["note"]): 
       hint: "Run the same version of mmlite on both nodes",
     },
   );
-}
-
-function countLines(bytes: Uint8Array): number {
-  let count = 0;
-  for (let at = bytes.indexOf(LINE_END); at >= 0; at = bytes.indexOf(LINE_END, at + 1)) count++;
-  return count;
 }

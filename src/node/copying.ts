@@ -14,13 +14,12 @@ import { MmliteError, toMmliteError } from "../errors.ts";
 import { log } from "../log.ts";
 import { type Lsn, maxLsn, ZERO_LSN } from "../lsn.ts";
 import { closeClient, openClient } from "../pg/client.ts";
-import { readSeenBefore } from "../pg/copy_source.ts";
+import { readCopiedColumns, readSeenBefore } from "../pg/copy_source.ts";
 import { hasOwnRows, noteCopy, openTables, readCopy, shutTables } from "../pg/copy_target.ts";
 import { mapPostgresError } from "../pg/errors.ts";
 import { readPeer } from "../pg/peers.ts";
 import { ensureNamedOrigin, ensureOrigin, originName, readProgress, readProgressOf } from "../pg/progress.ts";
 import { type Query, queryWith } from "../pg/query.ts";
-import { readHashedColumns } from "../pg/row_hash.ts";
 import { readWalLsn } from "../pg/server.ts";
 import { leavesOf, type LocalTable, partitionsByParent, readTables } from "../pg/tables.ts";
 import { formatTableName } from "../table_name.ts";
@@ -195,9 +194,9 @@ export class Copying implements JobKind<CopyInput> {
     const { name, url } = this.#requireSource(from);
     const tables = await readComparableTables(query, patterns);
     const targets = [];
-    for (const { schema, name, oid } of tables) {
-      const columns = (await readHashedColumns(query, oid)).map((column) => column.name);
-      targets.push({ schema, name, columns });
+    for (const table of tables) {
+      const { schema, name } = table;
+      targets.push({ schema, name, columns: await readCopiedColumns(query, table) });
     }
     const applied = [...await this.#applied(query), { node: self, lsn: await readWalLsn(query) }];
     const channel = await dial({ name, url }, "copy", signal);

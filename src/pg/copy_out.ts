@@ -14,9 +14,15 @@ import { mapPostgresError } from "./errors.ts";
 /** With more than this unread, bytes, the socket rests. */
 const PENDING_BYTES = 0x10_0000;
 
-/** Runs a COPY and yields its rows in chunks of whole rows; `doing` completes "Cannot …". One that is left early breaks
- * the connection off. */
-export async function* copyOut(client: Client, sql: string, doing: string): AsyncGenerator<Uint8Array> {
+/** Some rows, whole. */
+export interface CopiedRows {
+  readonly bytes: Uint8Array;
+  /** How many; in binary one too many at the end. */
+  readonly rows: number;
+}
+
+/** Runs a COPY and yields its rows; `doing` completes "Cannot …". One that is left early breaks the connection off. */
+export async function* copyOut(client: Client, sql: string, doing: string): AsyncGenerator<CopiedRows> {
   const connection = clientConnection(client);
   const socket = connection.stream;
   let pieces: Uint8Array[] = [];
@@ -58,10 +64,11 @@ export async function* copyOut(client: Client, sql: string, doing: string): Asyn
   try {
     for (;;) {
       if (pending > 0) {
-        const rows = pieces.length === 1 ? pieces[0] : Buffer.concat(pieces);
+        const rows = pieces.length;
+        const bytes = rows === 1 ? pieces[0] : Buffer.concat(pieces);
         [pieces, pending] = [[], 0];
         if (socket.isPaused()) socket.resume();
-        yield rows;
+        yield { bytes, rows };
       } else if (failure !== undefined) throw failure;
       else if (ended) break;
       else await new Promise<void>((resolve) => wake = resolve);

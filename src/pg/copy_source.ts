@@ -10,7 +10,7 @@ import pg from "pg";
 import { type Lsn, parseLsn } from "../lsn.ts";
 import { formatTableName, type TableName } from "../table_name.ts";
 import { type Client, closeClient, destroyClient, openClient, passAnyBytes } from "./client.ts";
-import { copyOut } from "./copy_out.ts";
+import { type CopiedRows, copyOut } from "./copy_out.ts";
 import { type Query, queryWith } from "./query.ts";
 import { readLocalTable } from "./relation.ts";
 import { VALUE_SETTINGS } from "./replication.ts";
@@ -40,10 +40,17 @@ export interface SnapshotFacts {
   readonly quarantined: number;
 }
 
+/** A column whose values are copied. */
+export interface CopiedColumn {
+  readonly name: string;
+  /** OID of its type. */
+  readonly type: number;
+}
+
 /** A table that is copied. */
 export interface CopiedTable extends TableName {
-  /** Names of the columns whose values are copied, in the table's order. */
-  readonly columns: readonly string[];
+  /** The columns whose values are copied, in the table's order. */
+  readonly columns: readonly CopiedColumn[];
   /** By what the planner knows, or what was counted of changes. */
   readonly estimatedRows: number;
 }
@@ -137,18 +144,13 @@ export class CopySource {
   /** What is copied of a table. */
   async describe(table: LocalTable): Promise<CopiedTable> {
     const { schema, name } = table;
-    const rows = await this.#query(
-      `SELECT attname FROM pg_attribute a
-        WHERE attrelid = ${table.oid} AND attnum > 0 AND NOT attisdropped
-          AND COALESCE(to_jsonb(a) ->> 'attgenerated', '') = '' ORDER BY attnum`,
-    );
     const [{ estimate }] = await this.#query(
       `${leavesOf(table)}
        SELECT sum(CASE WHEN reltuples > 0 THEN reltuples ELSE pg_stat_get_live_tuples(oid) END)::bigint::text AS estimate FROM leaf`,
     );
     return {
       ...{ schema, name, estimatedRows: Number(estimate ?? 0) },
-      columns: rows.map(({ attname }) => attname!),
+      columns: await readCopiedColumns(this.#query, table),
     };
   }
 
@@ -186,17 +188,21 @@ export class CopySource {
 
   /** The rows of a part as COPY prints them, in chunks of whole rows; throws where they cannot be read. */
   async *read(
-    { table, columns, part, before }: {
+    { table, columns, binary, part, before }: {
       readonly table: LocalTable;
-      readonly columns: readonly string[];
+      readonly columns: readonly CopiedColumn[];
+      /** Of rows that do not say their versions. */
+      readonly binary: boolean;
       readonly part: CopiedPart;
       readonly before: string;
     },
-  ): AsyncGenerator<Uint8Array> {
-    const list = columns.map((name) => `t.${pg.escapeIdentifier(name)}`).join(", ");
+  ): AsyncGenerator<CopiedRows> {
+    const list = columns.map(({ name }) => `t.${pg.escapeIdentifier(name)}`).join(", ");
     const isNew = `pg_xact_commit_timestamp(t.xmin) > ${literal(before)}`;
     const select = (what: string, where: string) =>
-      `COPY (SELECT ${what} FROM ${rowsOf(table)} AS t${where}) TO STDOUT`;
+      `COPY (SELECT ${what} FROM ${rowsOf(table)} AS t${where}) TO STDOUT${
+        binary && part.kind !== "each" ? " (FORMAT binary)" : ""
+      }`;
     switch (part.kind) {
       case "old":
         return yield* this.#copy(
@@ -236,9 +242,19 @@ export class CopySource {
     return `mmlite.key_hash(${literal(`${schema}.${name}`)}, ARRAY[${texts}])`;
   }
 
-  #copy(sql: string, table: TableName): AsyncGenerator<Uint8Array> {
+  #copy(sql: string, table: TableName): AsyncGenerator<CopiedRows> {
     return copyOut(this.#client, sql, `copy table ${formatTableName(table)}`);
   }
+}
+
+/** Those columns of a table whose values replication sends, in the table's order. */
+export async function readCopiedColumns(query: Query, { oid }: LocalTable): Promise<CopiedColumn[]> {
+  const rows = await query(
+    `SELECT attname, atttypid::text AS type FROM pg_attribute a
+      WHERE attrelid = ${oid} AND attnum > 0 AND NOT attisdropped
+        AND COALESCE(to_jsonb(a) ->> 'attgenerated', '') = '' ORDER BY attnum`,
+  );
+  return rows.map(({ attname, type }) => ({ name: attname!, type: Number(type) }));
 }
 
 async function openSession(target: PostgresTarget, signal: AbortSignal): Promise<Client> {

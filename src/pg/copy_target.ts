@@ -80,11 +80,11 @@ export async function hasOwnRows(
   return row.own === "true";
 }
 
-/** Which rows come, and what version they are to have here. */
+/** Which rows come, and in which form. */
 export interface CopyInto {
   readonly table: TableName;
   readonly columns: readonly string[];
-  readonly version: CopyVersion;
+  readonly binary: boolean;
 }
 
 /** The version of rows that are written in one transaction. */
@@ -112,11 +112,15 @@ export class CopyWriter {
   }
 
   /** Begins a transaction for rows of a table. */
-  async begin({ table, columns }: Pick<CopyInto, "table" | "columns">): Promise<void> {
+  async begin({ table, columns, binary }: CopyInto): Promise<void> {
     await this.#query("BEGIN");
     const list = columns.map((name) => pg.escapeIdentifier(name)).join(", ");
     const stream = this.#client.query(
-      copyFrom(`COPY ${quoted(table)}${list === "" ? "" : ` (${list})`} FROM STDIN`),
+      copyFrom(
+        `COPY ${quoted(table)}${list === "" ? "" : ` (${list})`} FROM STDIN${
+          binary ? " (FORMAT binary)" : ""
+        }`,
+      ),
     );
     this.#failed = undefined;
     stream.on("error", (error: Error) => void (this.#failed = error));
