@@ -153,3 +153,92 @@ Deno.test("a node that is new in a busy mesh gets every row once", async (t) => 
     });
   }
 });
+
+Deno.test("a copy is refused, held up, cut short and gone on with", async (t) => {
+  await using a = await startPostgres({ major: 18 });
+  await using cluster = await startCluster("copied", [{ server: a, name: "ams", schema: SCHEMA }]);
+  const [ams] = cluster.members;
+  await fill(ams);
+  await using joiner = await startEmpty(14, "new");
+  await connectAll([ams.node, joiner.node]);
+  // Each step goes on from where the one before has come to.
+  const step = async (name: string, body: () => Promise<void>) => {
+    if (!await t.step(name, body)) throw new Error(`The steps after "${name}" would fail`);
+  };
+  const status = async () => JSON.stringify((await joiner.node.api("GET", "/v1/status")).json.problems);
+  const begin = async () => {
+    const { status, json } = await joiner.node.api("POST", "/v1/jobs", { type: "copy", from: "ams" });
+    assert.equal(status, 202, JSON.stringify(json));
+    return json.id as string;
+  };
+
+  await step("from nobody that is known", async () => {
+    const { status, json } = await joiner.node.api("POST", "/v1/jobs", { type: "copy", from: "nobody" });
+    assert.equal(status, 400);
+    assert.match(json.detail, /no peer of that name/);
+  });
+
+  await step("over rows that were written here, which stay and can be written to", async () => {
+    await joiner.client.query("INSERT INTO gone VALUES (1)");
+    const { state, error } = await copy(joiner, "ams");
+    assert.equal(state, "failed");
+    assert.match(JSON.stringify(error), /there are rows already in public\.gone/);
+    await joiner.client.query("INSERT INTO gone VALUES (2)");
+    await joiner.client.query("TRUNCATE gone");
+  });
+
+  await step("into a table that is missing here", async () => {
+    await ams.client.query("CREATE TABLE later (id int PRIMARY KEY); INSERT INTO later VALUES (1)");
+    await eventually(
+      "the table to be replicated",
+      async () => JSON.stringify((await ams.node.api("GET", "/v1/tables")).json).includes(`"later"`),
+    );
+    const { state, error } = await copy(joiner, "ams");
+    assert.equal(state, "failed");
+    assert.match(JSON.stringify(error), /table public\.later.* is missing here/);
+    assert.match(await status(), /rows of this node are not whole.*has not ended/);
+    await joiner.client.query("CREATE TABLE later (id int PRIMARY KEY)");
+  });
+
+  await step("applications are kept out, and nothing is received", async () => {
+    await assert.rejects(joiner.client.query("INSERT INTO item VALUES (1)"), /its rows are being copied/);
+    await ams.client.query("INSERT INTO gone VALUES (77)");
+    await eventually("the sender to be told", async () => {
+      const { json } = await ams.node.api("GET", "/v1/peers/new");
+      return JSON.stringify(json.last_error).includes("copies its rows from");
+    });
+  });
+
+  await step("a transaction that runs at the source holds it up, and it goes on after kills", async () => {
+    const isHeldUp = () =>
+      eventually("it to be told", async () => {
+        const problems = await status();
+        if (/transactions that run on .*ams.* have to end/.test(problems)) return true;
+        throw new Error(problems);
+      });
+    const open = await a.connect("copied");
+    await open.query("BEGIN; INSERT INTO gone VALUES (78)");
+    const id = await begin();
+    await isHeldUp();
+    await joiner.node.kill();
+    await joiner.node.start();
+    await isHeldUp();
+    await ams.node.kill();
+    await ams.node.start();
+    await isHeldUp();
+    await assert.rejects(joiner.client.query("INSERT INTO item VALUES (1)"), /its rows are being copied/);
+    await open.query("COMMIT");
+    await open.end();
+    const { state, error, result } = await ended(joiner.node, id);
+    assert.equal(state, "succeeded", JSON.stringify(error));
+    assert.equal((result as { tables: { table: string; rows: number }[] }).tables.length, 6);
+    await requireEqual([ams, joiner]);
+    assert.doesNotMatch(await status(), /copied|whole/);
+  });
+
+  await step("then both are written to", async () => {
+    await joiner.client.query("INSERT INTO item (id, name, n) VALUES (-1, 'new', 0)");
+    await ams.client.query("UPDATE item SET n = 5 WHERE id = 7; TRUNCATE gone");
+    await requireEqual([ams, joiner]);
+  });
+});

@@ -16,8 +16,8 @@ import {
   type CopiedPart,
   type CopiedTable,
   CopySource,
-  readNextTransaction,
   readOldestRunning,
+  takeTransactionId,
 } from "../pg/copy_source.ts";
 import type { CopiedRows } from "../pg/copy_out.ts";
 import { type Query, queryWith } from "../pg/query.ts";
@@ -209,7 +209,7 @@ class Giving {
   /** Transactions that run now may have written their commit records already, before the slot of the peer begins. */
   async #awaitRunning(): Promise<void> {
     const { query, self } = this.#ports;
-    const next = await readNextTransaction(query);
+    const next = await takeTransactionId(query);
     await this.#until(
       async () => await readOldestRunning(query) >= next,
       `transactions that run on "${self}" have to end first (pg_stat_activity and pg_prepared_xacts show them)`,

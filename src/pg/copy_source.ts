@@ -291,11 +291,11 @@ export async function readSeenBefore(
 }
 
 /**
- * The transactions that run now have ended by the time when no snapshot is as old as this; to be compared with
- * {@link readOldestRunning}.
+ * The id of a new transaction: all that run now have ended once {@link readOldestRunning} is no older. What a snapshot
+ * calls the next id would not do, as it follows the last transaction that has ended.
  */
-export async function readNextTransaction(query: Query): Promise<bigint> {
-  const [row] = await query("SELECT txid_snapshot_xmax(txid_current_snapshot())::text AS next");
+export async function takeTransactionId(query: Query): Promise<bigint> {
+  const [row] = await query("SELECT txid_current()::text AS next");
   return BigInt(row.next!);
 }
 
