@@ -303,3 +303,28 @@ async function copyRows(from: JoinPlace, to: JoinPlace): Promise<void> {
   const insert = "INSERT INTO t SELECT * FROM json_populate_recordset(NULL::t, $1)";
   await to.server.sql(to.database, insert, [rows[0].rows]);
 }
+
+Deno.test("a host whose tables are empty gets the members' rows, in one command", async () => {
+  await using first = await startPostgres({ major: 16 });
+  await using second = await startPostgres({ major: 11 });
+  const [ams, fra] = [{ server: first, database: "ams" }, { server: second, database: "fra" }];
+  await using bed = await startJoinBed({ server: first, name: "ams" });
+  await first.sql("ams", "INSERT INTO t SELECT g, 'before ' || g FROM generate_series(1, 20000) g");
+  await makeDatabase(fra);
+  const token = await bed.invite("--name", "fra");
+  await using joined = await startJoining(fra, () => ["join", token]);
+  await streaming(joined, 1);
+  assert.match(await joined.log(), /The rows of "ams" are copied next/);
+  const rows = async ({ server, database }: JoinPlace) =>
+    await server.sql(
+      database,
+      "SELECT count(*)::int AS count, md5(string_agg(v, ',' ORDER BY id)) AS sum FROM t",
+    );
+  const expected = await rows(ams);
+  await eventually(
+    "all rows to be there",
+    async () => JSON.stringify(await rows(fra)) === JSON.stringify(expected),
+  );
+  await streaming(bed.member, 1);
+  await converge([ams, fra], 100_000);
+});
