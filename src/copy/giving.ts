@@ -52,6 +52,8 @@ const LOOK_MS = 200;
 const TELL_MS = 5_000;
 /** Deleted rows that are forgotten here are needed by nobody this long after the snapshot, milliseconds. */
 const MAX_NOTES_AGE_MS = 30_000;
+/** A Welcome has room for no longer a list of transactions, characters. */
+const MAX_SNAPSHOT_LENGTH = 50_000;
 /** Rows go in chunks of about this many bytes. */
 const CHUNK_BYTES = 0x2_0000;
 
@@ -113,6 +115,7 @@ class Giving {
     const facts = await source.take();
     const takenAt = performance.now();
     if (facts.quarantined > 0) throw this.#inQuarantine(facts.quarantined);
+    if (facts.snapshot.length > MAX_SNAPSHOT_LENGTH) throw tooManyRunning();
     const tables = await readTables(query);
     const described: CopiedTable[] = [];
     for (const table of tables) described.push(await source.describe(table));
@@ -252,6 +255,12 @@ class Giving {
       { hint: "Run `mmlite quarantine list` there, then retry or discard what is in it" },
     );
   }
+}
+
+function tooManyRunning(): MmliteError {
+  return new MmliteError("transient", "Cannot give the rows: too many transactions run to be named", {
+    hint: "It is tried again; about 4,000 at a time are few enough",
+  });
 }
 
 /** Whether the binary form of all values means the same on both nodes. */
