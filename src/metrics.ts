@@ -85,6 +85,8 @@ export interface Metrics {
   countConflict(type: string, resolution: string, conflicts?: number): void;
   /** Counts that transactions were let through without those of a node that caused them. */
   countCausalTimeout(peer: string): void;
+  /** Rows of a table were copied to this node, about as many. */
+  countCopied(table: string, rows: number): void;
   /** Sets when this node's certificate expires, and the CA's that issued it. */
   setCertificateExpiry(times: CertificateTimes): void;
   /** Sets what is kept of deleted rows, bytes, and of how many tables nodes may hold different rows. */
@@ -120,6 +122,7 @@ export function createMetrics(version: string): Metrics {
     countChanges: (origin, kind, changes) => series.appliedChanges.inc({ origin, kind }, changes),
     countConflict: (type, resolution, conflicts = 1) => series.conflicts.inc({ type, resolution }, conflicts),
     countCausalTimeout: (peer) => series.causalTimeouts.inc({ peer }),
+    countCopied: (table, rows) => series.copiedRows.inc({ table }, rows),
     setCertificateExpiry: ({ expiresAt, authorityExpiresAt }) => {
       series.certificateExpiry.set({ certificate: "node" }, expiresAt.getTime() / 1000);
       series.certificateExpiry.set({ certificate: "ca" }, authorityExpiresAt.getTime() / 1000);
@@ -204,6 +207,7 @@ function createSeries(registry: Registry) {
       "Times that transactions were let through after waiting for earlier ones of the peer in vain",
       ["peer"],
     ),
+    copiedRows: counter("mmlite_copy_rows_total", "Rows copied to this node from a peer", ["table"]),
     conflicts: counter("mmlite_conflicts_total", "Conflicts met while applying", ["type", "resolution"]),
     tombstones: gauge(
       "mmlite_tombstone_bytes",

@@ -46,6 +46,7 @@ Deno.test("metrics name every series as the interface does", async () => {
   metrics.observeApplied("fra", { transactions: 3, seconds: 0.003 });
   metrics.countChanges("fra", "insert", 2);
   metrics.countChanges("fra", "delete", 1);
+  metrics.countCopied("public.t", 7);
   metrics.countConflict("update_missing", "inserted");
   const series = parseExposition(await metrics.render());
   const expected: Record<string, number> = {
@@ -68,6 +69,7 @@ Deno.test("metrics name every series as the interface does", async () => {
     'mmlite_applied_changes_total{origin="fra",kind="insert"}': 2,
     'mmlite_applied_changes_total{origin="fra",kind="delete"}': 1,
     'mmlite_conflicts_total{type="update_missing",resolution="inserted"}': 1,
+    'mmlite_copy_rows_total{table="public.t"}': 7,
     'mmlite_apply_duration_seconds_bucket{le="0.005"}': 1,
     "mmlite_apply_duration_seconds_count": 1,
     'mmlite_certificate_expiry_timestamp_seconds{certificate="node"}': 1_900_000_000,

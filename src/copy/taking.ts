@@ -50,7 +50,8 @@ export interface TakingProgress {
   readonly waiting: (sentence: string) => void;
   /** How many rows there are, about. */
   readonly expect: (rows: number) => void;
-  readonly read: (rows: number) => void;
+  /** Rows of a table have come, about as many. */
+  readonly read: (table: string, rows: number) => void;
 }
 
 /** What was copied of a table. */
@@ -179,7 +180,7 @@ class Taking {
   ): Promise<number> {
     await this.#become(version.node);
     await this.#writer.begin({ table, columns: table.columns, binary });
-    for await (const bytes of this.#data()) await this.#writer.write(bytes);
+    for await (const bytes of this.#data(table)) await this.#writer.write(bytes);
     return await this.#writer.end(version);
   }
 
@@ -190,7 +191,7 @@ class Taking {
     const write = async (groups: readonly VersionedRows[]) => {
       for (const group of groups) rows += await this.#writeGroup(table, group);
     };
-    for await (const bytes of this.#data()) await write(reader.push(bytes));
+    for await (const bytes of this.#data(table)) await write(reader.push(bytes));
     await write(reader.finish());
     return rows;
   }
@@ -208,12 +209,13 @@ class Taking {
   }
 
   /** The rows of the part that has begun. */
-  async *#data(): AsyncGenerator<Uint8Array> {
+  async *#data(table: TableName): AsyncGenerator<Uint8Array> {
+    const name = formatTableName(table);
     for (;;) {
       const answer = await this.#next();
       if ("data" in answer) {
         yield await this.#lines.readBytes(answer.data);
-        this.#ports.progress.read(answer.rows);
+        this.#ports.progress.read(name, answer.rows);
       } else if ("end" in answer && answer.end === "part") return;
       else if (!("waiting" in answer)) throw this.#strange();
     }

@@ -44,6 +44,8 @@ interface CopyingOptions {
   readonly ownDeletes: OwnDeletes;
   /** On connections that nothing else uses. */
   readonly dial: Dial;
+  /** Rows of a table were copied. */
+  readonly copied: (table: string, rows: number) => void;
   /** Ends what is received from a sender, and waits for that. */
   readonly dropInbound: (sender: string) => Promise<void>;
   /** Aborts when the node closes. */
@@ -221,7 +223,10 @@ export class Copying implements JobKind<CopyInput> {
           this.#waiting = "";
           progress.expect(rows);
         },
-        read: (rows) => progress.read(rows),
+        read: (table, rows) => {
+          progress.read(rows);
+          this.#options.copied(table, rows);
+        },
       },
     }, signal);
   }

@@ -232,6 +232,7 @@ export async function startNode(config: Config, { signal, apiAddress }: StartOpt
     const copying: Copying = new Copying({
       ...{ database, self: self.node, peers, patterns: config.tables, positions, groups, ownDeletes },
       dial: dialBeside,
+      copied: (table, rows) => metrics.countCopied(table, rows),
       dropInbound: (sender) => inbox.drop(sender),
       signal: ended,
     });
