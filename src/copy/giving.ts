@@ -54,8 +54,9 @@ const TELL_MS = 5_000;
 const MAX_NOTES_AGE_MS = 30_000;
 /** A Welcome has room for no longer a list of transactions, characters. */
 const MAX_SNAPSHOT_LENGTH = 50_000;
-/** Rows go in chunks of about this many bytes. */
+/** Rows go in chunks of about this many bytes, and at most. */
 const CHUNK_BYTES = 0x2_0000;
+const MAX_CHUNK_BYTES = 0x10_0000;
 
 /** Gives all rows on a channel; never throws: what goes wrong is told on it. */
 export async function giveCopy(
@@ -182,9 +183,14 @@ class Giving {
     let [length, count] = [0, 0];
     const send = async () => {
       const bytes = held.length === 1 ? held[0] : Buffer.concat(held);
-      const line = { data: length, rows: count };
+      let rows = count;
       [held, length, count] = [[], 0, 0];
-      if (bytes.length > 0) await this.#lines.writeWith(line, bytes);
+      // A row may be as long as PostgreSQL has them.
+      for (let at = 0; at < bytes.length; at += MAX_CHUNK_BYTES) {
+        const piece = bytes.subarray(at, at + MAX_CHUNK_BYTES);
+        await this.#lines.writeWith({ data: piece.length, rows }, piece);
+        rows = 0;
+      }
     };
     for await (const { bytes, rows } of parts) {
       held.push(bytes);
