@@ -19,6 +19,7 @@ import type { LocalTable } from "./tables.ts";
 import type { PostgresTarget } from "./target.ts";
 import { ColumnTypes } from "./column_types.ts";
 import { leavesOf } from "./scanned_table.ts";
+import { sentText } from "./sent_text.ts";
 import { SEEN_UNTIL } from "./unsent.ts";
 
 /** How far another node is applied in the snapshot. */
@@ -232,7 +233,7 @@ export class CopySource {
     const names = table.keyColumns.length > 0 ? table.keyColumns : primary;
     const key = local?.columns.filter((column) => names.includes(column.name)) ?? [];
     if (key.length === 0) return "0::bigint";
-    const texts = key.map((column) => `t.${pg.escapeIdentifier(column.name)}::text`).join(", ");
+    const texts = key.map((column) => sentText(`t.${pg.escapeIdentifier(column.name)}`)).join(", ");
     return `mmlite.key_hash(${literal(`${schema}.${name}`)}, ARRAY[${texts}])`;
   }
 
