@@ -16,7 +16,8 @@ import type { MappedRelation } from "./relation_map.ts";
 import { keyMatches } from "./sql_text.ts";
 
 const ROWS = 60;
-const BEFORE = `CREATE TYPE mood AS ENUM ('good', 'so so', 'bad');
+const BEFORE = `CREATE EXTENSION citext;
+  CREATE TYPE mood AS ENUM ('good', 'so so', 'bad');
   CREATE FUNCTION shown(mood) RETURNS text LANGUAGE sql IMMUTABLE AS $$ SELECT 'mood'::text $$;
   CREATE CAST (mood AS text) WITH FUNCTION shown(mood);
   CREATE DOMAIN code AS char(5);
@@ -40,6 +41,7 @@ const TYPES: Readonly<Record<string, string>> = {
   "bpchar": "some_text(9)",
   '"char"': `chr(32 + (random() * 94)::int)::"char"`,
   "name": "some_text(12)::name",
+  "citext": "some_text(12)",
   "code": "some_text(5)",
   "codes": "some_text(5)",
   "mood": "(enum_range(NULL::mood))[1 + (random() * 2)::int]",
