@@ -26,7 +26,7 @@ export class ExactStatements {
 
   constructor(scanned: ScannedTable) {
     this.scanned = scanned;
-    this.label = `${scanned.table.schema}.${scanned.table.name}`;
+    this.label = `${scanned.hashedAs.schema}.${scanned.hashedAs.name}`;
     this.keyPlaces = scanned.keyOrder.map(({ name }) =>
       scanned.columns.findIndex((column) => column.name === name)
     );

@@ -12,13 +12,14 @@ import type { LocalExclusion } from "../pg/relation.ts";
 import type { MappedRelation } from "./relation_map.ts";
 import { described, type Settled } from "./settling.ts";
 import {
+  keyHash,
   keyMatches,
+  keyTextsOf,
   literal,
   Parameters,
   quote,
   rows,
   type StatementShape,
-  type TupleSide,
   where,
 } from "./sql_text.ts";
 
@@ -60,8 +61,7 @@ export function exclusionStatement(
   const computed = relation.generatedColumns.map(({ name, typeName, expression }) =>
     `, (${expression ?? "NULL"})::${typeName} AS ${quote(name)}`
   ).join("");
-  const texts = key.columns.map(({ name }) => `t.${quote(name)}::text`).join(", ");
-  const hash = `mmlite.key_hash(${literal(relation.hashedAs)}, ARRAY[${texts}])`;
+  const hash = keyHash(relation);
   const [at, node] = [sql.version("at"), sql.version("node")];
   const standing = `mmlite.compare_version(t.xmin, ${hash}, ${at}, ${node}, '-infinity')`;
   const alike = relation.exclusions.map((one) => `(${isAlike(one, standing)})`);
@@ -83,9 +83,7 @@ export function exclusionStatement(
   } > 1`;
   const change: Settled = { change: shape.change, side: "new", remote: "new", omitted: shape.omitted };
   const { key: keyJson, remote } = described(relation, sql, change);
-  const keyOf = (side: TupleSide) =>
-    `ARRAY[${key.columns.map((column) => `${sql.value(side, column)}::text`).join(", ")}]`;
-  const keys = `${keyOf("new")}, ${shape.keyChanged ? keyOf("old") : "NULL"}`;
+  const keys = `${keyTextsOf("new", key, sql)}, ${shape.keyChanged ? keyTextsOf("old", key, sql) : "NULL"}`;
   const noted = `mmlite.settle_exclusion(verdict.type, verdict.resolution, ${literal(shape.change)}, ${
     literal(relation.schema)
   }, ${

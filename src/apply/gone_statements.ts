@@ -2,7 +2,7 @@
  * The SQL that looks for deleted rows once more before the commit. Pure text.
  */
 import type { MappedRelation } from "./relation_map.ts";
-import { keyMatches, literal, Parameters, rows, type StatementShape, where } from "./sql_text.ts";
+import { keyMatches, keyTextsOf, literal, Parameters, rows, type StatementShape, where } from "./sql_text.ts";
 
 /** Fails where a row that was deleted has come again, written by another session meanwhile, and is the older one. */
 export function stillGoneStatement(relation: MappedRelation): StatementShape {
@@ -20,11 +20,10 @@ export function stillGoneStatement(relation: MappedRelation): StatementShape {
 /** Keeps a deleted row for {@link keptStillGoneStatement}. */
 export function keepGoneStatement(relation: MappedRelation): StatementShape {
   const sql = new Parameters();
-  const texts = relation.key!.columns.map((column) => `${sql.value("old", column)}::text`).join(", ");
   return sql.shape(
     `INSERT INTO mmlite.gone (xid, of_table, hash, key) VALUES (pg_catalog.txid_current(), ${
       literal(relation.label)
-    }, ${sql.version("oldHash")}, ARRAY[${texts}])`,
+    }, ${sql.version("oldHash")}, ${keyTextsOf("old", relation.key!, sql)})`,
     `delete from "${relation.label}"`,
   );
 }

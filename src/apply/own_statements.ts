@@ -2,7 +2,7 @@
  * The SQL that removes rows which were written here though this node had deleted them later. Pure text.
  */
 import type { MappedRelation } from "./relation_map.ts";
-import { keyMatches, literal, quote, rows } from "./sql_text.ts";
+import { keyHash, keyMatches, literal, rows } from "./sql_text.ts";
 
 /**
  * Removes rows by their keys where another node's older version is there. Parameters: this node's name; of each row
@@ -24,8 +24,7 @@ export function removeDeletedStatement(relation: MappedRelation): string {
 
 /** Removes every row of another node's that is older than a truncate. Parameters: this node's name, and when it was. */
 export function removeTruncatedStatement(relation: MappedRelation): string {
-  const texts = relation.key?.columns.map(({ name }) => `t.${quote(name)}::text`).join(", ");
-  const hash = texts === undefined ? "0" : `mmlite.key_hash(${literal(relation.hashedAs)}, ARRAY[${texts}])`;
+  const hash = keyHash(relation);
   return noting(
     relation,
     `DELETE FROM ${

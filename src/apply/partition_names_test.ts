@@ -1,7 +1,17 @@
 /** Below 13 partitions come under their own names, from 13 on under that of their root: rows are known by one name. */
 import assert from "node:assert/strict";
+import { Buffer } from "node:buffer";
 import { ApplyPair } from "../../tests/support/apply_pair.ts";
 import { startPostgres } from "../../tests/support/postgres.ts";
+import { closeClient } from "../pg/client.ts";
+import { CopySource } from "../pg/copy_source.ts";
+import { queryWith } from "../pg/query.ts";
+import { openHashClient } from "../pg/row_hash.ts";
+import { readScannedTable } from "../pg/scanned_table.ts";
+import { ensureSchema } from "../pg/schema.ts";
+import { readTables } from "../pg/tables.ts";
+import { parsePostgresUrl } from "../pg/target.ts";
+import { ExactStatements } from "./exact_statements.ts";
 
 const SCHEMA = `CREATE TABLE r (v text, a int, b int, PRIMARY KEY (a, b)) PARTITION BY RANGE (a);
   CREATE TABLE r1 PARTITION OF r FOR VALUES FROM (0) TO (100) PARTITION BY RANGE (b);
@@ -51,3 +61,37 @@ for (const [from, to] of [[12, 18], [18, 12]] as const) {
     });
   });
 }
+
+Deno.test("copying and repairing a partition by itself, below 13, know its rows by the root's name", async () => {
+  await using server = await startPostgres({ major: 12 });
+  const target = await parsePostgresUrl(server.url(), {});
+  const signal = new AbortController().signal;
+  const client = await openHashClient(target, { applicationName: "test", signal });
+  const query = queryWith(client);
+  await ensureSchema(query);
+  await query(
+    SCHEMA.replaceAll(/\b(TABLE|OF|PARTITION) (r)/g, "$1 public.$2"),
+  );
+  await query(`BEGIN; INSERT INTO public.r VALUES ('x', 1, 2);
+    INSERT INTO mmlite.apply_group (xid, origin, first_timestamp, last_timestamp, entries)
+      VALUES (txid_current(), 'par', '2010-01-01Z', clock_timestamp(),
+        int8send(mmlite.key_hash('public.r', ARRAY['1', '2'])) || timestamptz_send('2010-01-01Z')); COMMIT`);
+  const table = (await readTables(query)).find(({ name }) => name === "r11")!;
+  const copy = await CopySource.open(target, { serverVersion: 120_000, isVersioned: true, signal });
+  await copy.take();
+  const pieces: Uint8Array[] = [];
+  await copy.reading(async () => {
+    const part = { kind: "each", except: [] } as const;
+    for await (const bytes of copy.read({ table, columns: ["v"], part, before: "2000-01-01Z" })) {
+      pieces.push(bytes);
+    }
+  });
+  await copy.close();
+  const [{ hash }] = await query("SELECT mmlite.key_hash('public.r', ARRAY['1', '2']) AS hash");
+  const at = BigInt(Date.UTC(2010, 0, 1) - 946_684_800_000) * 1000n;
+  assert.equal(Buffer.concat(pieces).toString(), `par\t${at}\t${hash}\tx\n`);
+
+  const statements = new ExactStatements(await readScannedTable(query, table, 120_000));
+  assert.deepEqual([statements.label, statements.keyPlaces], ["public.r", [0, 1]]);
+  await closeClient(client);
+});

@@ -7,6 +7,7 @@ import { takeKept } from "./gone_statements.ts";
 import type { MappedRelation } from "./relation_map.ts";
 import {
   keyMatches,
+  keyTextsOf,
   literal,
   Parameters,
   rows,
@@ -125,9 +126,8 @@ export function missedStatement(relation: MappedRelation): StatementShape {
 
 /** The first parameters of `mmlite.note_second_look` and its like: the row by a key, and the change's version. */
 function lookedAt(relation: MappedRelation, sql: Parameters, side: TupleSide): string {
-  const texts = relation.key!.columns.map((column) => `${sql.value(side, column)}::text`).join(", ");
   const hash = sql.version(side === "new" ? "newHash" : "oldHash");
-  return lookedAtBy(relation, sql, { values: `ARRAY[${texts}]`, hash });
+  return lookedAtBy(relation, sql, { values: keyTextsOf(side, relation.key!, sql), hash });
 }
 
 function lookedAtBy(

@@ -12,10 +12,12 @@ import {
   type Standing,
   type TablePolicy,
 } from "../conflict_policy.ts";
-import type { MappedColumn, MappedRelation } from "./relation_map.ts";
+import type { MappedColumn, MappedRelation, MatchKey } from "./relation_map.ts";
 import {
   insertInto,
   isVersioned,
+  keyTexts,
+  keyTextsOf,
   literal,
   names,
   NO_COLUMNS,
@@ -113,24 +115,22 @@ function awaiting(
   if (resolution !== "skipped" || settled === "" || !(lacksValues || change.long)) {
     return settled === "" ? String(resolution === "applied") : settled;
   }
-  const key = relation.key!.columns;
-  const texts = key.map(({ name }) => `t.${quote(name)}::text`).join(", ");
+  const key = relation.key!;
   const passedOver = `mmlite.note_passed_over(t.xmin, ${literal(relation.schema)}, ${
     literal(relation.name)
-  }, ${nameArray(key)}, ARRAY[${texts}], ${sql.version(hashOf(change.side))}, ${sql.version("node")})`;
+  }, ${nameArray(key)}, ${keyTexts(key)}, ${sql.version(hashOf(change.side))}, ${sql.version("node")})`;
   return `CASE WHEN ${settled} THEN true ELSE ${passedOver} END`;
 }
 
 /** Notes that the row awaits values from the sender; true. */
 function unsent(relation: MappedRelation, sql: Parameters): string {
-  const key = relation.key!.columns;
-  const texts = key.map((column) => `${sql.value("new", column)}::text`).join(", ");
+  const key = relation.key!;
   return `mmlite.note_unsent(${sql.version("node")}, ${literal(relation.schema)}, ${
     literal(relation.name)
-  }, ${nameArray(key)}, ARRAY[${texts}], ${sql.version("newHash")}, ${sql.version("at")})`;
+  }, ${nameArray(key)}, ${keyTextsOf("new", key, sql)}, ${sql.version("newHash")}, ${sql.version("at")})`;
 }
 
-function nameArray(columns: readonly MappedColumn[]): string {
+function nameArray({ columns }: MatchKey): string {
   return `ARRAY[${columns.map(({ name }) => literal(name)).join(", ")}]`;
 }
 

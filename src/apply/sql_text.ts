@@ -2,7 +2,8 @@
  * The parts that statements for a relation are put together from: names, parameters, and how a row is found and set.
  * Pure text.
  */
-import type { MappedColumn, MappedRelation } from "./relation_map.ts";
+import { sentText, sentTextOrNull } from "../pg/sent_text.ts";
+import type { MappedColumn, MappedRelation, MatchKey } from "./relation_map.ts";
 
 /** Which of a change's tuples a parameter comes from, or that it is of the change's version. */
 export type ParameterSide = "old" | "new" | "version";
@@ -210,15 +211,30 @@ export function where(
 function equals(column: MappedColumn, sql: Parameters, side: TupleSide): string {
   const value = sql.value(side, column);
   const place = `t.${quote(column.name)}`;
-  if (column.equality === null) return `${place}::text = ${value}::text`;
+  if (column.equality === null) return `${sentTextOrNull(place)} = ${sentTextOrNull(value)}`;
   return `${place} OPERATOR(${column.equality}) ${value}`;
+}
+
+/** The key of a row `t` as an array of texts. */
+export function keyTexts({ columns }: MatchKey): string {
+  return `ARRAY[${columns.map(({ name }) => sentText(`t.${quote(name)}`)).join(", ")}]`;
+}
+
+/** The same of one of the change's tuples. */
+export function keyTextsOf(side: TupleSide, { columns }: MatchKey, sql: Parameters): string {
+  return `ARRAY[${columns.map((column) => sentText(sql.value(side, column))).join(", ")}]`;
+}
+
+/** `mmlite.key_hash` of a row `t`; 0 where it has no key. */
+export function keyHash({ key, hashedAs }: MappedRelation): string {
+  return key === null ? "0" : `mmlite.key_hash(${literal(hashedAs)}, ${keyTexts(key)})`;
 }
 
 /** Whether a row `t` has a key of which `text` is each value as text, in SQL, by its place in the key. */
 export function keyMatches({ key }: MappedRelation, text: (place: number) => string): string {
   return key!.columns.map(({ name, typeName, equality }, i) =>
     equality === null
-      ? `t.${quote(name)}::text = ${text(i)}`
+      ? `${sentTextOrNull(`t.${quote(name)}`)} = ${text(i)}`
       : `t.${quote(name)} OPERATOR(${equality}) ${text(i)}::${typeName}`
   ).join(" AND ");
 }

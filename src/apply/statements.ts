@@ -21,6 +21,7 @@ import {
   both,
   insertInto,
   isVersioned,
+  keyHash,
   literal,
   type MatchShape,
   NO_COLUMNS,
@@ -167,15 +168,11 @@ export function truncateStatement(
     return sql.shape(`TRUNCATE TABLE ${tables}${restartIdentity ? " RESTART IDENTITY" : ""}`, doing);
   }
   const list = (texts: readonly string[]) => `ARRAY[${texts.map(literal).join(", ")}]::text[]`;
-  const hashes = relations.map(({ key, hashedAs }) => {
-    const texts = key?.columns.map(({ name }) => `t.${quote(name)}::text`).join(", ");
-    return texts === undefined ? "0" : `mmlite.key_hash(${literal(hashedAs)}, ARRAY[${texts}])`;
-  });
   return sql.shape(
     `SELECT mmlite.apply_truncate(${list(relations.map(({ schema }) => schema))}, ${
       list(relations.map(({ name }) => name))
     }, ${list(relations.map(({ partitioned }) => partitioned ? "" : "ONLY "))}, ${
-      list(hashes)
+      list(relations.map(keyHash))
     }, ${restartIdentity}, ${sql.version("at")}, ${sql.version("node")})`,
     doing,
   );

@@ -8,6 +8,7 @@ import postgres from "postgres";
 import { KEEPALIVE_SETTINGS } from "./client.ts";
 import { mapPostgresError } from "./errors.ts";
 import type { Query, Row } from "./query.ts";
+import { VALUE_SETTINGS } from "./replication.ts";
 import type { PostgresTarget } from "./target.ts";
 
 /** Most control connections at a time; the rest of a node's SQL waits its turn. */
@@ -79,11 +80,10 @@ function openPool(target: PostgresTarget, applicationName: string): postgres.Sql
     onnotice: () => {},
     connection: {
       ...KEEPALIVE_SETTINGS,
+      // Rows that other nodes ask for are read here, too.
+      ...VALUE_SETTINGS,
       application_name: applicationName,
       search_path: "pg_catalog",
-      client_encoding: "UTF8",
-      DateStyle: "ISO",
-      TimeZone: "UTC",
       statement_timeout: 0,
       lock_timeout: LOCK_TIMEOUT_MS,
       // What is recorded is on this server's disk when it is acted upon; no standby is waited for.

@@ -18,7 +18,8 @@ import { rowsOf } from "./row_hash.ts";
 import type { LocalTable } from "./tables.ts";
 import type { PostgresTarget } from "./target.ts";
 import { ColumnTypes } from "./column_types.ts";
-import { leavesOf } from "./scanned_table.ts";
+import { keyHash, leavesOf } from "./scanned_table.ts";
+import { sentText } from "./sent_text.ts";
 import { SEEN_UNTIL } from "./unsent.ts";
 
 /** How far another node is applied in the snapshot. */
@@ -236,10 +237,11 @@ export class CopySource {
     const local = await readLocalTable(this.#query, options);
     const primary = local?.uniqueIndexes.find((index) => index.primary)?.columns ?? [];
     const names = table.keyColumns.length > 0 ? table.keyColumns : primary;
-    const key = local?.columns.filter((column) => names.includes(column.name)) ?? [];
-    if (key.length === 0) return "0::bigint";
-    const texts = key.map((column) => `t.${pg.escapeIdentifier(column.name)}::text`).join(", ");
-    return `mmlite.key_hash(${literal(`${schema}.${name}`)}, ARRAY[${texts}])`;
+    if (local === undefined || names.length === 0) return "0::bigint";
+    // A partition's rows are known as those of its root, and their keys in the order of that.
+    const hashedAs = local.root ?? { schema, name, columns: local.columns.map((column) => column.name) };
+    const key = hashedAs.columns.filter((column) => names.includes(column));
+    return keyHash(hashedAs, key.map((column) => sentText(`t.${pg.escapeIdentifier(column)}`)));
   }
 
   #copy(sql: string, table: TableName): AsyncGenerator<CopiedRows> {

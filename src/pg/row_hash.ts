@@ -9,6 +9,7 @@ import pg from "pg";
 import { type Client, destroyClient, openClient, passAnyBytes } from "./client.ts";
 import { type Query, queryWith } from "./query.ts";
 import { VALUE_SETTINGS } from "./replication.ts";
+import { sentTextOrNull } from "./sent_text.ts";
 import type { LocalTable } from "./tables.ts";
 import type { PostgresTarget } from "./target.ts";
 
@@ -102,13 +103,10 @@ export function hashOf(columns: readonly HashedColumn[]): string {
   return `md5(array_send(ARRAY[${columns.map(valueOf).join(", ")}]::text[]))`;
 }
 
-/**
- * What is hashed of one value, NULL of NULL. `concat` takes the type's output function as replication does, not a cast
- * that somebody may have made; a composite of NULLs is not NULL to `num_nulls`.
- */
+/** What is hashed of one value, NULL of NULL. */
 function valueOf({ name, type }: HashedColumn): string {
   const column = `t.${pg.escapeIdentifier(name)}`;
   if (type === BYTEA) return `md5(${column})`;
   if (type in SEND_FUNCTIONS) return `md5(${SEND_FUNCTIONS[type]}(${column}))`;
-  return `CASE num_nulls(${column}) WHEN 0 THEN concat(${column}) END`;
+  return sentTextOrNull(column);
 }

@@ -9,6 +9,7 @@ import { ColumnTypes } from "./column_types.ts";
 import type { Query } from "./query.ts";
 import { type LocalRoot, readLocalTable } from "./relation.ts";
 import { type HashedColumn, readHashedColumns } from "./row_hash.ts";
+import { sentText } from "./sent_text.ts";
 import type { LocalTable } from "./tables.ts";
 
 /** A column that rows are looked up by. */
@@ -102,7 +103,7 @@ async function readSafeTypes(query: Query, oid: number): Promise<Set<string>> {
 export function keyText({ name, type }: KeyColumn): string {
   const column = `t.${pg.escapeIdentifier(name)}`;
   if (type in FLOAT_KEYS) return `encode(${FLOAT_KEYS[type]}(${column}), 'hex')`;
-  return `encode(convert_to(concat(${column}), pg_client_encoding()), 'hex')`;
+  return `encode(convert_to(${sentText(column)}, pg_client_encoding()), 'hex')`;
 }
 
 /** What {@link keyText} is of, as the hexadecimal digits of its text's bytes. */
@@ -136,9 +137,9 @@ export function keyParameters({ key }: ScannedTable, keys: readonly (readonly st
   return key.map((_, i) => `{${keys.map((values) => values[i] === "" ? '""' : values[i]).join(",")}}`);
 }
 
-/** A column of a row `t` as text. */
+/** A column of a key of a row `t` as text. */
 export function textOf({ name }: HashedColumn): string {
-  return `t.${pg.escapeIdentifier(name)}::text`;
+  return sentText(`t.${pg.escapeIdentifier(name)}`);
 }
 
 /** The hash by which a row is known in `mmlite`, of the texts of its key. */

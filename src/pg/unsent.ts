@@ -9,6 +9,7 @@ import { ColumnTypes } from "./column_types.ts";
 import { PUBLICATIONS } from "./publication.ts";
 import type { Query } from "./query.ts";
 import { readLocalTable } from "./relation.ts";
+import { sentText, sentTextOrNull } from "./sent_text.ts";
 import { formatTimestamp } from "./timestamp.ts";
 
 /** A column of a key and its value as text. */
@@ -128,18 +129,18 @@ export async function readPublishedRow(
     const value = `convert_from(decode($${i + 1}, 'hex'), pg_client_encoding())`;
     const place = `t.${quote(column.name)}`;
     return column.equality === null
-      ? `${place}::text = ${value}`
+      ? `${sentTextOrNull(place)} = ${value}`
       : `${place} OPERATOR(${column.equality}) (${value})::${column.typeName}`;
   }).join(" AND ");
   // The hash takes a partition's rows as those of its root, and their keys in the order of that.
   const hashedAs = table.root ?? { schema, name, columns: table.columns.map(({ name }) => name) };
   const texts = hashedAs.columns.filter((column) => key.some((part) => part.column === column))
-    .map((column) => `t.${quote(column)}::text`).join(", ");
-  const lengths = columns.map((column) => `coalesce(octet_length(t.${quote(column.name)}::text), 0)`).join(
+    .map((column) => sentText(`t.${quote(column)}`)).join(", ");
+  const lengths = columns.map((column) => `octet_length(${sentText(`t.${quote(column.name)}`)})`).join(
     "::bigint + ",
   );
   const values = columns.map((column, i) =>
-    `encode(convert_to(t.${quote(column.name)}::text, pg_client_encoding()), 'hex') AS c${i}`
+    `encode(convert_to(${sentTextOrNull(`t.${quote(column.name)}`)}, pg_client_encoding()), 'hex') AS c${i}`
   ).join(", ");
   const [row] = await query(
     `SELECT ${micros("v.at")} AS at, v.node, ${values}

@@ -4,7 +4,7 @@
 // @ts-types="@types/pg"
 import pg from "pg";
 import type { Query, Row } from "./query.ts";
-import { type HashedColumn, rowsOf } from "./row_hash.ts";
+import { rowsOf } from "./row_hash.ts";
 import {
   keyHash,
   keyMatches,
@@ -15,6 +15,7 @@ import {
   versionHash,
   wantedKeys,
 } from "./scanned_table.ts";
+import { sentText, sentTextOrNull } from "./sent_text.ts";
 
 /** When a row was committed, microseconds since 2000-01-01 UTC, and on which node. */
 export interface Version {
@@ -64,14 +65,16 @@ export async function readWholeRows(
 
 function wholeRowsSql(scanned: ScannedTable): string {
   const { table, key, keyOrder, hashedAs, columns } = scanned;
-  const values = columns.map((column, i) => `, ${printed(column)} AS v${i}`).join("");
+  const values = columns.map((column, i) =>
+    `, ${sentTextOrNull(`t.${pg.escapeIdentifier(column.name)}`)} AS v${i}`
+  ).join("");
   const lengths = columns.map((_, i) => `coalesce(octet_length(o.v${i}), 0)::bigint`).join(" + ");
   const digits = columns.map((_, i) =>
     `, CASE WHEN q.length <= ${MAX_ROW_BYTES} THEN encode(convert_to(q.v${i}, pg_client_encoding()), 'hex') END AS c${i}`
   ).join("");
   const wanted = keyHash(
     hashedAs,
-    keyOrder.map((column) => `${keyValue(column, key.indexOf(column))}::text`),
+    keyOrder.map((column) => sentText(keyValue(column, key.indexOf(column)))),
   );
   const [schema, name] = [pg.escapeLiteral(table.schema), pg.escapeLiteral(table.name)];
   // A row that is not here has no stamp. Nodes delete what they have: of several deletes the last one counts.
@@ -87,12 +90,6 @@ function wholeRowsSql(scanned: ScannedTable): string {
         SELECT t.xmin::text AS stamp, ${versionColumns(scanned)}${values}
           FROM ${rowsOf(table)} t WHERE ${keyMatches(key)} OFFSET 0) o ON true) s) q
    WHERE q.total <= ${MAX_ANSWER_BYTES} OR q.n = 1 ORDER BY q.n`;
-}
-
-/** A value as its type prints it, whatever casts people have made; NULL of NULL. */
-function printed({ name }: HashedColumn): string {
-  const column = `t.${pg.escapeIdentifier(name)}`;
-  return `CASE num_nulls(${column}) WHEN 0 THEN concat(${column}) END`;
 }
 
 /** A version in SQL as {@link parseVersion} reads it. */
