@@ -165,8 +165,14 @@ for (const major of [10, 18] satisfies PostgresMajor[]) {
         const pieces: Uint8Array[] = [];
         await copy.reading(async () => {
           const part = { kind: "each", except: [] } as const;
-          const wanted = { table, columns: ["v"], part, before: "2000-01-01 00:00:00Z" };
-          for await (const bytes of copy.read(wanted)) pieces.push(bytes);
+          const wanted = {
+            table,
+            columns: [{ name: "v", type: 25 }],
+            binary: false,
+            part,
+            before: "2000-01-01 00:00:00Z",
+          };
+          for await (const { bytes } of copy.read(wanted)) pieces.push(bytes);
         });
         await copy.close();
         const [{ hash }] = await query(`SELECT mmlite.key_hash('public.t', ARRAY['${one}']) AS hash`);
