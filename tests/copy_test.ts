@@ -93,6 +93,15 @@ async function startEmpty(major: PostgresMajor, name: string): Promise<ClusterMe
   return { server, database, client, node, [Symbol.asyncDispose]: () => owned.disposeAsync() };
 }
 
+/** Another session at a node's database. */
+async function sessionOf({ server, database }: ClusterMember) {
+  const client = await server.connect(database);
+  return {
+    query: (sql: string) => client.query(sql),
+    [Symbol.asyncDispose]: () => client.end(),
+  };
+}
+
 /** Begins a copy, and waits for its end. */
 async function copy(
   { node }: ClusterMember,
@@ -152,4 +161,24 @@ Deno.test("a node that is new in a busy mesh gets every row once", async (t) => 
       await arrived(ams, fra);
     });
   }
+});
+
+Deno.test("a copy goes on whose connection breaks while it keeps applications from writing", async () => {
+  await using a = await startPostgres({ major: 15 });
+  await using cluster: Cluster = await startCluster("copied", [{ server: a, name: "ams", schema: SCHEMA }]);
+  const [ams] = cluster.members;
+  await fill(ams);
+  await using joiner = await startEmpty(13, "new13");
+  await connectAll([ams, joiner].map(({ node }) => node));
+  await using holder = await sessionOf(joiner);
+  await holder.query("BEGIN; LOCK TABLE item IN SHARE MODE");
+  const { json: { id } } = await joiner.node.api("POST", "/v1/jobs", { type: "copy", from: "ams" });
+  const waiting = "FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE 'CREATE TRIGGER%'";
+  const isWaiting = async () => (await joiner.client.query(`SELECT ${waiting}`)).rowCount === 1;
+  await eventually("the copy to wait for the table", isWaiting);
+  await joiner.client.query(`SELECT pg_terminate_backend(pid) ${waiting}`);
+  await holder.query("ROLLBACK");
+  const { state, error } = await ended(joiner.node, id);
+  assert.equal(state, "succeeded", JSON.stringify(error));
+  await requireEqual([ams, joiner]);
 });

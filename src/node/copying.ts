@@ -15,7 +15,7 @@ import { log } from "../log.ts";
 import { type Lsn, maxLsn, ZERO_LSN } from "../lsn.ts";
 import { closeClient, openClient } from "../pg/client.ts";
 import { readSeenBefore } from "../pg/copy_source.ts";
-import { hasOwnRows, noteCopy, openTables, readCopy, shutTables } from "../pg/copy_target.ts";
+import { hasOwnRows, noteCopy, readCopy, shutTables } from "../pg/copy_target.ts";
 import { mapPostgresError } from "../pg/errors.ts";
 import { readPeer } from "../pg/peers.ts";
 import { ensureNamedOrigin, ensureOrigin, originName, readProgress, readProgressOf } from "../pg/progress.ts";
@@ -115,17 +115,13 @@ export class Copying implements JobKind<CopyInput> {
     this.#requireSource(from);
   }
 
-  async run({ from }: CopyInput, context: JobContext): Promise<CopyReport> {
+  async run({ from }: CopyInput, run: JobContext): Promise<CopyReport> {
     this.#isRunning = true;
     try {
-      await this.#begin(from);
-      const tables = await this.#repeat(from, context);
+      const tables = await this.#repeat(from, run);
       this.#source = undefined;
       this.#options.peers.list().forEach((peer) => peer.askAgain());
-      return {
-        ...{ node: this.#options.self, from, tables: [...tables] },
-        rows: tables.reduce((sum, { rows }) => sum + rows, 0),
-      };
+      return this.#report(from, tables);
     } finally {
       this.#isRunning = false;
       this.#waiting = "";
@@ -173,12 +169,21 @@ export class Copying implements JobKind<CopyInput> {
     for (const { name } of peers.list()) await dropInbound(name);
   }
 
+  #report(from: string, tables: readonly TakenTable[]): CopyReport {
+    const rows = tables.reduce((sum, table) => sum + table.rows, 0);
+    return { node: this.#options.self, from, tables: [...tables], rows };
+  }
+
   /** Tries until it is done, cancelled, or stands before something that only an operator can change. */
-  async #repeat(from: string, { progress, signal }: JobContext): Promise<readonly TakenTable[]> {
+  async #repeat(from: string, run: JobContext): Promise<readonly TakenTable[]> {
+    const { progress, signal } = run;
+    let hasBegun = false;
     for (let failures = 0;; failures++) {
       try {
+        if (!hasBegun) await this.#begin(from);
+        hasBegun = true;
         progress.restart();
-        return await this.#copy(from, { progress, signal });
+        return await this.#copy(from, run);
       } catch (thrown) {
         const error = toMmliteError(thrown);
         if (signal.aborted || error.disposition !== "retry") throw error;
@@ -285,8 +290,8 @@ export class Copying implements JobKind<CopyInput> {
 }
 
 /**
- * Notes that the rows of this node are to be copied from another one, and keeps applications from writing meanwhile.
- * Throws `conflict` where there are rows that no other node may have; then nothing is changed.
+ * Notes that the rows of this node are to be copied from another one, and keeps applications from writing meanwhile, in
+ * one transaction. Throws `conflict` where there are rows that no other node may have; then nothing is changed.
  */
 export async function noteComingCopy(
   { database, ...options }: Pick<CopyingOptions, "database" | "self" | "patterns">,
@@ -298,6 +303,7 @@ export async function noteComingCopy(
   });
   try {
     const query = queryWith(client);
+    await query("BEGIN");
     const isAnew = await readCopy(query) === undefined;
     const all = partitionsByParent(await readTables(query));
     const tables = await readComparableTables(query, options.patterns);
@@ -307,6 +313,7 @@ export async function noteComingCopy(
     );
     if (isAnew) await requireNoOwnRows(query, { tables, self: options.self, facts: database.facts });
     await noteCopy(query, from);
+    await query("COMMIT");
   } catch (thrown) {
     throw mapPostgresError(thrown, "keep applications from writing to the tables");
   } finally {
@@ -329,7 +336,6 @@ async function requireNoOwnRows(
     if (await hasOwnRows(query, table, options)) own.push(formatTableName(table));
   }
   if (own.length === 0) return;
-  await openTables(query);
   const named = own.slice(0, MAX_NAMED_TABLES).join(", ");
   const more = own.length > MAX_NAMED_TABLES ? ` and ${own.length - MAX_NAMED_TABLES} more` : "";
   throw new MmliteError(

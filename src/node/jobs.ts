@@ -131,7 +131,8 @@ export class Jobs {
   async #run(id: string, input: JobInput, { progress, stop }: UnderWay): Promise<void> {
     const signal = AbortSignal.any([stop.signal, this.#options.signal]);
     try {
-      if (signal.aborted || !await beginJob(this.#query(`begin job ${id}`), id)) return;
+      const begin = () => beginJob(this.#query(`begin job ${id}`), id);
+      if (!await this.#persistently(begin, signal)) return;
       progress.begin();
       this.#logger.info("Job {id} ({type}) begins", { id, type: input.type });
       const result = await this.#kindOf(input.type)!.run(input, { progress, signal });
@@ -151,12 +152,16 @@ export class Jobs {
     await this.#end(id, { state: "failed", error: { kind, message, hint } });
   }
 
-  /** PostgreSQL may be away when a job ends. One that this node's end cuts short is found at the next start. */
+  /** One that this node's end cuts short is found at the next start. */
   async #end(id: string, outcome: Parameters<typeof endJob>[2]): Promise<void> {
-    const { signal } = this.#options;
+    await this.#persistently(() => endJob(this.#query(`end job ${id}`), id, outcome), this.#options.signal);
+  }
+
+  /** PostgreSQL may be away: tries until it is done, or `signal` aborts; then there is no outcome. */
+  async #persistently<T>(work: () => Promise<T>, signal: AbortSignal): Promise<T | undefined> {
     for (let failures = 0; !signal.aborted; failures++) {
       try {
-        return await endJob(this.#query(`end job ${id}`), id, outcome);
+        return await work();
       } catch (thrown) {
         if (failures === 0) this.#logger.warn("{error}", { error: toMmliteError(thrown).message });
         await delay(backoffMs(failures), signal);
