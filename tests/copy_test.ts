@@ -163,6 +163,43 @@ Deno.test("a node that is new in a busy mesh gets every row once", async (t) => 
   }
 });
 
+Deno.test("a copy whose node is killed as it ends is on record as ended, or goes on", async () => {
+  await using a = await startPostgres({ major: 17 });
+  await using cluster: Cluster = await startCluster("copied", [{ server: a, name: "ams", schema: SCHEMA }]);
+  const [ams] = cluster.members;
+  await fill(ams);
+  await using joiner = await startEmpty(14, "new14");
+  await connectAll([ams, joiner].map(({ node }) => node));
+  // The copy waits for this, so that it can be met before its end.
+  await using running = await sessionOf(ams);
+  await running.query("BEGIN; INSERT INTO gone VALUES (1)");
+  const { json: { id } } = await joiner.node.api("POST", "/v1/jobs", { type: "copy", from: "ams" });
+  const { client } = joiner;
+  const one = async (sql: string) => (await client.query(sql)).rowCount === 1;
+  await eventually("the copy to begin", () => one("SELECT FROM mmlite.copy"));
+
+  await using holder = await sessionOf(joiner);
+  await holder.query("BEGIN; SELECT FROM mmlite.job WHERE state = 'running' FOR UPDATE");
+  await running.query("ROLLBACK");
+  const waiting = "FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE 'UPDATE mmlite.job%'";
+  await eventually("the end of the copy to be put on record", () => one(`SELECT ${waiting}`));
+  await joiner.node.kill();
+  // A session would do what it waits for before it notices that its client is gone.
+  await client.query(`SELECT pg_terminate_backend(pid) ${waiting}`);
+  await eventually("its sessions to be gone", async () => !await one(`SELECT ${waiting}`));
+  await holder.query("ROLLBACK");
+  // Whoever may write does.
+  const written = await client.query("INSERT INTO item (id, name, n) VALUES (-1, 'of the new one', 0)").then(
+    () => true,
+    () => false,
+  );
+  await joiner.node.start();
+  const { state, error } = await ended(joiner.node, id);
+  assert.equal(state, "succeeded", JSON.stringify(error));
+  assert.equal((await client.query("SELECT FROM item WHERE id = -1")).rowCount, written ? 1 : 0);
+  await requireEqual([ams, joiner]);
+});
+
 Deno.test("a copy goes on whose connection breaks while it keeps applications from writing", async () => {
   await using a = await startPostgres({ major: 15 });
   await using cluster: Cluster = await startCluster("copied", [{ server: a, name: "ams", schema: SCHEMA }]);

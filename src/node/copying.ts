@@ -30,7 +30,7 @@ import type { Database } from "./database.ts";
 import type { Dial } from "./dial.ts";
 import { readComparableTables } from "./digest_jobs.ts";
 import { type GroupKeeper, SKEW_MARGIN_MS } from "./group_keeper.ts";
-import type { JobContext, JobKind } from "./jobs.ts";
+import type { JobKind, JobRun } from "./jobs.ts";
 import { noteDeletes } from "./outbound.ts";
 import type { Peers } from "./peers.ts";
 
@@ -115,7 +115,7 @@ export class Copying implements JobKind<CopyInput> {
     this.#requireSource(from);
   }
 
-  async run({ from }: CopyInput, run: JobContext): Promise<CopyReport> {
+  async run({ from }: CopyInput, run: JobRun): Promise<CopyReport> {
     this.#isRunning = true;
     try {
       const tables = await this.#repeat(from, run);
@@ -175,11 +175,13 @@ export class Copying implements JobKind<CopyInput> {
   }
 
   /** Tries until it is done, cancelled, or stands before something that only an operator can change. */
-  async #repeat(from: string, run: JobContext): Promise<readonly TakenTable[]> {
+  async #repeat(from: string, run: JobRun): Promise<readonly TakenTable[]> {
     const { progress, signal } = run;
     let hasBegun = false;
     for (let failures = 0;; failures++) {
       try {
+        // The connection was lost behind the commit that ends the copy and puts the result on record.
+        if (hasBegun && await readCopy(this.#query("look for a copy of rows")) === undefined) return [];
         if (!hasBegun) await this.#begin(from);
         hasBegun = true;
         progress.restart();
@@ -194,7 +196,7 @@ export class Copying implements JobKind<CopyInput> {
     }
   }
 
-  async #copy(from: string, { progress, signal }: JobContext): Promise<TakenTable[]> {
+  async #copy(from: string, { progress, signal, succeed }: JobRun): Promise<TakenTable[]> {
     const { database, self, patterns, dial } = this.#options;
     const query = this.#query(`copy rows from "${from}"`);
     const { name, url } = this.#requireSource(from);
@@ -220,6 +222,7 @@ export class Copying implements JobKind<CopyInput> {
       },
       originOf: (node) => this.#originOf(query, node),
       closeSession: (client) => closeClient(client),
+      record: (query, tables) => succeed(query, this.#report(from, tables)),
       progress: {
         bytes: (read) => progress.bytes = read,
         waiting: (sentence) => this.#waiting = sentence,

@@ -19,6 +19,7 @@ import {
   readJobs,
   resumeJobs,
 } from "../pg/jobs.ts";
+import type { Query } from "../pg/query.ts";
 import type { Database } from "./database.ts";
 import { JobProgress } from "./job_progress.ts";
 
@@ -29,12 +30,18 @@ export interface JobContext {
   readonly signal: AbortSignal;
 }
 
+/** The same for one that runs as a job, with its own record. */
+export interface JobRun extends JobContext {
+  /** Puts the result on record in a transaction of the caller: with its commit the job has ended, whatever comes then. */
+  readonly succeed: (query: Query, result: Job["result"]) => Promise<void>;
+}
+
 /** A kind of job. */
 export interface JobKind<Input extends JobInput> {
   /** Throws what is wrong with the input, before the job is on record. */
   check(input: Input): void;
   /** Does the work; its result goes on record. */
-  run(input: Input, context: JobContext): Promise<Job["result"]>;
+  run(input: Input, run: JobRun): Promise<Job["result"]>;
   /** What to do about a job that a restart ended; null where it goes on by itself. */
   readonly interruptedHint: string | null;
 }
@@ -135,7 +142,10 @@ export class Jobs {
       if (!await this.#persistently(begin, signal)) return;
       progress.begin();
       this.#logger.info("Job {id} ({type}) begins", { id, type: input.type });
-      const result = await this.#kindOf(input.type)!.run(input, { progress, signal });
+      const result = await this.#kindOf(input.type)!.run(input, {
+        ...{ progress, signal },
+        succeed: (query, result) => endJob(query, id, { state: "succeeded", result }),
+      });
       await this.#end(id, { state: "succeeded", result });
       this.#logger.info("Job {id} has ended", { id });
     } catch (thrown) {
