@@ -39,12 +39,19 @@ export async function joinNode(planned: PlannedJoin, options: JoinOptions): Prom
   const wish = plan.nodes[planned.joiner];
   // Of its own server's making the joiner knows nothing yet.
   const joiner = plan.byToken ? undefined : await mesh.startNode(wish);
-  for (const open of planned.open) await writers.open(places[open.on], open);
+  const openBefore = async (...moments: readonly string[]) => {
+    const open = planned.open.filter(({ when }) => moments.includes(when));
+    for (const one of open) await writers.open(places[one.on], one);
+  };
+  await openBefore("join", ...(plan.byToken ? ["copy"] : []));
   const beganAt = performance.now();
   const node = joiner ?? await mesh.startJoining(wish);
   if (!plan.byToken) await mesh.introduce(node);
   const copy = new Copy(node, { ...options, ...places });
-  if (!plan.byToken) await copy.ask();
+  if (!plan.byToken) {
+    await openBefore("copy");
+    await copy.ask();
+  }
   const askedAt = performance.now();
   const hurt = planned.faults.map((fault) => copy.suffer(fault));
   hurt.forEach((one) => one.catch(() => {})); // Awaited below.

@@ -26,9 +26,10 @@ export interface Fault {
   readonly forMs: number;
 }
 
-/** A transaction that is open when a join begins. */
+/** A transaction that is open when a join begins, or when its copy is asked for: a slot waits for what is open. */
 export interface OpenTransaction {
   readonly on: "donor" | "third";
+  readonly when: "join" | "copy";
   readonly isPrepared: boolean;
   readonly commits: boolean;
   readonly forMs: number;
@@ -79,7 +80,7 @@ export function planRound(seed: number): GrowPlan {
       ...{ joiner, donor, third },
       ...(byToken ? inviting : {}),
       open: planOpen(random),
-      faults: Array.from({ length: random(0, 2) }, () => planFault(random)),
+      faults: Array.from({ length: random(0, 3) }, () => planFault(random)),
     };
   });
   const removable = nodes.map((_, place) => place).filter((place) => !byToken || place > 0);
@@ -90,6 +91,7 @@ function planOpen(random: RandomInteger): OpenTransaction[] {
   return (["donor", "third"] as const).flatMap((on) =>
     [false, true].map((isPrepared) => ({
       ...{ on, isPrepared },
+      when: pick(random, ["join", "copy"] as const),
       commits: random(0, 2) > 0,
       forMs: random(300, OPEN_MS),
     }))
