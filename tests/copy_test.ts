@@ -1,8 +1,13 @@
 /** Copying the rows of a busy mesh to a node that is new in it: every row once, with its version, and nothing sent on. */
 import assert from "node:assert/strict";
 import { delay } from "../src/backoff.ts";
+import { ZERO_LSN } from "../src/lsn.ts";
+import { PUBLICATIONS } from "../src/pg/publication.ts";
+import { parsePostgresUrl } from "../src/pg/target.ts";
+import { openSource } from "../src/source/source.ts";
 import { arrived, type Cluster, type ClusterMember, startCluster } from "./support/cluster.ts";
 import { connectAll, startMmlite } from "./support/mmlite.ts";
+import { NEVER } from "./support/peer_ports.ts";
 import { eventually } from "./support/poll.ts";
 import { type PostgresMajor, startPostgres } from "./support/postgres.ts";
 
@@ -218,4 +223,64 @@ Deno.test("a copy goes on whose connection breaks while it keeps applications fr
   const { state, error } = await ended(joiner.node, id);
   assert.equal(state, "succeeded", JSON.stringify(error));
   await requireEqual([ams, joiner]);
+});
+
+Deno.test("a row that awaited a value when the snapshot was taken awaits it where it is copied to", async () => {
+  await using a = await startPostgres({ major: 18 });
+  await using b = await startPostgres({ major: 12 });
+  await using cluster: Cluster = await startCluster("copied", [
+    { server: a, name: "ams", schema: SCHEMA },
+    { server: b, name: "fra", schema: SCHEMA },
+  ]);
+  const [ams, fra] = cluster.members;
+  await fill(ams);
+  await arrived(ams, fra);
+  await using joiner = await startEmpty(16, "new16");
+  await connectAll([ams, fra, joiner].map(({ node }) => node));
+  await fra.client.query(`UPDATE "Odd Name" SET big = repeat('fra', 1000) WHERE b = 5`);
+  await arrived(fra, ams);
+  await fra.node.stop();
+
+  // As if fra had sent another version without this value.
+  const hash = `mmlite.key_hash('public.Odd Name', ARRAY['k', '5'])`;
+  {
+    await using applying = await sessionOf(ams);
+    const become = "SELECT pg_replication_origin_session_setup('mmlite_fra')";
+    await eventually("the origin to be free", () => applying.query(become));
+    await applying.query(
+      `BEGIN; CREATE TEMPORARY TABLE version AS SELECT v.at FROM "Odd Name" t, mmlite.row_version(t.xmin, ${hash}) v WHERE b = 5;
+     INSERT INTO mmlite.unsent (origin, table_schema, table_name, key_columns, key, hash, at)
+       SELECT 'fra', 'public', 'Odd Name', ARRAY['Key', 'b'], ARRAY['k', '5'], ${hash}, at FROM version;
+     UPDATE "Odd Name" SET big = repeat('old', 1000) WHERE b = 5;
+     SELECT pg_replication_origin_xact_setup(pg_current_wal_insert_lsn(), at) FROM version; COMMIT`,
+    );
+  }
+
+  // What is deleted is read from the slot between the snapshot and the notes.
+  await ams.node.api("POST", "/v1/peers/new16/pause");
+  const options = {
+    ...{
+      target: await parsePostgresUrl(a.url("copied"), {}),
+      slot: "mmlite_new16",
+      publications: PUBLICATIONS,
+    },
+    ...{ startLsn: ZERO_LSN, flushLsn: ZERO_LSN, serverVersion: 180000, signal: NEVER },
+  };
+  const held = await eventually("the slot to be free", () => openSource(options));
+  const { json: { id } } = await joiner.node.api("POST", "/v1/jobs", { type: "copy", from: "ams" });
+  const count = async (what: string) => (await ams.client.query(`SELECT FROM ${what}`)).rowCount;
+  const snapshot =
+    "pg_stat_activity WHERE state = 'idle in transaction' AND query LIKE '%pg_export_snapshot()%'";
+  await eventually("the snapshot", async () => await count(snapshot) === 1);
+  assert.equal(await count("mmlite.unsent"), 1);
+  await fra.node.start();
+  await eventually("the value to come to ams", async () => await count("mmlite.unsent") === 0);
+  await held.close();
+  await ams.node.api("POST", "/v1/peers/new16/resume");
+  const { state, error } = await ended(joiner.node, id);
+  assert.equal(state, "succeeded", JSON.stringify(error));
+  await eventually("no value to be awaited", async () => {
+    return (await joiner.client.query("SELECT FROM mmlite.unsent")).rowCount === 0;
+  });
+  await requireEqual([ams, fra, joiner]);
 });
