@@ -10,13 +10,14 @@ import { createRequest } from "../src/pki/authority.ts";
 import {
   type JoinPlace,
   makeDatabase,
+  printedRunLine,
   runJoin,
   slotsOf,
   startJoinBed,
   startJoining,
   streaming,
 } from "./support/join_bed.ts";
-import { type Mmlite, mmliteProgram } from "./support/mmlite.ts";
+import { mmliteProgram } from "./support/mmlite.ts";
 import { eventually, within } from "./support/poll.ts";
 import { type PostgresServer, startPostgres } from "./support/postgres.ts";
 
@@ -31,16 +32,6 @@ async function converge(places: readonly JoinPlace[], firstId: number): Promise<
       return rows.length === places.length;
     });
   }
-}
-
-/** The `mmlite run …` line that a join has printed, without the program. */
-async function printedRunLine(node: Mmlite): Promise<string[]> {
-  const line = (await node.log()).split("\n").find((line) => line.startsWith("mmlite run "));
-  assert.ok(line, await node.log());
-  const { stdout } = await new Deno.Command("sh", {
-    args: ["-c", `mmlite() { for word; do printf '%s\\n' "$word"; done; }\n${line}`],
-  }).output();
-  return new TextDecoder().decode(stdout).trimEnd().split("\n");
 }
 
 Deno.test("three nodes become a mesh by two invites, also while one of them is away", async () => {

@@ -163,8 +163,8 @@ function planNodes(
   });
 }
 
-/** The keys of a table that a node writes. */
-type Keys = ReadonlyMap<string, readonly (readonly Key[])[]>;
+/** By table, the keys that each node writes. */
+export type Keys = ReadonlyMap<string, readonly (readonly Key[])[]>;
 
 /** By table and place of the node; all nodes have the same unless they write apart. */
 function planKeys(random: RandomInteger, { count, options }: { count: number; options: PlanOptions }): Keys {
@@ -181,17 +181,19 @@ function planKeys(random: RandomInteger, { count, options }: { count: number; op
 
 const PARTS = ["a", "ü", "it's", "back\\slash", "tab\there", "", "NULL", "long".repeat(20)];
 
-function makeKey(table: Table, number: number): Key {
+/** A key of a table by its number. */
+export function makeKey(table: Table, number: number): Key {
   if (table.key.length === 1) return [String(number)];
   return [PARTS[number % PARTS.length], String(number)];
 }
 
-interface WriteOptions {
+/** Who writes what. */
+export interface WriteOptions {
   readonly place: number;
   readonly major: PostgresMajor;
   readonly keys: Keys;
   readonly ids: () => number;
-  readonly options: PlanOptions;
+  readonly options: Pick<PlanOptions, "apart" | "updatesOnly">;
 }
 
 /** Bursts of random size with pauses between them, so that groups of random size form. */
@@ -208,7 +210,8 @@ function planClient(random: RandomInteger, write: WriteOptions): PlannedTransact
   return transactions;
 }
 
-function planOperations(random: RandomInteger, write: WriteOptions): Operation[] {
+/** The operations of one transaction. */
+export function planOperations(random: RandomInteger, write: WriteOptions): Operation[] {
   // Half of all transactions change one row.
   const size = random(0, 1) === 0 ? 1 : random(1, 6);
   return Array.from({ length: size }, () => planOperation(random, write));
@@ -293,12 +296,13 @@ function counter(): () => number {
   return () => ++last;
 }
 
-function pick<T>(random: RandomInteger, choices: readonly T[]): T {
+/** One of them. */
+export function pick<T>(random: RandomInteger, choices: readonly T[]): T {
   return choices[random(0, choices.length - 1)];
 }
 
 /** `count` of them, none twice, in random order. */
-function draw<T>(random: RandomInteger, choices: readonly T[], count: number): T[] {
+export function draw<T>(random: RandomInteger, choices: readonly T[], count: number): T[] {
   const left = [...choices];
   return Array.from({ length: count }, () => left.splice(random(0, left.length - 1), 1)[0]);
 }

@@ -28,11 +28,14 @@ export interface Attempt {
 /** Time allowed for a server to come back, milliseconds. */
 const RECONNECT_TIMEOUT_MS = 60_000;
 
-/** Runs the transactions of one client, in order. */
+/** Whom a client writes to. */
+type Place = Pick<Member, "name" | "server" | "database">;
+
+/** Runs the transactions of one client, in order; each is asked for when the one before it has ended. */
 export async function runClient(
-  member: Member,
+  member: Place,
   client: number,
-  transactions: readonly PlannedTransaction[],
+  transactions: Iterable<PlannedTransaction>,
 ): Promise<Attempt[]> {
   const attempts: Attempt[] = [];
   let connection: pg.Client | undefined;
@@ -53,14 +56,14 @@ export async function runClient(
   return attempts;
 }
 
-async function connect({ server, database }: Member): Promise<pg.Client> {
+async function connect({ server, database }: Place): Promise<pg.Client> {
   const options = { timeoutMs: RECONNECT_TIMEOUT_MS, intervalMs: 20 };
   return await eventually("the server to take connections", () => server.connect(database), options);
 }
 
 async function runTransaction(
   connection: pg.Client,
-  { member, client, planned }: { member: Member; client: number; planned: PlannedTransaction },
+  { member, client, planned }: { member: Place; client: number; planned: PlannedTransaction },
 ): Promise<Attempt> {
   const { id, operations } = planned;
   const changes: Change[] = [];

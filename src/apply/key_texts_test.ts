@@ -161,7 +161,7 @@ for (const major of [10, 18] satisfies PostgresMajor[]) {
         const copy = await CopySource.open(await parsePostgresUrl(target.url(`told_${key.name}_dst`), {}), {
           ...{ serverVersion: major * 10_000, isVersioned: true, signal: new AbortController().signal },
         });
-        await copy.take();
+        await copy.take("2000-01-01Z");
         const pieces: Uint8Array[] = [];
         await copy.reading(async () => {
           const part = { kind: "each", except: [] } as const;

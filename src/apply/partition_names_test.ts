@@ -78,11 +78,19 @@ Deno.test("copying and repairing a partition by itself, below 13, know its rows 
         int8send(mmlite.key_hash('public.r', ARRAY['1', '2'])) || timestamptz_send('2010-01-01Z')); COMMIT`);
   const table = (await readTables(query)).find(({ name }) => name === "r11")!;
   const copy = await CopySource.open(target, { serverVersion: 120_000, isVersioned: true, signal });
-  await copy.take();
+  await copy.take("2000-01-01Z");
   const pieces: Uint8Array[] = [];
   await copy.reading(async () => {
     const part = { kind: "each", except: [] } as const;
-    for await (const bytes of copy.read({ table, columns: ["v"], part, before: "2000-01-01Z" })) {
+    for await (
+      const { bytes } of copy.read({
+        table,
+        columns: [{ name: "v", type: 25 }],
+        binary: false,
+        part,
+        before: "2000-01-01Z",
+      })
+    ) {
       pieces.push(bytes);
     }
   });

@@ -11,7 +11,7 @@ import { delay } from "../backoff.ts";
 import { MmliteError, toMmliteError } from "../errors.ts";
 import { formatLsn, type Lsn } from "../lsn.ts";
 import { closeClient, openClient } from "../pg/client.ts";
-import { readNotes } from "../pg/copy_notes.ts";
+import { type CopiedNote, LATER_NOTES, readNotes } from "../pg/copy_notes.ts";
 import {
   type CopiedPart,
   type CopiedTable,
@@ -112,8 +112,8 @@ class Giving {
   async #give(source: CopySource, request: CopyRequest): Promise<void> {
     const { readTables, query, peer, oldBefore } = this.#ports;
     // Before the snapshot: what it lacks is newer than this.
-    const before = await oldBefore();
-    const facts = await source.take();
+    const facts = await source.take(await oldBefore());
+    const { before } = facts;
     const takenAt = performance.now();
     if (facts.quarantined > 0) throw this.#inQuarantine(facts.quarantined);
     if (facts.snapshot.length > MAX_SNAPSHOT_LENGTH) throw tooManyRunning();
@@ -133,7 +133,8 @@ class Giving {
         })),
       },
     });
-    await this.#giveNotes(facts.untilLsn, takenAt);
+    await source.reading(() => this.#writeNotes(source.notes()));
+    await this.#giveLaterNotes(facts.untilLsn, takenAt);
     for (const [index, table] of tables.entries()) {
       const { columns } = described[index];
       const binary = canBeBinary(described[index], request.tables);
@@ -162,7 +163,7 @@ class Giving {
   }
 
   /** Deletes that the snapshot has: whatever is older may come to the other node still. */
-  async #giveNotes(untilLsn: Lsn, takenAt: number): Promise<void> {
+  async #giveLaterNotes(untilLsn: Lsn, takenAt: number): Promise<void> {
     const { target, noteOwnDeletes } = this.#ports;
     await this.#saying("what was deleted here is being noted", () => noteOwnDeletes(untilLsn, this.#signal));
     if (performance.now() - takenAt > MAX_NOTES_AGE_MS) {
@@ -172,10 +173,16 @@ class Giving {
     }
     const client = await openClient(target, { applicationName: "mmlite copy", signal: this.#signal });
     try {
-      for await (const note of readNotes(queryWith(client))) await this.#lines.write({ note });
+      const query = queryWith(client);
+      await query("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY");
+      await this.#writeNotes(readNotes(query, LATER_NOTES));
     } finally {
       await closeClient(client);
     }
+  }
+
+  async #writeNotes(notes: AsyncIterable<CopiedNote>): Promise<void> {
+    for await (const note of notes) await this.#lines.write({ note });
   }
 
   async #giveRows(parts: AsyncIterable<CopiedRows>): Promise<void> {

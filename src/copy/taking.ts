@@ -41,6 +41,8 @@ export interface TakingPorts {
   readonly originOf: (node: string) => Promise<string>;
   readonly closeSession: (client: Client) => Promise<void>;
   readonly progress: TakingProgress;
+  /** Puts on record what was copied, in the transaction that ends the copy. */
+  readonly record: (query: Query, tables: readonly TakenTable[]) => Promise<void>;
 }
 
 /** Is told how far it is. */
@@ -123,11 +125,15 @@ class Taking {
     for (; !isEnd(answer); answer = await this.#next()) {
       if ("part" in answer) rows[answer.part.table] += await this.#takePart(answer.part, tables);
     }
-    await endCopy(this.#query, {
-      ...{ source, snapshot: snapshot.sees, untilLsn: snapshot.until },
+    const taken = tables.map((table, i) => ({ table: formatTableName(table), rows: rows[i] }));
+    const positions = {
+      source,
+      snapshot: snapshot.sees,
+      untilLsn: snapshot.until,
       applied: snapshot.applied,
-    });
-    return tables.map((table, i) => ({ table: formatTableName(table), rows: rows[i] }));
+    };
+    await endCopy(this.#query, positions, () => this.#ports.record(this.#query, taken));
+    return taken;
   }
 
   async #snapshot(): Promise<CopySnapshot> {

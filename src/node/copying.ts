@@ -15,7 +15,7 @@ import { log } from "../log.ts";
 import { type Lsn, maxLsn, ZERO_LSN } from "../lsn.ts";
 import { closeClient, openClient } from "../pg/client.ts";
 import { readCopiedColumns, readSeenBefore } from "../pg/copy_source.ts";
-import { hasOwnRows, noteCopy, openTables, readCopy, shutTables } from "../pg/copy_target.ts";
+import { hasOwnRows, noteCopy, readCopy, shutTables } from "../pg/copy_target.ts";
 import { mapPostgresError } from "../pg/errors.ts";
 import { readPeer } from "../pg/peers.ts";
 import { ensureNamedOrigin, ensureOrigin, originName, readProgress, readProgressOf } from "../pg/progress.ts";
@@ -29,7 +29,7 @@ import type { Database } from "./database.ts";
 import type { Dial } from "./dial.ts";
 import { readComparableTables } from "./digest_jobs.ts";
 import { type GroupKeeper, SKEW_MARGIN_MS } from "./group_keeper.ts";
-import type { JobContext, JobKind } from "./jobs.ts";
+import type { JobKind, JobRun } from "./jobs.ts";
 import { noteDeletes } from "./outbound.ts";
 import type { Peers } from "./peers.ts";
 
@@ -116,17 +116,13 @@ export class Copying implements JobKind<CopyInput> {
     this.#requireSource(from);
   }
 
-  async run({ from }: CopyInput, context: JobContext): Promise<CopyReport> {
+  async run({ from }: CopyInput, run: JobRun): Promise<CopyReport> {
     this.#isRunning = true;
     try {
-      await this.#begin(from);
-      const tables = await this.#repeat(from, context);
+      const tables = await this.#repeat(from, run);
       this.#source = undefined;
       this.#options.peers.list().forEach((peer) => peer.askAgain());
-      return {
-        ...{ node: this.#options.self, from, tables: [...tables] },
-        rows: tables.reduce((sum, { rows }) => sum + rows, 0),
-      };
+      return this.#report(from, tables);
     } finally {
       this.#isRunning = false;
       this.#waiting = "";
@@ -174,12 +170,23 @@ export class Copying implements JobKind<CopyInput> {
     for (const { name } of peers.list()) await dropInbound(name);
   }
 
+  #report(from: string, tables: readonly TakenTable[]): CopyReport {
+    const rows = tables.reduce((sum, table) => sum + table.rows, 0);
+    return { node: this.#options.self, from, tables: [...tables], rows };
+  }
+
   /** Tries until it is done, cancelled, or stands before something that only an operator can change. */
-  async #repeat(from: string, { progress, signal }: JobContext): Promise<readonly TakenTable[]> {
+  async #repeat(from: string, run: JobRun): Promise<readonly TakenTable[]> {
+    const { progress, signal } = run;
+    let hasBegun = false;
     for (let failures = 0;; failures++) {
       try {
+        // The connection was lost behind the commit that ends the copy and puts the result on record.
+        if (hasBegun && await readCopy(this.#query("look for a copy of rows")) === undefined) return [];
+        if (!hasBegun) await this.#begin(from);
+        hasBegun = true;
         progress.restart();
-        return await this.#copy(from, { progress, signal });
+        return await this.#copy(from, run);
       } catch (thrown) {
         const error = toMmliteError(thrown);
         if (signal.aborted || error.disposition !== "retry") throw error;
@@ -190,7 +197,7 @@ export class Copying implements JobKind<CopyInput> {
     }
   }
 
-  async #copy(from: string, { progress, signal }: JobContext): Promise<TakenTable[]> {
+  async #copy(from: string, { progress, signal, succeed }: JobRun): Promise<TakenTable[]> {
     const { database, self, patterns, dial } = this.#options;
     const query = this.#query(`copy rows from "${from}"`);
     const { name, url } = this.#requireSource(from);
@@ -216,6 +223,7 @@ export class Copying implements JobKind<CopyInput> {
       },
       originOf: (node) => this.#originOf(query, node),
       closeSession: (client) => closeClient(client),
+      record: (query, tables) => succeed(query, this.#report(from, tables)),
       progress: {
         bytes: (read) => progress.bytes = read,
         waiting: (sentence) => this.#waiting = sentence,
@@ -289,8 +297,8 @@ export class Copying implements JobKind<CopyInput> {
 }
 
 /**
- * Notes that the rows of this node are to be copied from another one, and keeps applications from writing meanwhile.
- * Throws `conflict` where there are rows that no other node may have; then nothing is changed.
+ * Notes that the rows of this node are to be copied from another one, and keeps applications from writing meanwhile, in
+ * one transaction. Throws `conflict` where there are rows that no other node may have; then nothing is changed.
  */
 export async function noteComingCopy(
   { database, ...options }: Pick<CopyingOptions, "database" | "self" | "patterns">,
@@ -302,6 +310,7 @@ export async function noteComingCopy(
   });
   try {
     const query = queryWith(client);
+    await query("BEGIN");
     const isAnew = await readCopy(query) === undefined;
     const all = partitionsByParent(await readTables(query));
     const tables = await readComparableTables(query, options.patterns);
@@ -311,6 +320,7 @@ export async function noteComingCopy(
     );
     if (isAnew) await requireNoOwnRows(query, { tables, self: options.self, facts: database.facts });
     await noteCopy(query, from);
+    await query("COMMIT");
   } catch (thrown) {
     throw mapPostgresError(thrown, "keep applications from writing to the tables");
   } finally {
@@ -333,7 +343,6 @@ async function requireNoOwnRows(
     if (await hasOwnRows(query, table, options)) own.push(formatTableName(table));
   }
   if (own.length === 0) return;
-  await openTables(query);
   const named = own.slice(0, MAX_NAMED_TABLES).join(", ");
   const more = own.length > MAX_NAMED_TABLES ? ` and ${own.length - MAX_NAMED_TABLES} more` : "";
   throw new MmliteError(

@@ -19,6 +19,7 @@ import {
   readJobs,
   resumeJobs,
 } from "../pg/jobs.ts";
+import type { Query } from "../pg/query.ts";
 import type { Database } from "./database.ts";
 import { JobProgress } from "./job_progress.ts";
 
@@ -29,12 +30,18 @@ export interface JobContext {
   readonly signal: AbortSignal;
 }
 
+/** The same for one that runs as a job, with its own record. */
+export interface JobRun extends JobContext {
+  /** Puts the result on record in a transaction of the caller: with its commit the job has ended, whatever comes then. */
+  readonly succeed: (query: Query, result: Job["result"]) => Promise<void>;
+}
+
 /** A kind of job. */
 export interface JobKind<Input extends JobInput> {
   /** Throws what is wrong with the input, before the job is on record. */
   check(input: Input): void;
   /** Does the work; its result goes on record. */
-  run(input: Input, context: JobContext): Promise<Job["result"]>;
+  run(input: Input, run: JobRun): Promise<Job["result"]>;
   /** What to do about a job that a restart ended; null where it goes on by itself. */
   readonly interruptedHint: string | null;
 }
@@ -131,10 +138,14 @@ export class Jobs {
   async #run(id: string, input: JobInput, { progress, stop }: UnderWay): Promise<void> {
     const signal = AbortSignal.any([stop.signal, this.#options.signal]);
     try {
-      if (signal.aborted || !await beginJob(this.#query(`begin job ${id}`), id)) return;
+      const begin = () => beginJob(this.#query(`begin job ${id}`), id);
+      if (!await this.#persistently(begin, signal)) return;
       progress.begin();
       this.#logger.info("Job {id} ({type}) begins", { id, type: input.type });
-      const result = await this.#kindOf(input.type)!.run(input, { progress, signal });
+      const result = await this.#kindOf(input.type)!.run(input, {
+        ...{ progress, signal },
+        succeed: (query, result) => endJob(query, id, { state: "succeeded", result }),
+      });
       await this.#end(id, { state: "succeeded", result });
       this.#logger.info("Job {id} has ended", { id });
     } catch (thrown) {
@@ -151,12 +162,16 @@ export class Jobs {
     await this.#end(id, { state: "failed", error: { kind, message, hint } });
   }
 
-  /** PostgreSQL may be away when a job ends. One that this node's end cuts short is found at the next start. */
+  /** One that this node's end cuts short is found at the next start. */
   async #end(id: string, outcome: Parameters<typeof endJob>[2]): Promise<void> {
-    const { signal } = this.#options;
+    await this.#persistently(() => endJob(this.#query(`end job ${id}`), id, outcome), this.#options.signal);
+  }
+
+  /** PostgreSQL may be away: tries until it is done, or `signal` aborts; then there is no outcome. */
+  async #persistently<T>(work: () => Promise<T>, signal: AbortSignal): Promise<T | undefined> {
     for (let failures = 0; !signal.aborted; failures++) {
       try {
-        return await endJob(this.#query(`end job ${id}`), id, outcome);
+        return await work();
       } catch (thrown) {
         if (failures === 0) this.#logger.warn("{error}", { error: toMmliteError(thrown).message });
         await delay(backoffMs(failures), signal);

@@ -1,4 +1,4 @@
-/** Jobs whose end meets a database that is away, and what is kept of those that have ended. */
+/** Jobs whose beginning or end meets a database that is away, and what is kept of those that have ended. */
 import assert from "node:assert/strict";
 import { eventually } from "../../tests/support/poll.ts";
 import { startPostgres } from "../../tests/support/postgres.ts";
@@ -21,10 +21,11 @@ Deno.test("a job comes to its end on record, whether PostgreSQL is there at that
   const query = queryWith(client);
   await ensureSchema(query);
   let refusals = 0;
+  let refused = /state = \$2/;
   const guarded: Query = (sql, values) => {
-    if (refusals > 0 && /state = \$2/.test(sql)) {
+    if (refusals > 0 && refused.test(sql)) {
       refusals--;
-      return Promise.reject(new MmliteError("transient", "Cannot end the job: no connection"));
+      return Promise.reject(new MmliteError("transient", "Cannot reach the database: no connection"));
     }
     return query(sql, values);
   };
@@ -52,6 +53,13 @@ Deno.test("a job comes to its end on record, whether PostgreSQL is there at that
     const { id } = await jobs.create(INPUT, { dryRun: false });
     await ended(id, "failed");
     assert.equal((await jobs.get(id)).error?.message, "Cannot go on");
+  });
+
+  await t.step("one that cannot begin at once", async () => {
+    [refused, refusals] = [/SET state = 'running'/, 3];
+    run = () => Promise.resolve(null);
+    await ended((await jobs.create(INPUT, { dryRun: false })).id, "succeeded");
+    assert.equal(refusals, 0);
   });
 
   await t.step("those that wait push out none that has just ended", async () => {

@@ -63,16 +63,31 @@ const KINDS = {
   },
 } as const satisfies Readonly<Record<string, Kind>>;
 
+/**
+ * Those of changes that are applied, which are gone once they are done with: a copy needs those of its own snapshot, for
+ * later changes come to it as to any node. The others are needed as of any later moment: a delete is noted after it was
+ * committed.
+ */
+export const NOTES_OF_SNAPSHOT = ["unsent", "second_look"] as const satisfies readonly CopiedNote["kind"][];
+/** See {@link NOTES_OF_SNAPSHOT}. */
+export const LATER_NOTES = [
+  "deleted",
+  "truncated",
+  "diverged",
+] as const satisfies readonly CopiedNote["kind"][];
+
 /** Names of the kinds. */
 export const NOTE_KINDS = Object.keys(KINDS) as readonly CopiedNote["kind"][];
 
 /** As many notes are read at a time; a list of deleted rows has up to 4 MiB. */
 const FETCHED_NOTES = 20;
 
-/** Every note that there is, of one moment, on a connection that nobody else uses meanwhile. */
-export async function* readNotes(query: Query): AsyncGenerator<CopiedNote> {
-  await query("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY");
-  for (const kind of NOTE_KINDS) {
+/** Every note of some kinds, in a transaction of the caller on a connection that nobody else uses meanwhile. */
+export async function* readNotes(
+  query: Query,
+  kinds: readonly CopiedNote["kind"][],
+): AsyncGenerator<CopiedNote> {
+  for (const kind of kinds) {
     await query(`DECLARE notes CURSOR FOR ${KINDS[kind].read}`);
     for (;;) {
       const rows = await query(`FETCH ${FETCHED_NOTES} FROM notes`);
@@ -81,7 +96,6 @@ export async function* readNotes(query: Query): AsyncGenerator<CopiedNote> {
     }
     await query("CLOSE notes");
   }
-  await query("COMMIT");
 }
 
 /** Notes it here. */

@@ -10,6 +10,7 @@ import pg from "pg";
 import { type Lsn, parseLsn } from "../lsn.ts";
 import { formatTableName, type TableName } from "../table_name.ts";
 import { type Client, closeClient, destroyClient, openClient, passAnyBytes } from "./client.ts";
+import { type CopiedNote, NOTES_OF_SNAPSHOT, readNotes } from "./copy_notes.ts";
 import { type CopiedRows, copyOut } from "./copy_out.ts";
 import { type Query, queryWith } from "./query.ts";
 import { readLocalTable } from "./relation.ts";
@@ -37,6 +38,8 @@ export interface SnapshotFacts {
   /** Whatever it sees was committed before this position in the WAL. */
   readonly untilLsn: Lsn;
   readonly applied: readonly AppliedInSnapshot[];
+  /** What was committed up to then counts as old; rows that await values do not. */
+  readonly before: string;
   /** Transactions in quarantine, which it lacks. */
   readonly quarantined: number;
 }
@@ -122,15 +125,17 @@ export class CopySource {
     await closeClient(this.#holder);
   }
 
-  /** Takes the snapshot; once. */
-  async take(): Promise<SnapshotFacts> {
+  /** Takes the snapshot; once. Nothing that was committed before `before` comes to the other node any more. */
+  async take(before: string): Promise<SnapshotFacts> {
     const query = queryWith(this.#holder);
     await query("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY");
     const [row] = await query(
       `SELECT pg_export_snapshot() AS exported, txid_current_snapshot()::text AS snapshot, pg_current_wal_insert_lsn()::text AS until,
          (SELECT json_agg(json_build_object('node', origin, 'lsn', lsn::text, 'at', commit_timestamp::text))
             FROM mmlite.progress)::text AS applied,
+         least($1::timestamptz, (SELECT min(at) - interval '1 microsecond' FROM mmlite.unsent))::text AS before,
          (SELECT count(*) FROM mmlite.quarantine)::text AS quarantined`,
+      [before],
     );
     const applied: { node: string; lsn: string; at: string | null }[] = JSON.parse(row.applied ?? "[]");
     this.#exported = row.exported!;
@@ -138,6 +143,7 @@ export class CopySource {
       snapshot: row.snapshot!,
       untilLsn: parseLsn(row.until!),
       applied: applied.map(({ node, lsn, at }) => ({ node, lsn: parseLsn(lsn), commitTimestamp: at })),
+      before: row.before!,
       quarantined: Number(row.quarantined),
     };
   }
@@ -155,12 +161,17 @@ export class CopySource {
     };
   }
 
-  /** Runs work that reads one table, in a transaction that has the snapshot. */
+  /** Runs work that reads one table, or notes, in a transaction that has the snapshot. */
   async reading(work: () => Promise<void>): Promise<void> {
     await this.#query("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY");
     await this.#query(`SET TRANSACTION SNAPSHOT ${literal(this.#exported)}`);
     await work();
     await this.#query("COMMIT");
+  }
+
+  /** What is noted of rows in the snapshot, within {@link CopySource.reading}. */
+  notes(): AsyncGenerator<CopiedNote> {
+    return readNotes(this.#query, NOTES_OF_SNAPSHOT);
   }
 
   /** The parts that a table is copied in, within {@link CopySource.reading}; rows that were committed up to `before` are old. */

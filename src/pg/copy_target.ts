@@ -9,6 +9,7 @@ import { Buffer } from "node:buffer";
 import pg from "pg";
 // @ts-types="@types/pg-copy-streams"
 import { from as copyFrom } from "pg-copy-streams";
+import { MmliteError } from "../errors.ts";
 import { formatLsn, type Lsn } from "../lsn.ts";
 import { formatTableName, type TableName } from "../table_name.ts";
 import type { Client } from "./client.ts";
@@ -159,11 +160,18 @@ export class CopyWriter {
   }
 }
 
-/** Empties tables; a transaction of a session with an origin. */
+/**
+ * Empties tables for the copy; a transaction of a session with an origin. Throws `transient` where the copy has ended:
+ * a session whose connection was lost may have gone on.
+ */
 export async function truncateTables(query: Query, tables: readonly TableName[]): Promise<void> {
   if (tables.length === 0) return;
   await query("BEGIN");
   await query(`TRUNCATE TABLE ${tables.map(quoted).join(", ")}`);
+  // Whoever ends the copy holds the tables until then.
+  if (await readCopy(query) === undefined) {
+    throw new MmliteError("transient", "Cannot empty the tables: their rows have come already");
+  }
   await query(
     "SELECT pg_replication_origin_xact_setup(pg_current_wal_insert_lsn(), clock_timestamp())",
   );
@@ -187,11 +195,12 @@ export interface CopiedPositions {
 
 /**
  * Ends the copy: what is received from now on follows what was copied, and applications may write. One transaction,
- * on disk when this returns.
+ * on disk when this returns; `alongside` writes in it as well.
  */
 export async function endCopy(
   query: Query,
   { source, snapshot, untilLsn, applied }: CopiedPositions,
+  alongside: () => Promise<void>,
 ): Promise<void> {
   await query("BEGIN");
   try {
@@ -210,6 +219,7 @@ export async function endCopy(
     ]);
     await forgetCopy(query);
     await openTables(query);
+    await alongside();
     await query("COMMIT");
   } catch (thrown) {
     await query("ROLLBACK").catch(() => {});

@@ -64,11 +64,11 @@ export async function readJob(query: Query, id: string): Promise<JobRow | undefi
   return row === undefined ? undefined : toJobRow(row);
 }
 
-/** A job begins; false if it does not wait any more. */
+/** A job begins; false if it does not wait any more. May be tried again where it is not known whether it did. */
 export async function beginJob(query: Query, id: string): Promise<boolean> {
   const begun = await query(
     `UPDATE mmlite.job SET state = 'running', started_at = clock_timestamp()
-      WHERE id = $1::bigint AND state = 'queued' RETURNING id`,
+      WHERE id = $1::bigint AND state IN ('queued', 'running') RETURNING id`,
     [id],
   );
   return begun.length > 0;

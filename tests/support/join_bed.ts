@@ -99,6 +99,16 @@ export async function runJoin(
   ]);
 }
 
+/** The `mmlite run …` line that a join has printed, without the program. */
+export async function printedRunLine(node: Mmlite): Promise<string[]> {
+  const line = (await node.log()).split("\n").find((line) => line.startsWith("mmlite run "));
+  assert.ok(line, await node.log());
+  const { stdout } = await new Deno.Command("sh", {
+    args: ["-c", `mmlite() { for word; do printf '%s\\n' "$word"; done; }\n${line}`],
+  }).output();
+  return new TextDecoder().decode(stdout).trimEnd().split("\n");
+}
+
 /** Waits until every link of a node streams, and there are as many as said. */
 export async function streaming(node: Mmlite, peers: number): Promise<void> {
   await eventually(`${node.name} to stream to ${peers}`, async () => {
