@@ -8,9 +8,10 @@
  */
 import { Buffer } from "node:buffer";
 import { delay } from "../backoff.ts";
-import { MmliteError, toMmliteError } from "../errors.ts";
+import { MmliteError } from "../errors.ts";
 import { formatLsn, type Lsn } from "../lsn.ts";
 import { closeClient, openClient } from "../pg/client.ts";
+import { mapPostgresError } from "../pg/errors.ts";
 import { type CopiedNote, LATER_NOTES, readNotes } from "../pg/copy_notes.ts";
 import {
   type CopiedPart,
@@ -42,6 +43,10 @@ export interface GivingPorts {
   readonly appliedOf: (node: string) => Promise<Lsn | undefined>;
   /** Resolves once everything that was deleted here up to a position in the WAL is noted. */
   readonly noteOwnDeletes: (until: Lsn, signal: AbortSignal) => Promise<void>;
+  /** Keeps what is noted of deleted rows until the returned function is called. */
+  readonly holdDeletes: () => () => void;
+  /** Something that the peer is told of has gone wrong. */
+  readonly failed: (error: MmliteError) => void;
   /** No change that is older than this, as PostgreSQL reads it, can come to the peer; `-infinity` where that is not known. */
   readonly oldBefore: () => Promise<string>;
 }
@@ -50,8 +55,8 @@ export interface GivingPorts {
 const LOOK_MS = 200;
 /** How often the other node is told what is waited for, milliseconds. */
 const TELL_MS = 5_000;
-/** Deleted rows that are forgotten here are needed by nobody this long after the snapshot, milliseconds. */
-const MAX_NOTES_AGE_MS = 30_000;
+/** The oldest time that a commit can be given: PostgreSQL takes 2000-01-01 itself for none, and the present instead. */
+const LONG_AGO = "2000-01-01 00:00:00.000001+00";
 /** A Welcome has room for no longer a list of transactions, characters. */
 const MAX_SNAPSHOT_LENGTH = 50_000;
 /** Rows go in chunks of about this many bytes, and at most. */
@@ -71,14 +76,16 @@ export async function giveCopy(
   signal.addEventListener("abort", breakOff, { once: true });
   try {
     const request = parseRequest(await lines.read());
-    // Nothing more comes: reading on tells when the other node is gone.
-    void lines.read().catch(() => {}).then(() => gone.abort());
+    // Nothing more comes: the end says that the other node has all, or is gone.
+    const left = lines.read().catch(() => {}).then(() => gone.abort());
     await new Giving(lines, ports, ended).run(request);
+    await left;
     await lines.end();
   } catch (thrown) {
-    const { kind, message, hint } = toMmliteError(thrown);
-    const said = kind === "internal" ? "Cannot give the rows" : message;
-    await lines.write({ error: { kind, message: said, hint } }).then(() => lines.end()).catch(() => {});
+    const error = mapPostgresError(thrown, "give the rows");
+    const { kind, message, hint } = error;
+    if (!ended.aborted) ports.failed(error);
+    await lines.write({ error: { kind, message, hint } }).then(() => lines.end()).catch(() => {});
   } finally {
     gone.abort();
     signal.removeEventListener("abort", breakOff);
@@ -110,11 +117,13 @@ class Giving {
   }
 
   async #give(source: CopySource, request: CopyRequest): Promise<void> {
-    const { readTables, query, peer, oldBefore } = this.#ports;
+    const { readTables, query, peer, oldBefore, holdDeletes } = this.#ports;
+    // What was deleted is not forgotten until it is given: something older may come to the peer, though not here.
+    const release = holdDeletes();
+    this.#signal.addEventListener("abort", release, { once: true });
     // Before the snapshot: what it lacks is newer than this.
     const facts = await source.take(await oldBefore());
     const { before } = facts;
-    const takenAt = performance.now();
     if (facts.quarantined > 0) throw this.#inQuarantine(facts.quarantined);
     if (facts.snapshot.length > MAX_SNAPSHOT_LENGTH) throw tooManyRunning();
     const tables = await readTables(query);
@@ -124,6 +133,7 @@ class Giving {
       snapshot: {
         sees: facts.snapshot,
         until: formatLsn(facts.untilLsn),
+        at: facts.takenAt,
         applied: facts.applied.filter(({ node }) => node !== peer)
           .map(({ node, lsn, commitTimestamp }) => ({ node, lsn: formatLsn(lsn), at: commitTimestamp })),
         tables: described.map(({ estimatedRows, columns, ...table }) => ({
@@ -134,11 +144,13 @@ class Giving {
       },
     });
     await source.reading(() => this.#writeNotes(source.notes()));
-    await this.#giveLaterNotes(facts.untilLsn, takenAt);
+    await this.#giveLaterNotes(facts.untilLsn);
+    release();
     for (const [index, table] of tables.entries()) {
       const { columns } = described[index];
       const binary = canBeBinary(described[index], request.tables);
       await source.reading(async () => {
+        await source.requireUnchanged(table, query);
         for (const part of await source.parts(table, before)) {
           const version = this.#versionOf(part, before);
           await this.#lines.write({ part: { table: index, version, binary: binary && version !== null } });
@@ -154,7 +166,7 @@ class Giving {
   #versionOf(part: CopiedPart, before: string): { node: string; at: string } | null {
     switch (part.kind) {
       case "old":
-        return { node: this.#ports.self, at: before === "-infinity" ? "2000-01-01 00:00:00+00" : before };
+        return { node: this.#ports.self, at: before === "-infinity" ? LONG_AGO : before };
       case "one":
         return { node: part.node === "" ? this.#ports.self : part.node, at: part.at };
       case "each":
@@ -163,14 +175,9 @@ class Giving {
   }
 
   /** Deletes that the snapshot has: whatever is older may come to the other node still. */
-  async #giveLaterNotes(untilLsn: Lsn, takenAt: number): Promise<void> {
+  async #giveLaterNotes(untilLsn: Lsn): Promise<void> {
     const { target, noteOwnDeletes } = this.#ports;
     await this.#saying("what was deleted here is being noted", () => noteOwnDeletes(untilLsn, this.#signal));
-    if (performance.now() - takenAt > MAX_NOTES_AGE_MS) {
-      throw new MmliteError("transient", "Cannot give the rows: noting what was deleted here took too long", {
-        hint: "It is tried again; if that does not help, see `mmlite status` on this node for what is behind",
-      });
-    }
     const client = await openClient(target, { applicationName: "mmlite copy", signal: this.#signal });
     try {
       const query = queryWith(client);
@@ -213,10 +220,12 @@ class Giving {
     const { self, peer, appliedOf } = this.#ports;
     for (const { node, lsn } of applied) {
       if (node === self) continue;
-      const first = await appliedOf(node);
-      if (node !== peer && first === undefined) throw this.#unknown(node);
       await this.#until(
-        async () => (await appliedOf(node) ?? 0n) >= lsn,
+        async () => {
+          const applied = await appliedOf(node);
+          if (node !== peer && applied === undefined) throw this.#unknown(node);
+          return applied !== undefined && applied >= lsn;
+        },
         `what node "${node}" committed before ${formatLsn(lsn)} has to be applied on "${self}" first`,
       );
     }

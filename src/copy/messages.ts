@@ -38,6 +38,8 @@ const Answer = z.union([
       /** `txid_current_snapshot()`. */
       sees: z.string().regex(/^\d+:\d+:[\d,]*$/),
       until: Position,
+      /** When it was taken, by the clock of its server, microseconds since 2000-01-01 UTC. */
+      at: z.string().regex(/^\d{1,18}$/).transform(BigInt),
       applied: z.array(z.object({ node: Identifier, lsn: Position, at: Time.nullable() })).max(10_000),
       tables: z.array(z.object({
         schema: Identifier,

@@ -9,7 +9,10 @@ import { MmliteError } from "../errors.ts";
 import type { Lsn } from "../lsn.ts";
 import { type CopiedNote, NOTE_KINDS, writeNote } from "../pg/copy_notes.ts";
 import { changeOrigin, type CopyVersion, CopyWriter, endCopy, truncateTables } from "../pg/copy_target.ts";
-import type { Client } from "../pg/client.ts";
+import { delay } from "../backoff.ts";
+import { type Client, destroyClient } from "../pg/client.ts";
+import { isLockTrouble, mapPostgresError } from "../pg/errors.ts";
+import type { LocalTable } from "../pg/tables.ts";
 import type { CopiedColumn } from "../pg/copy_source.ts";
 import { type Query, queryWith } from "../pg/query.ts";
 import { formatTimestamp } from "../pg/timestamp.ts";
@@ -40,6 +43,11 @@ export interface TakingPorts {
   /** The replication origin of a node, which exists when this returns. */
   readonly originOf: (node: string) => Promise<string>;
   readonly closeSession: (client: Client) => Promise<void>;
+  /** The same tables as the database has them. */
+  readonly locals: (tables: readonly TableName[]) => LocalTable[];
+  /** See `ServerClock`. */
+  readonly untilPassed: (at: bigint) => number;
+  readonly signal: AbortSignal;
   readonly progress: TakingProgress;
   /** Puts on record what was copied, in the transaction that ends the copy. */
   readonly record: (query: Query, tables: readonly TakenTable[]) => Promise<void>;
@@ -62,18 +70,17 @@ export interface TakenTable {
   readonly rows: number;
 }
 
-/** How many tables an error names. */
-const MAX_NAMED_TABLES = 10;
+/** How many columns an error names. */
+const MAX_NAMED_COLUMNS = 10;
+/** How often the clock is looked at, milliseconds. */
+const CLOCK_LOOK_MS = 1_000;
 
 /**
  * Takes all rows over a channel to the source. When it returns they are on disk, and so is what is received next.
  * Throws what stands in the way; then nothing else may be applied here until it was done again.
  */
-export async function takeCopy(
-  channel: Channel,
-  ports: TakingPorts,
-  signal: AbortSignal,
-): Promise<TakenTable[]> {
+export async function takeCopy(channel: Channel, ports: TakingPorts): Promise<TakenTable[]> {
+  const { signal } = ports;
   const lines = new Lines(channel);
   const breakOff = () => lines.close();
   signal.addEventListener("abort", breakOff, { once: true });
@@ -81,7 +88,9 @@ export async function takeCopy(
   ports.progress.bytes(() => lines.bytes);
   let client: Client | undefined;
   try {
-    client = await ports.openSession(ports.source);
+    const session = await ports.openSession(ports.source);
+    client = session;
+    signal.addEventListener("abort", () => destroyClient(session), { once: true });
     return await new Taking(lines, client, ports).run();
   } catch (thrown) {
     if (signal.aborted) throw new MmliteError("aborted", "Cannot copy the rows: stopped");
@@ -119,7 +128,7 @@ class Taking {
     const tables = snapshot.tables.map((table) => this.#targetOf(table));
     this.#requireApplied(snapshot);
     progress.expect(snapshot.tables.reduce((rows, table) => rows + table.rows, 0));
-    await truncateTables(this.#query, tables);
+    await this.#trying("empty the tables", () => truncateTables(this.#query, this.#ports.locals(tables)));
     const rows = tables.map(() => 0);
     let answer = await this.#takeNotes();
     for (; !isEnd(answer); answer = await this.#next()) {
@@ -132,8 +141,41 @@ class Taking {
       untilLsn: snapshot.until,
       applied: snapshot.applied,
     };
-    await endCopy(this.#query, positions, () => this.#ports.record(this.#query, taken));
+    await this.#awaitClock(snapshot.at);
+    await this.#end(() => endCopy(this.#query, positions, () => this.#ports.record(this.#query, taken)));
     return taken;
+  }
+
+  /** What is written here next must not be older than what was copied. */
+  async #awaitClock(at: bigint): Promise<void> {
+    const { untilPassed, progress, signal } = this.#ports;
+    for (let ms = untilPassed(at); ms > 0; ms = untilPassed(at)) {
+      progress.waiting(`the clock of this server is ${Math.ceil(ms)} ms behind what was copied`);
+      await delay(Math.min(ms, CLOCK_LOOK_MS), signal);
+      if (signal.aborted) throw new MmliteError("aborted", "Cannot copy the rows: stopped");
+    }
+  }
+
+  /** Somebody may read a table at its end, and hold it for long: what was copied is not thrown away for that. */
+  async #end(work: () => Promise<void>): Promise<void> {
+    for (;;) {
+      try {
+        return await work();
+      } catch (thrown) {
+        if (!isLockTrouble(thrown) || this.#ports.signal.aborted) throw thrown;
+        this.#ports.progress.waiting(
+          "all rows have come, and a table is held by a session (pg_locks shows it)",
+        );
+      }
+    }
+  }
+
+  async #trying<Result>(doing: string, work: () => Promise<Result>): Promise<Result> {
+    try {
+      return await work();
+    } catch (thrown) {
+      throw mapPostgresError(thrown, doing);
+    }
   }
 
   async #snapshot(): Promise<CopySnapshot> {
@@ -149,6 +191,7 @@ class Taking {
     await this.#query("BEGIN");
     for (;;) {
       const answer = await this.#next();
+      if (!("waiting" in answer)) this.#ports.progress.waiting("");
       if ("note" in answer) await writeNote(this.#query, toNote(answer.note));
       else if (!("waiting" in answer)) {
         await this.#query("COMMIT");
@@ -174,9 +217,10 @@ class Taking {
   ): Promise<number> {
     const into = tables[table];
     if (into === undefined) throw this.#strange();
-    return version === null
-      ? await this.#takeVersioned(into)
-      : await this.#takeAlike(into, { version, binary });
+    return await this.#trying(
+      `copy rows into ${formatTableName(into)}`,
+      () => version === null ? this.#takeVersioned(into) : this.#takeAlike(into, { version, binary }),
+    );
   }
 
   /** Rows that all have one version. */
@@ -242,7 +286,7 @@ class Taking {
     const table = formatTableName({ schema, name });
     const what = here === undefined
       ? `table ${table}, which node "${this.#ports.source}" replicates, is missing here or not replicated`
-      : `table ${table} lacks ${missing.slice(0, MAX_NAMED_TABLES).join(", ")} here`;
+      : `table ${table} lacks ${missing.slice(0, MAX_NAMED_COLUMNS).join(", ")} here`;
     throw new MmliteError("schema_mismatch", `Cannot copy the rows: ${what}`, {
       hint: "Create here what is missing, or leave the table out on all nodes with --exclude",
     });
@@ -251,6 +295,10 @@ class Taking {
   /** What is received from a node next must follow what was copied. */
   #requireApplied({ applied }: CopySnapshot): void {
     const { self, source } = this.#ports;
+    const unknown = applied.find(({ node }) =>
+      node !== self && node !== source && !this.#ports.applied.some((one) => one.node === node)
+    );
+    if (unknown !== undefined) throw notAPeer(unknown.node, source);
     for (const { node } of this.#ports.applied) {
       if (node === source || node === self || applied.some((one) => one.node === node)) continue;
       throw new MmliteError(
@@ -267,6 +315,17 @@ class Taking {
       `Cannot copy the rows of node "${this.#ports.source}": it lost its order`,
     );
   }
+}
+
+function notAPeer(node: string, source: string): MmliteError {
+  return new MmliteError(
+    "conflict",
+    `Cannot copy the rows of node "${source}": it has rows of node "${node}", which is no peer of this node`,
+    {
+      hint:
+        `Make this node and "${node}" peers of each other first, or remove "${node}" on "${source}" if it is gone`,
+    },
+  );
 }
 
 function isEnd(answer: CopyAnswer): boolean {

@@ -84,7 +84,8 @@ export class VersionedRowReader {
       throw strange();
     }
     // Of a table without columns nothing but the end of the line is left.
-    const row = line.subarray(third < 0 ? hashEnd : third + 1);
+    // A copy: what it is part of must not stay for it.
+    const row = Buffer.from(line.subarray(third < 0 ? hashEnd : third + 1));
     held.lines.push(row);
     held.bytes += row.length;
     return name;

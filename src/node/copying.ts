@@ -22,7 +22,7 @@ import { ensureNamedOrigin, ensureOrigin, originName, readProgress, readProgress
 import { type Query, queryWith } from "../pg/query.ts";
 import { readWalLsn } from "../pg/server.ts";
 import { leavesOf, type LocalTable, partitionsByParent, readTables } from "../pg/tables.ts";
-import { formatTableName } from "../table_name.ts";
+import { formatTableName, tableKey } from "../table_name.ts";
 import type { Channel } from "../wire/channel.ts";
 import type { AppliedPositions } from "./applied_positions.ts";
 import type { Database } from "./database.ts";
@@ -32,6 +32,7 @@ import { type GroupKeeper, SKEW_MARGIN_MS } from "./group_keeper.ts";
 import type { JobKind, JobRun } from "./jobs.ts";
 import { noteDeletes } from "./outbound.ts";
 import type { Peers } from "./peers.ts";
+import type { ServerClock } from "./server_clock.ts";
 
 interface CopyingOptions {
   readonly database: Database;
@@ -41,6 +42,7 @@ interface CopyingOptions {
   readonly patterns: { readonly include: readonly string[]; readonly exclude: readonly string[] };
   readonly positions: AppliedPositions;
   readonly groups: GroupKeeper;
+  readonly clock: Pick<ServerClock, "untilPassed">;
   readonly ownDeletes: OwnDeletes;
   /** On connections that nothing else uses. */
   readonly dial: Dial;
@@ -79,13 +81,20 @@ export class Copying implements JobKind<CopyInput> {
 
   /** Throws `transient` while the rows of this node are not whole: nothing can be applied to them. */
   requireWhole(): void {
-    if (this.#source === undefined) return;
-    throw new MmliteError(
+    if (this.#source !== undefined) throw this.#notWhole("receive");
+  }
+
+  /** Whether they are not. */
+  get isUnderWay(): boolean {
+    return this.#source !== undefined;
+  }
+
+  #notWhole(doing: string): MmliteError {
+    const { self } = this.#options;
+    return new MmliteError(
       "transient",
-      `Cannot receive: node "${this.#options.self}" copies its rows from "${this.#source}" first`,
-      {
-        hint: `See \`mmlite status\` on "${this.#options.self}"`,
-      },
+      `Cannot ${doing}: node "${self}" copies its rows from "${this.#source}" first`,
+      { hint: `See \`mmlite status\` on "${self}"` },
     );
   }
 
@@ -134,6 +143,7 @@ export class Copying implements JobKind<CopyInput> {
     const { database, self, patterns, groups, ownDeletes, signal } = this.#options;
     const query = this.#query(`give rows to peer "${peer}"`);
     await this.#requirePeer(peer);
+    if (this.#source !== undefined) throw this.#notWhole("give rows");
     this.#logger.info("Peer {peer} copies the rows of this node", { peer });
     await giveCopy(channel, {
       ...{ target: database.target, query, self, peer },
@@ -145,6 +155,9 @@ export class Copying implements JobKind<CopyInput> {
         if (!database.facts.trackCommitTimestamp) return;
         await patiently(() => noteDeletes({ database, ownDeletes, peer, until, signal }), signal);
       },
+      holdDeletes: () => groups.holdDeletes(),
+      failed: (error) =>
+        this.#logger.warn("Rows cannot be given to peer {peer}: {error}", { peer, error: error.message }),
       oldBefore: async () => {
         const horizon = groups.horizon(peer);
         if (horizon === undefined) return "-infinity";
@@ -198,7 +211,7 @@ export class Copying implements JobKind<CopyInput> {
   }
 
   async #copy(from: string, { progress, signal, succeed }: JobRun): Promise<TakenTable[]> {
-    const { database, self, patterns, dial } = this.#options;
+    const { database, self, patterns, dial, clock } = this.#options;
     const query = this.#query(`copy rows from "${from}"`);
     const { name, url } = this.#requireSource(from);
     const tables = await readComparableTables(query, patterns);
@@ -211,6 +224,9 @@ export class Copying implements JobKind<CopyInput> {
     const channel = await dial({ name, url }, "copy", signal);
     this.#waiting = "";
     return await takeCopy(channel, {
+      locals: (wanted) => tables.filter((table) => wanted.some((one) => tableKey(one) === tableKey(table))),
+      untilPassed: (at) => clock.untilPassed(at),
+      signal,
       ...{ self, source: from, tables: targets, applied },
       isVersioned: database.facts.trackCommitTimestamp,
       openSession: async (node) => {
@@ -236,7 +252,7 @@ export class Copying implements JobKind<CopyInput> {
           this.#options.copied(table, rows);
         },
       },
-    }, signal);
+    });
   }
 
   /** How far each peer is applied here; throws `transient` while one has not said where its stream begins. */
@@ -350,7 +366,8 @@ async function requireNoOwnRows(
     `Cannot copy rows to this node: there are rows already in ${named}${more}`,
     {
       hint:
-        "Empty these tables here with TRUNCATE, or compare them by `mmlite verify` if they are equal already",
+        "Compare them by `mmlite verify` if they should be equal. To give them up, remove all peers of this node, empty " +
+        "the tables (while there are peers, TRUNCATE empties them everywhere), add the peers and copy again",
     },
   );
 }

@@ -57,6 +57,8 @@ export class GroupKeeper {
   /** What each sender had of other nodes then. */
   readonly #seen = new Map<string, SeenVersions>();
   readonly #mergeHorizon = new MergeHorizon();
+  /** Those who want deleted rows kept. */
+  readonly #holding = new Set<object>();
   #hasRoom = true;
   #tombstoneBytes = 0;
 
@@ -130,7 +132,15 @@ export class GroupKeeper {
     await this.#forgetDeleted();
   }
 
+  /** Forgets no deleted rows until the returned function is called; idempotent. */
+  holdDeletes(): () => void {
+    const held = {};
+    this.#holding.add(held);
+    return () => void this.#holding.delete(held);
+  }
+
   async #forgetDeleted(): Promise<void> {
+    if (this.#holding.size > 0) return;
     const query = this.#options.database.control.query("forget deleted rows");
     let kept = 0;
     const seen = await this.#mergeHorizon.read(query);

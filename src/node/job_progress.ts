@@ -25,6 +25,7 @@ export class JobProgress {
   restart(): void {
     this.rows = 0;
     this.#expected = 0;
+    this.begin();
   }
 
   /** More rows are to be read than was known, about. */

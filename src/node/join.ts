@@ -271,7 +271,9 @@ class Joining {
     const { config, say } = this.#options;
     await noteComingCopy({ database, self: config.node.name, patterns: tables }, from);
     const query = database.control.query("note that rows are to be copied");
-    const isNoted = (await readJobs(query)).some(({ type, state }) => type === "copy" && state === "queued");
+    const isNoted = (await readJobs(query)).some(({ type, state, input }) =>
+      type === "copy" && state === "queued" && (input as { from?: unknown }).from === from
+    );
     if (!isNoted) await createJob(query, { type: "copy", input: { type: "copy", from } });
     say(`The rows of "${from}" are copied next, while this node runs`);
     say("  Until all have come, nobody can write to the tables here: write to the other nodes");

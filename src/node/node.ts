@@ -135,7 +135,10 @@ export async function startNode(config: Config, { signal, apiAddress }: StartOpt
     const quarantine = new Quarantine({
       database,
       onError: config.conflicts.onError,
-      withoutInbound: (sender, work) => inbox.without(sender, work),
+      withoutInbound: (sender, work) => {
+        copying.requireWhole();
+        return inbox.without(sender, work);
+      },
       observer: (sender) =>
         applyObserver({ peer: peers.find(sender), sender, metrics, conflicts, groups, applied, history }),
       policyOf,
@@ -230,7 +233,7 @@ export async function startNode(config: Config, { signal, apiAddress }: StartOpt
       signal: ended,
     });
     const copying: Copying = new Copying({
-      ...{ database, self: self.node, peers, patterns: config.tables, positions, groups, ownDeletes },
+      ...{ database, self: self.node, peers, patterns: config.tables, positions, groups, ownDeletes, clock },
       dial: dialBeside,
       copied: (table, rows) => metrics.countCopied(table, rows),
       dropInbound: (sender) => inbox.drop(sender),
@@ -293,7 +296,8 @@ export async function startNode(config: Config, { signal, apiAddress }: StartOpt
       guard.run(ended),
       publications.run(ended, usable),
       groups.run(ended, usable),
-      secondLook.run(ended, usable),
+      // What is copied of it is about rows that have not come yet.
+      secondLook.run(ended, () => usable() && !copying.isUnderWay),
       clock.run(ended, usable),
       new ConflictKeeper({ database, keepSeconds: config.conflicts.keepSeconds }).run(ended, usable),
       tls?.run(ended),

@@ -79,8 +79,8 @@ export const LATER_NOTES = [
 /** Names of the kinds. */
 export const NOTE_KINDS = Object.keys(KINDS) as readonly CopiedNote["kind"][];
 
-/** As many notes are read at a time; a list of deleted rows has up to 4 MiB. */
-const FETCHED_NOTES = 20;
+/** As many notes are read at a time; a list of deleted rows has up to 8 MiB of digits. */
+const FETCHED_NOTES = 4;
 
 /** Every note of some kinds, in a transaction of the caller on a connection that nobody else uses meanwhile. */
 export async function* readNotes(

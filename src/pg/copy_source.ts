@@ -7,6 +7,7 @@
  */
 // @ts-types="@types/pg"
 import pg from "pg";
+import { MmliteError } from "../errors.ts";
 import { type Lsn, parseLsn } from "../lsn.ts";
 import { formatTableName, type TableName } from "../table_name.ts";
 import { type Client, closeClient, destroyClient, openClient, passAnyBytes } from "./client.ts";
@@ -40,6 +41,8 @@ export interface SnapshotFacts {
   readonly applied: readonly AppliedInSnapshot[];
   /** What was committed up to then counts as old; rows that await values do not. */
   readonly before: string;
+  /** When it was taken, by the server's clock, microseconds since 2000-01-01 UTC as text. */
+  readonly takenAt: string;
   /** Transactions in quarantine, which it lacks. */
   readonly quarantined: number;
 }
@@ -134,7 +137,8 @@ export class CopySource {
          (SELECT json_agg(json_build_object('node', origin, 'lsn', lsn::text, 'at', commit_timestamp::text))
             FROM mmlite.progress)::text AS applied,
          least($1::timestamptz, (SELECT min(at) - interval '1 microsecond' FROM mmlite.unsent))::text AS before,
-         (SELECT count(*) FROM mmlite.quarantine)::text AS quarantined`,
+         (SELECT count(*) FROM mmlite.quarantine)::text AS quarantined,
+         (extract(epoch FROM clock_timestamp() - timestamptz '2000-01-01 00:00:00Z') * 1000000)::bigint::text AS taken_at`,
       [before],
     );
     const applied: { node: string; lsn: string; at: string | null }[] = JSON.parse(row.applied ?? "[]");
@@ -145,6 +149,7 @@ export class CopySource {
       applied: applied.map(({ node, lsn, at }) => ({ node, lsn: parseLsn(lsn), commitTimestamp: at })),
       before: row.before!,
       quarantined: Number(row.quarantined),
+      takenAt: row.taken_at!,
     };
   }
 
@@ -167,6 +172,26 @@ export class CopySource {
     await this.#query(`SET TRANSACTION SNAPSHOT ${literal(this.#exported)}`);
     await work();
     await this.#query("COMMIT");
+  }
+
+  /**
+   * Throws `transient` where a table was altered since the snapshot, within {@link CopySource.reading}: one that was
+   * rewritten for it is empty in older snapshots. From here on nobody alters it. `query` runs outside of the snapshot.
+   */
+  async requireUnchanged(table: LocalTable, query: Query): Promise<void> {
+    await this.#query(`SELECT FROM ${rowsOf(table)} LIMIT 0`);
+    const shape =
+      `SELECT (SELECT json_agg(json_build_array(attnum, attname, atttypid, atttypmod, attisdropped) ORDER BY attnum)
+      FROM pg_attribute WHERE attrelid = ${table.oid} AND attnum > 0)::text AS columns`;
+    const [[then], [now]] = [await this.#query(shape), await query(shape)];
+    if (then.columns === now.columns) return;
+    throw new MmliteError(
+      "transient",
+      `Cannot give the rows: table ${formatTableName(table)} was altered meanwhile`,
+      {
+        hint: "The copy begins anew by itself; alter no tables until it has ended",
+      },
+    );
   }
 
   /** What is noted of rows in the snapshot, within {@link CopySource.reading}. */

@@ -14,10 +14,13 @@ import { formatLsn, type Lsn } from "../lsn.ts";
 import { formatTableName, type TableName } from "../table_name.ts";
 import type { Client } from "./client.ts";
 import { COPYING_TRIGGER } from "./copy_schema.ts";
-import { mapPostgresError } from "./errors.ts";
+import { mapPostgresError, sqlState } from "./errors.ts";
 import type { Query } from "./query.ts";
 import { rowsOf } from "./row_hash.ts";
 import type { LocalTable } from "./tables.ts";
+
+/** SQLSTATE of a TRUNCATE of tables that others refer to. */
+const FEATURE_NOT_SUPPORTED = "0A000";
 
 /** From whom the rows of this node are to be copied; undefined where they are whole. */
 export async function readCopy(query: Query): Promise<{ readonly source: string } | undefined> {
@@ -164,10 +167,14 @@ export class CopyWriter {
  * Empties tables for the copy; a transaction of a session with an origin. Throws `transient` where the copy has ended:
  * a session whose connection was lost may have gone on.
  */
-export async function truncateTables(query: Query, tables: readonly TableName[]): Promise<void> {
-  if (tables.length === 0) return;
+export async function truncateTables(query: Query, tables: readonly LocalTable[]): Promise<void> {
   await query("BEGIN");
-  await query(`TRUNCATE TABLE ${tables.map(quoted).join(", ")}`);
+  // A table that inherits is one of them, or not replicated. What was noted of the rows comes with them again.
+  if (tables.length > 0) await query(`TRUNCATE TABLE ${tables.map(rowsOf).join(", ")}`).catch(referred);
+  await query(
+    `DELETE FROM mmlite.tombstone; DELETE FROM mmlite.tombstone_piece; DELETE FROM mmlite.truncation;
+     DELETE FROM mmlite.unsent; DELETE FROM mmlite.second_look`,
+  );
   // Whoever ends the copy holds the tables until then.
   if (await readCopy(query) === undefined) {
     throw new MmliteError("transient", "Cannot empty the tables: their rows have come already");
@@ -212,11 +219,12 @@ export async function endCopy(
         [node, formatLsn(lsn), at],
       );
     }
-    await query("UPDATE mmlite.peer SET copied_snapshot = $2, copied_until = $3::pg_lsn WHERE name = $1", [
-      source,
-      snapshot,
-      formatLsn(untilLsn),
-    ]);
+    const peers = await query(
+      `UPDATE mmlite.peer SET copied_snapshot = $2, copied_until = $3::pg_lsn
+        WHERE name = $1 AND state IN ('active', 'paused') RETURNING name`,
+      [source, snapshot, formatLsn(untilLsn)],
+    );
+    if (peers.length === 0) throw removed(source);
     await forgetCopy(query);
     await openTables(query);
     await alongside();
@@ -225,6 +233,25 @@ export async function endCopy(
     await query("ROLLBACK").catch(() => {});
     throw mapPostgresError(thrown, "end the copy");
   }
+}
+
+/** Nothing but a foreign key of a table that is not replicated stands in the way. */
+function referred(thrown: unknown): never {
+  if (sqlState(thrown) !== FEATURE_NOT_SUPPORTED) throw thrown;
+  throw new MmliteError(
+    "conflict",
+    "Cannot empty the tables for the copy: one that is not replicated refers to them by a foreign key",
+    {
+      hint: "Replicate that table as well, or drop its foreign key on this node; then begin the copy again",
+      cause: thrown,
+    },
+  );
+}
+
+function removed(source: string): MmliteError {
+  return new MmliteError("conflict", `Cannot end the copy: peer "${source}" was removed meanwhile`, {
+    hint: "Copy from a node that is a peer",
+  });
 }
 
 function quoted({ schema, name }: TableName): string {

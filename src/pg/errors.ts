@@ -272,3 +272,8 @@ function socketRule(error: ForeignError): Rule {
 function lowerFirst(text: string): string {
   return /^[A-Z][a-z]/.test(text) ? text[0].toLowerCase() + text.slice(1) : text;
 }
+
+/** Whether a statement met another session's lock, and may be tried again: it waited too long, or for each other. */
+export function isLockTrouble(thrown: unknown): boolean {
+  return ["55P03", "40P01"].includes(sqlState(thrown) ?? "");
+}

@@ -39,6 +39,7 @@ const APPLY_PARAMETERS = ["session_replication_role", "deadlock_timeout"];
 const ORIGIN_FUNCTIONS = [
   "pg_replication_origin_create",
   "pg_replication_origin_oid",
+  "pg_replication_origin_session_reset",
   "pg_replication_origin_session_setup",
   "pg_replication_origin_xact_setup",
 ];
