@@ -128,7 +128,11 @@ class Taking {
       untilLsn: snapshot.until,
       applied: snapshot.applied,
     };
-    await endCopy(this.#query, positions, () => this.#ports.record(this.#query, taken));
+    await endCopy(
+      this.#query,
+      { ...positions, asked: applied },
+      () => this.#ports.record(this.#query, taken),
+    );
     return taken;
   }
 

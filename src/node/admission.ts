@@ -83,10 +83,12 @@ export async function admit(options: AdmissionOptions, hello: Hello): Promise<Ad
   const { database, self } = options;
   const sender = hello.identity.node;
   const query = database.control.query(`receive from node "${sender}"`);
-  options.requireWhole();
   await requireProgress(query, hello);
+  // Rows that are being copied have to follow what is sent: where that begins is kept before a sender is refused.
+  await ensureProgress(query, hello);
+  options.requireWhole();
   await setPeerIdentity(query, sender, hello.identity);
-  const { lsn, epoch } = await beginSession(query, hello);
+  const { lsn, epoch } = await nextEpoch(query, sender);
   const seenBefore = await readSeenBefore(query, sender);
   const skipLsn = await readSkip(query, sender);
   const copied = (await readPeer(query, sender))?.copied ?? null;
@@ -184,18 +186,14 @@ async function requireProgress(query: Query, hello: Hello): Promise<void> {
   if (await readProgressOf(query, hello.identity.node) === undefined) throw lostProgress(hello);
 }
 
-/** Origin and position exist and are committed before the apply session does; every earlier session is over. */
-async function beginSession(
-  query: Query,
-  hello: Hello,
-): Promise<{ lsn: Admission["resumeLsn"]; epoch: string }> {
+/** Origin and position exist and are committed before the apply session does. */
+async function ensureProgress(query: Query, hello: Hello): Promise<void> {
   const sender = hello.identity.node;
   await ensureOrigin(query, sender);
   if (await readProgressOf(query, sender) === undefined) {
     if (hello.ackedLsn !== null) throw lostProgress(hello);
     await startProgress(query, sender, formatLsn(hello.slotLsn));
   }
-  return await nextEpoch(query, sender);
 }
 
 function lostProgress({ identity, ackedLsn }: Hello): MmliteError {
