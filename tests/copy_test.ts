@@ -373,3 +373,54 @@ Deno.test("a row that awaited a value when the snapshot was taken awaits it wher
   });
   await requireEqual([ams, fra, joiner]);
 });
+
+Deno.test("a copy waits for peers that come late, and for what they committed before", async (t) => {
+  await using a = await startPostgres({ major: 18 });
+  await using b = await startPostgres({ major: 12 });
+  await using cluster: Cluster = await startCluster("copied", [
+    { server: a, name: "ams", schema: SCHEMA },
+    { server: b, name: "fra", schema: SCHEMA },
+  ]);
+  const [ams, fra] = cluster.members;
+  await fill(ams);
+  await arrived(ams, fra);
+  const begin = async ({ node }: ClusterMember) =>
+    (await node.api("POST", "/v1/jobs", { type: "copy", from: "ams" })).json.id;
+  const problems = async ({ node }: ClusterMember) =>
+    JSON.stringify((await node.api("GET", "/v1/status")).json.problems);
+
+  await t.step("one that was away when the copy began", async () => {
+    await using joiner = await startEmpty(15, "new15");
+    await fra.node.stop();
+    await connectAll([ams, joiner].map(({ node }) => node));
+    await joiner.node.api("PUT", "/v1/peers/fra", { url: fra.node.peerUrl });
+    const id = await begin(joiner);
+    await eventually("it to wait", async () => /where its changes begin/.test(await problems(joiner)));
+    await fra.node.start();
+    const { state, error } = await ended(joiner.node, id);
+    assert.equal(state, "succeeded", JSON.stringify(error));
+    await requireEqual([ams, fra, joiner]);
+    for (const { node } of [ams, fra]) await node.api("DELETE", "/v1/peers/new15?force=true");
+  });
+
+  await t.step("one that is added while rows are copied", async () => {
+    await using joiner = await startEmpty(11, "new11");
+    await connectAll([ams, joiner].map(({ node }) => node));
+    await using running = await sessionOf(ams);
+    await running.query("BEGIN; INSERT INTO gone VALUES (1)");
+    const id = await begin(joiner);
+    await eventually("it to begin", async () => /being copied/.test(await problems(joiner)));
+    await fra.node.api("POST", "/v1/peers/ams/pause");
+    await fra.client.query("INSERT INTO item (id, name, n) VALUES (-1, 'late', 0)");
+    await connectAll([fra, joiner].map(({ node }) => node));
+    await running.query("ROLLBACK");
+    await eventually("it to wait, or to end", async () => {
+      const { json: { state } } = await joiner.node.api("GET", `/v1/jobs/${id}`);
+      return state === "succeeded" || /node ."fra." committed before/.test(await problems(joiner));
+    });
+    await fra.node.api("POST", "/v1/peers/ams/resume");
+    const { state, error } = await ended(joiner.node, id);
+    assert.equal(state, "succeeded", JSON.stringify(error));
+    await requireEqual([ams, fra, joiner]);
+  });
+});

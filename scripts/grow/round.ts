@@ -29,6 +29,9 @@ const OLD_MS = 60_000;
 /** Versions of rows that were applied together are kept exactly for at least this long, milliseconds. */
 const EXACT_MS = 40_000;
 
+/** Rows that differ are looked at again after this time, milliseconds: to know whether they stay so. */
+const LATER_MS = 10_000;
+
 /** Runs it; throws where it does not come to an end. */
 export async function runRound(
   plan: GrowPlan,
@@ -114,6 +117,11 @@ class Round {
     await settle(live, this.#writers);
     const after = Math.max(this.#copiedAtMs - OLD_MS, Date.now() - EXACT_MS);
     const { rows, versions, versionsCompared } = await compareTables(live, new Date(after).toISOString());
+    if (rows.length > 0) {
+      await delay(LATER_MS);
+      const { rows: later } = await compareTables(live, new Date(after).toISOString());
+      rows.push(`and ${LATER_MS / 1000} s later, ${later.length > 0 ? later.join("; ") : "all are equal"}`);
+    }
     this.#found.rows.push(...rows.map((one) => size + one));
     this.#found.versions.push(...versions.map((one) => size + one));
     this.#versionsCompared += versionsCompared;

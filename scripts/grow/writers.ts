@@ -143,13 +143,18 @@ export async function settle(nodes: readonly GrowNode[], writers: Writers, from 
 }
 
 async function hasAll({ server, database, mmlite }: GrowNode, ids: readonly number[]): Promise<boolean> {
-  const [{ rows, unsent }] = await server.sql(
+  const [{ rows, unsent, looks }] = await server.sql(
     database,
     `SELECT (SELECT count(*)::int FROM public.${LOG_TABLE} WHERE id = ANY ($1)) AS rows,
-       (SELECT count(*)::int FROM mmlite.unsent) AS unsent`,
+       (SELECT count(*)::int FROM mmlite.unsent) AS unsent,
+       (SELECT count(*)::int FROM mmlite.second_look) AS looks`,
     [ids],
   );
-  if (rows >= ids.length && unsent === 0) return true;
+  if (rows >= ids.length && unsent + looks === 0) return true;
   const { json } = await mmlite.api("GET", "/v1/status");
-  throw new Error(`${rows} of ${ids.length} marks, ${unsent} rows awaited, ${JSON.stringify(json.problems)}`);
+  throw new Error(
+    `${rows} of ${ids.length} marks, ${unsent} rows awaited, ${looks} to be looked at again, ${
+      JSON.stringify(json.problems)
+    }`,
+  );
 }

@@ -142,7 +142,13 @@ class Taking {
       applied: snapshot.applied,
     };
     await this.#awaitClock(snapshot.at);
-    await this.#end(() => endCopy(this.#query, positions, () => this.#ports.record(this.#query, taken)));
+    await this.#end(() =>
+      endCopy(
+        this.#query,
+        { ...positions, asked: applied },
+        () => this.#ports.record(this.#query, taken),
+      )
+    );
     return taken;
   }
 

@@ -72,7 +72,7 @@ async function begin({ hello, welcome, ...context }: Begun): Promise<void> {
   // Nobody reads until the slot is open, which may take long; silence is not the other end's then.
   liveness.listening(false);
   try {
-    requireSamePast(hello, welcome);
+    await requireSamePast(hello, welcome, ports);
     await ports.recognise(welcome, channel.peer);
     observer.started({ resumeLsn, walLsn: hello.walLsn, compression });
     liveness.exchangeClocks({ first: true });
@@ -254,7 +254,11 @@ function requireOffered(hello: Hello, { compression }: Welcome, channel: Channel
  * The receiver must stand between what it acked and what our WAL holds; anything else means that one of the two
  * databases was restored to an earlier time.
  */
-function requireSamePast(hello: Hello, welcome: Welcome): void {
+async function requireSamePast(
+  hello: Hello,
+  welcome: Welcome,
+  { readClock }: Pick<SessionPorts, "readClock">,
+): Promise<void> {
   const floor = hello.ackedLsn ?? hello.slotLsn;
   if (welcome.resumeLsn < floor) {
     throw new MmliteError(
@@ -266,7 +270,8 @@ function requireSamePast(hello: Hello, welcome: Welcome): void {
       { hint: `Make its tables equal to this node's, then remove and add the peer on both nodes` },
     );
   }
-  if (welcome.resumeLsn > hello.walLsn) {
+  // A receiver that was copying rows may have had since then, from another node, what is newer than the Hello.
+  if (welcome.resumeLsn > hello.walLsn && welcome.resumeLsn > (await readClock()).walLsn) {
     throw new MmliteError(
       "fenced",
       `Cannot send to peer "${hello.receiver}": it holds transactions up to ${

@@ -319,7 +319,8 @@ const PASTS: [what: string, hello: Partial<Hello>, resumeLsn: bigint, why: RegEx
 ];
 for (const [what, parts, resumeLsn, why] of PASTS) {
   Deno.test(`a receiver that stands ${what} is fenced before the slot is read`, async () => {
-    const run = startSession({ parts });
+    const readClock = () => Promise.resolve({ timestamp: 0n, walLsn: toLsn(500n) });
+    const run = startSession({ parts, readClock });
     await run.peer.hear("hello");
     await run.peer.say(welcome({ resumeLsn: toLsn(resumeLsn) }));
     await breaks(run, "fenced", why);
@@ -336,6 +337,16 @@ Deno.test("a receiver may stand anywhere between its ack, or the slot's beginnin
     run.stop();
     await run.running;
   }
+});
+
+Deno.test("a receiver may have had from another node what was committed after the Hello", async () => {
+  const readClock = () => Promise.resolve({ timestamp: 0n, walLsn: toLsn(600n) });
+  const run = startSession({ readClock });
+  await run.peer.hear("hello");
+  await run.peer.say(welcome({ resumeLsn: toLsn(600n) }));
+  await eventually("the slot to be read", () => run.log.includes("open 600"), { intervalMs: 2 });
+  run.stop();
+  await run.running;
 });
 
 Deno.test("a receiver of another protocol is refused", async () => {

@@ -84,10 +84,10 @@ export async function admit(options: AdmissionOptions, hello: Hello): Promise<Ad
   const sender = hello.identity.node;
   const query = database.control.query(`receive from node "${sender}"`);
   await requireProgress(query, hello);
-  await setPeerIdentity(query, sender, hello.identity);
-  await followSender(query, hello);
-  // A copy has to know where the sender's changes begin.
+  // Rows that are being copied have to follow what is sent: where that begins is kept before a sender is refused.
+  await ensureProgress(query, hello);
   options.requireWhole();
+  await setPeerIdentity(query, sender, hello.identity);
   const { lsn, epoch } = await nextEpoch(query, sender);
   const seenBefore = await readSeenBefore(query, sender);
   const skipLsn = await readSkip(query, sender);
@@ -187,7 +187,7 @@ async function requireProgress(query: Query, hello: Hello): Promise<void> {
 }
 
 /** Origin and position exist and are committed before the apply session does. */
-async function followSender(query: Query, hello: Hello): Promise<void> {
+async function ensureProgress(query: Query, hello: Hello): Promise<void> {
   const sender = hello.identity.node;
   await ensureOrigin(query, sender);
   if (await readProgressOf(query, sender) === undefined) {

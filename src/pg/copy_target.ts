@@ -198,6 +198,8 @@ export interface CopiedPositions {
   readonly snapshot: string;
   readonly untilLsn: Lsn;
   readonly applied: readonly { readonly node: string; readonly lsn: Lsn; readonly at: string | null }[];
+  /** How far nodes were applied here when the snapshot was asked for: it holds what they committed before. */
+  readonly asked: readonly { readonly node: string; readonly lsn: Lsn }[];
 }
 
 /**
@@ -206,12 +208,13 @@ export interface CopiedPositions {
  */
 export async function endCopy(
   query: Query,
-  { source, snapshot, untilLsn, applied }: CopiedPositions,
+  { source, snapshot, untilLsn, applied, asked }: CopiedPositions,
   alongside: () => Promise<void>,
 ): Promise<void> {
   await query("BEGIN");
   try {
     await query("SET LOCAL synchronous_commit = local");
+    await requireSamePeers(query, asked);
     for (const { node, lsn, at } of applied) {
       await query(
         `UPDATE mmlite.progress SET lsn = greatest(lsn, $2::pg_lsn), epoch = epoch + 1,
@@ -252,6 +255,19 @@ function removed(source: string): MmliteError {
   return new MmliteError("conflict", `Cannot end the copy: peer "${source}" was removed meanwhile`, {
     hint: "Copy from a node that is a peer",
   });
+}
+
+/** Throws `transient` for a peer whose stream begins, or may begin, behind what the snapshot has of it. */
+async function requireSamePeers(query: Query, asked: CopiedPositions["asked"]): Promise<void> {
+  const [late] = await query(
+    `SELECT e.name FROM mmlite.peer e LEFT JOIN mmlite.progress p ON p.origin = e.name
+      WHERE e.state IN ('active', 'paused') AND NOT EXISTS (
+        SELECT FROM json_to_recordset($1::json) AS a (node text, lsn text)
+         WHERE a.node = e.name AND a.lsn::pg_lsn = p.lsn) LIMIT 1`,
+    [JSON.stringify(asked.map(({ node, lsn }) => ({ node, lsn: formatLsn(lsn) })))],
+  );
+  if (late === undefined) return;
+  throw new MmliteError("transient", `Cannot end the copy: node "${late.name}" became a peer meanwhile`);
 }
 
 function quoted({ schema, name }: TableName): string {
