@@ -325,7 +325,7 @@ class Taking {
 
 function notAPeer(node: string, source: string): MmliteError {
   return new MmliteError(
-    "conflict",
+    "transient",
     `Cannot copy the rows of node "${source}": it has rows of node "${node}", which is no peer of this node`,
     {
       hint:

@@ -17,10 +17,10 @@ import { closeClient, openClient } from "../pg/client.ts";
 import { readCopiedColumns, readSeenBefore } from "../pg/copy_source.ts";
 import { hasOwnRows, noteCopy, readCopy, shutTables } from "../pg/copy_target.ts";
 import { mapPostgresError } from "../pg/errors.ts";
+import { setMark } from "../pg/marks.ts";
 import { readPeer } from "../pg/peers.ts";
 import { ensureNamedOrigin, ensureOrigin, originName, readProgress, readProgressOf } from "../pg/progress.ts";
 import { type Query, queryWith } from "../pg/query.ts";
-import { readWalLsn } from "../pg/server.ts";
 import { leavesOf, type LocalTable, partitionsByParent, readTables } from "../pg/tables.ts";
 import { formatTableName, tableKey } from "../table_name.ts";
 import type { Channel } from "../wire/channel.ts";
@@ -220,7 +220,7 @@ export class Copying implements JobKind<CopyInput> {
       const { schema, name } = table;
       targets.push({ schema, name, columns: await readCopiedColumns(query, table) });
     }
-    const applied = [...await this.#applied(query), { node: self, lsn: await readWalLsn(query) }];
+    const applied = [...await this.#applied(query), { node: self, lsn: (await setMark(query)).lsn }];
     const channel = await dial({ name, url }, "copy", signal);
     this.#waiting = "";
     return await takeCopy(channel, {
