@@ -228,6 +228,8 @@ export async function endCopy(
       [source, snapshot, formatLsn(untilLsn)],
     );
     if (peers.length === 0) throw removed(source);
+    // What was copied need not have come to a peer by the time when it became one.
+    await query("UPDATE mmlite.peer SET created_at = timestamptz '2000-01-01 00:00:00Z'");
     await forgetCopy(query);
     await openTables(query);
     await alongside();

@@ -27,7 +27,7 @@ export interface PeerRow {
   readonly dialsBack: boolean | null;
   /** The transactions of the peer that came with its rows; null if none did. */
   readonly copied: CopiedFrom | null;
-  /** When it became a peer for the first time, microseconds since 2000-01-01 UTC. */
+  /** When it became a peer for the first time, microseconds since 2000-01-01 UTC; see {@link readSeenBefore}. */
   readonly createdAt: bigint;
 }
 
@@ -48,7 +48,8 @@ export async function readPeer(query: Query, name: string): Promise<PeerRow | un
 
 /**
  * Whatever any node committed before this time a peer had before all that it sends, microseconds since 2000-01-01 UTC:
- * what both had when they became peers is what they began with. 0 for a node that never was one.
+ * what both had when they became peers is what they began with. 0 for a node that never was one, and for all that were
+ * peers when rows were copied here from one of them (`copy_target.ts`).
  */
 export async function readSeenBefore(query: Query, name: string): Promise<bigint> {
   return (await readPeer(query, name))?.createdAt ?? 0n;
