@@ -119,7 +119,7 @@ Deno.test("a role without superuser's rights reads which GRANTs it needs, and wo
     await assertUntouched(server, "app");
 
     const grants = /: (GRANT .*)$/m.exec(refused.stderr)![1];
-    assert.equal(grants.split("; ").length, 7, grants);
+    assert.equal(grants.split("; ").length, 8, grants);
     await server.sql("app", grants);
     await using a = await startMmlite({ name: "a", postgres });
     await using b = await startMmlite({ name: "b", postgres: server.url("other") });
