@@ -21,6 +21,7 @@ import {
   takeTransactionId,
 } from "../pg/copy_source.ts";
 import type { CopiedRows } from "../pg/copy_out.ts";
+import { setMark } from "../pg/marks.ts";
 import { type Query, queryWith } from "../pg/query.ts";
 import type { LocalTable } from "../pg/tables.ts";
 import type { PostgresTarget } from "../pg/target.ts";
@@ -38,12 +39,14 @@ export interface GivingPorts {
   readonly peer: string;
   readonly serverVersion: number;
   readonly isVersioned: boolean;
+  /** Throws where the peer gets nothing, or not now. */
+  readonly requireAllowed: () => Promise<void>;
   readonly readTables: (query: Query) => Promise<LocalTable[]>;
   /** How far a node is applied here, visibly; undefined where nothing is known of it. */
   readonly appliedOf: (node: string) => Promise<Lsn | undefined>;
-  /** Resolves once everything that was deleted here up to a position in the WAL is noted. */
+  /** Resolves once everything that was deleted here up to a position in the WAL, which is on disk, is noted. */
   readonly noteOwnDeletes: (until: Lsn, signal: AbortSignal) => Promise<void>;
-  /** Keeps what is noted of deleted rows until the returned function is called. */
+  /** Keeps what is noted of deleted rows until the returned function is called, which may be done more than once. */
   readonly holdDeletes: () => () => void;
   /** Something that the peer is told of has gone wrong. */
   readonly failed: (error: MmliteError) => void;
@@ -105,25 +108,31 @@ class Giving {
   }
 
   async run(request: CopyRequest): Promise<void> {
+    const { target, serverVersion, isVersioned, requireAllowed, holdDeletes } = this.#ports;
+    await requireAllowed();
     await this.#awaitOthers(request);
     await this.#awaitRunning();
-    const { target, serverVersion, isVersioned } = this.#ports;
     const source = await CopySource.open(target, { serverVersion, isVersioned, signal: this.#signal });
+    // What was deleted is not forgotten until it is given: something older may come to the peer, though not here.
+    const release = holdDeletes();
     try {
-      await this.#give(source, request);
+      await this.#give(source, { request, release });
     } finally {
+      release();
       await source.close();
     }
   }
 
-  async #give(source: CopySource, request: CopyRequest): Promise<void> {
-    const { readTables, query, peer, oldBefore, holdDeletes } = this.#ports;
-    // What was deleted is not forgotten until it is given: something older may come to the peer, though not here.
-    const release = holdDeletes();
-    this.#signal.addEventListener("abort", release, { once: true });
+  async #give(
+    source: CopySource,
+    { request, release }: { readonly request: CopyRequest; readonly release: () => void },
+  ): Promise<void> {
+    const { readTables, query, peer, oldBefore } = this.#ports;
     // Before the snapshot: what it lacks is newer than this.
     const facts = await source.take(await oldBefore());
     const { before } = facts;
+    // What the snapshot sees is on disk here before any of it is given.
+    await setMark(query);
     if (facts.quarantined > 0) throw this.#inQuarantine(facts.quarantined);
     if (facts.snapshot.length > MAX_SNAPSHOT_LENGTH) throw tooManyRunning();
     const tables = await readTables(query);

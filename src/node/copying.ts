@@ -13,7 +13,7 @@ import { takeCopy, type TakenTable } from "../copy/taking.ts";
 import { MmliteError, toMmliteError } from "../errors.ts";
 import { log } from "../log.ts";
 import { type Lsn, maxLsn, ZERO_LSN } from "../lsn.ts";
-import { closeClient, openClient } from "../pg/client.ts";
+import { closeClient, destroyClient, openClient } from "../pg/client.ts";
 import { readCopiedColumns, readSeenBefore } from "../pg/copy_source.ts";
 import { hasOwnRows, noteCopy, readCopy, shutTables } from "../pg/copy_target.ts";
 import { mapPostgresError } from "../pg/errors.ts";
@@ -138,17 +138,19 @@ export class Copying implements JobKind<CopyInput> {
     }
   }
 
-  /** Gives the rows of this node to a peer. */
+  /** Gives the rows of this node to a peer; who is none is told so. */
   async acceptCopy(channel: Channel, peer: string): Promise<void> {
     const { database, self, patterns, groups, ownDeletes, signal } = this.#options;
     const query = this.#query(`give rows to peer "${peer}"`);
-    await this.#requirePeer(peer);
-    if (this.#source !== undefined) throw this.#notWhole("give rows");
-    this.#logger.info("Peer {peer} copies the rows of this node", { peer });
     await giveCopy(channel, {
       ...{ target: database.target, query, self, peer },
       serverVersion: database.facts.versionNumber,
       isVersioned: database.facts.trackCommitTimestamp,
+      requireAllowed: async () => {
+        await this.#requirePeer(peer);
+        if (this.#source !== undefined) throw this.#notWhole("give rows");
+        this.#logger.info("Peer {peer} copies the rows of this node", { peer });
+      },
       readTables: (query) => readComparableTables(query, patterns),
       appliedOf: (node) => this.#appliedOf(query, node),
       noteOwnDeletes: async (until, signal) => {
@@ -175,10 +177,10 @@ export class Copying implements JobKind<CopyInput> {
   }
 
   /** Nothing is received any more, and applications cannot write, when this returns. */
-  async #begin(from: string): Promise<void> {
+  async #begin(from: string, signal: AbortSignal): Promise<void> {
     const { database, self, patterns, peers, dropInbound } = this.#options;
     this.#requireSource(from);
-    await noteComingCopy({ database, self, patterns }, from);
+    await noteComingCopy({ database, self, patterns, signal }, from);
     this.#source = from;
     for (const { name } of peers.list()) await dropInbound(name);
   }
@@ -196,7 +198,7 @@ export class Copying implements JobKind<CopyInput> {
       try {
         // The connection was lost behind the commit that ends the copy and puts the result on record.
         if (hasBegun && await readCopy(this.#query("look for a copy of rows")) === undefined) return [];
-        if (!hasBegun) await this.#begin(from);
+        if (!hasBegun) await this.#begin(from, signal);
         hasBegun = true;
         progress.restart();
         return await this.#copy(from, run);
@@ -314,16 +316,20 @@ export class Copying implements JobKind<CopyInput> {
 
 /**
  * Notes that the rows of this node are to be copied from another one, and keeps applications from writing meanwhile, in
- * one transaction. Throws `conflict` where there are rows that no other node may have; then nothing is changed.
+ * one transaction. Throws `conflict` where there are rows that no other node may have, and `aborted` at the signal, which
+ * breaks off what may take as long as reading all rows; then nothing is changed.
  */
 export async function noteComingCopy(
-  { database, ...options }: Pick<CopyingOptions, "database" | "self" | "patterns">,
+  { database, signal, ...options }: Pick<CopyingOptions, "database" | "self" | "patterns" | "signal">,
   from: string,
 ): Promise<void> {
   const client = await openClient(database.target, {
     applicationName: "mmlite copy",
     settings: { lock_timeout: "10s", row_security: "off", statement_timeout: "0" },
+    signal,
   });
+  const breakOff = () => destroyClient(client);
+  signal.addEventListener("abort", breakOff, { once: true });
   try {
     const query = queryWith(client);
     await query("BEGIN");
@@ -338,8 +344,11 @@ export async function noteComingCopy(
     await noteCopy(query, from);
     await query("COMMIT");
   } catch (thrown) {
-    throw mapPostgresError(thrown, "keep applications from writing to the tables");
+    const doing = "keep applications from writing to the tables";
+    if (signal.aborted) throw new MmliteError("aborted", `Cannot ${doing}: stopped`);
+    throw mapPostgresError(thrown, doing);
   } finally {
+    signal.removeEventListener("abort", breakOff);
     await closeClient(client);
   }
 }

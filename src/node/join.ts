@@ -268,8 +268,8 @@ class Joining {
     database: Database,
     { tables, from }: { readonly tables: TablePatterns; readonly from: string },
   ): Promise<void> {
-    const { config, say } = this.#options;
-    await noteComingCopy({ database, self: config.node.name, patterns: tables }, from);
+    const { config, say, signal } = this.#options;
+    await noteComingCopy({ database, self: config.node.name, patterns: tables, signal }, from);
     const query = database.control.query("note that rows are to be copied");
     const isNoted = (await readJobs(query)).some(({ type, state, input }) =>
       type === "copy" && state === "queued" && (input as { from?: unknown }).from === from

@@ -6,7 +6,6 @@ import { DeletesReader, type OwnDeletes } from "../apply/own_deletes.ts";
 import type { CompressionSetting } from "../config.ts";
 import type { SessionPorts } from "../link/ports.ts";
 import { formatLsn, type Lsn } from "../lsn.ts";
-import { setMark } from "../pg/marks.ts";
 import { requirePeer, setPeerIdentity, storeAck } from "../pg/peers.ts";
 import { PUBLICATIONS } from "../pg/publication.ts";
 import { readPublishedRow } from "../pg/unsent.ts";
@@ -129,13 +128,11 @@ interface NotingOptions {
   readonly signal: AbortSignal;
 }
 
-/** Resolves once everything that was deleted here, and commits before `until`, is noted. Throws what reading throws. */
+/** Resolves once everything that was deleted here, and commits before `until`, is noted; that has to be on disk. Throws what reading throws. */
 export async function noteDeletes(
   { database, ownDeletes, peer, until, signal }: NotingOptions,
 ): Promise<void> {
   const query = database.control.query("note what was deleted here");
-  // What ends before the mark is on disk then, and so it is passed.
-  await setMark(query);
   const startLsn = await requireSlot(query, slotName(peer));
   const source = notingDeletes(
     ownDeletes,

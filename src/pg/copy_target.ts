@@ -37,7 +37,7 @@ export async function noteCopy(query: Query, source: string): Promise<void> {
 }
 
 /** They are not, after all. */
-export async function forgetCopy(query: Query): Promise<void> {
+async function forgetCopy(query: Query): Promise<void> {
   await query("DELETE FROM mmlite.copy");
 }
 
@@ -53,7 +53,7 @@ export async function shutTables(query: Query, tables: readonly TableName[]): Pr
 }
 
 /** Lets applications write again to whatever was shut. */
-export async function openTables(query: Query): Promise<void> {
+async function openTables(query: Query): Promise<void> {
   for (const table of await readShut(query)) {
     await query(`DROP TRIGGER ${COPYING_TRIGGER} ON ${quoted(table)}`);
   }
