@@ -25,6 +25,7 @@ import { setMark } from "../pg/marks.ts";
 import { type Query, queryWith } from "../pg/query.ts";
 import type { LocalTable } from "../pg/tables.ts";
 import type { PostgresTarget } from "../pg/target.ts";
+import { tableKey } from "../table_name.ts";
 import type { Channel } from "../wire/channel.ts";
 import { Lines } from "../wire/lines.ts";
 import { isSameInBinary } from "./binary_types.ts";
@@ -155,9 +156,10 @@ class Giving {
     await source.reading(() => this.#writeNotes(source.notes()));
     await this.#giveLaterNotes(facts.untilLsn);
     release();
+    const theirs = new Map(request.tables.map((table) => [tableKey(table), table]));
     for (const [index, table] of tables.entries()) {
       const { columns } = described[index];
-      const binary = canBeBinary(described[index], request.tables);
+      const binary = canBeBinary(described[index], theirs);
       await source.reading(async () => {
         await source.requireUnchanged(table, query);
         for (const part of await source.parts(table, before)) {
@@ -294,9 +296,12 @@ function tooManyRunning(): MmliteError {
   });
 }
 
-/** Whether the binary form of all values means the same on both nodes. */
-function canBeBinary({ schema, name, columns }: CopiedTable, theirs: CopyRequest["tables"]): boolean {
-  const there = theirs.find((one) => one.schema === schema && one.name === name)?.columns ?? [];
+/** Whether the binary form of all values means the same on both nodes; `theirs` by {@link tableKey}. */
+function canBeBinary(
+  { columns, ...table }: CopiedTable,
+  theirs: ReadonlyMap<string, CopyRequest["tables"][number]>,
+): boolean {
+  const there = theirs.get(tableKey(table))?.columns ?? [];
   return columns.every(({ name, type }) =>
     isSameInBinary(type) && there.some((column) => column.name === name && column.type === type)
   );

@@ -13,17 +13,24 @@ import { delay } from "../backoff.ts";
 import { type Client, destroyClient } from "../pg/client.ts";
 import { isLockTrouble, mapPostgresError } from "../pg/errors.ts";
 import type { LocalTable } from "../pg/tables.ts";
-import type { CopiedColumn } from "../pg/copy_source.ts";
+import type { HashedColumn } from "../pg/row_hash.ts";
 import { type Query, queryWith } from "../pg/query.ts";
 import { formatTimestamp } from "../pg/timestamp.ts";
-import { formatTableName, type TableName } from "../table_name.ts";
+import { formatTableName, tableKey, type TableName } from "../table_name.ts";
 import type { Channel } from "../wire/channel.ts";
 import { Lines } from "../wire/lines.ts";
 import { type CopyAnswer, type CopySnapshot, parseCopyAnswer, toRequest } from "./messages.ts";
 import { VersionedRowReader, type VersionedRows } from "./versioned_rows.ts";
 
+/** A table of this node, and the columns that it takes. */
+export interface OwnTable {
+  readonly table: LocalTable;
+  readonly columns: readonly HashedColumn[];
+}
+
 /** A table that rows are copied into, and the columns of them. */
-interface TargetTable extends TableName {
+interface TargetTable {
+  readonly table: LocalTable;
   readonly columns: readonly string[];
 }
 
@@ -35,7 +42,7 @@ export interface TakingPorts {
   readonly source: string;
   readonly isVersioned: boolean;
   /** The tables that this node replicates. */
-  readonly tables: readonly (TableName & { readonly columns: readonly CopiedColumn[] })[];
+  readonly tables: readonly OwnTable[];
   /** How far each other node is applied here, and where this one's own WAL ends. */
   readonly applied: readonly { readonly node: string; readonly lsn: Lsn }[];
   /** Opens the session that writes, under the origin of a node; {@link TakingPorts.originOf} names it. */
@@ -43,8 +50,6 @@ export interface TakingPorts {
   /** The replication origin of a node, which exists when this returns. */
   readonly originOf: (node: string) => Promise<string>;
   readonly closeSession: (client: Client) => Promise<void>;
-  /** The same tables as the database has them. */
-  readonly locals: (tables: readonly TableName[]) => LocalTable[];
   /** See `ServerClock`. */
   readonly untilPassed: (at: bigint) => number;
   readonly signal: AbortSignal;
@@ -82,15 +87,16 @@ const CLOCK_LOOK_MS = 1_000;
 export async function takeCopy(channel: Channel, ports: TakingPorts): Promise<TakenTable[]> {
   const { signal } = ports;
   const lines = new Lines(channel);
-  const breakOff = () => lines.close();
+  let client: Client | undefined;
+  const breakOff = () => {
+    lines.close();
+    if (client !== undefined) destroyClient(client);
+  };
   signal.addEventListener("abort", breakOff, { once: true });
   if (signal.aborted) breakOff();
   ports.progress.bytes(() => lines.bytes);
-  let client: Client | undefined;
   try {
-    const session = await ports.openSession(ports.source);
-    client = session;
-    signal.addEventListener("abort", () => destroyClient(session), { once: true });
+    client = await ports.openSession(ports.source);
     return await new Taking(lines, client, ports).run();
   } catch (thrown) {
     if (signal.aborted) throw new MmliteError("aborted", "Cannot copy the rows: stopped");
@@ -107,6 +113,8 @@ class Taking {
   readonly #query: Query;
   readonly #ports: TakingPorts;
   readonly #writer: CopyWriter;
+  /** The tables of this node by their {@link tableKey}. */
+  readonly #own: ReadonlyMap<string, OwnTable>;
   /** Whose origin the session has. */
   #node: string;
 
@@ -115,6 +123,7 @@ class Taking {
     this.#ports = ports;
     this.#query = queryWith(client);
     this.#node = ports.source;
+    this.#own = new Map(ports.tables.map((one) => [tableKey(one.table), one]));
     this.#writer = new CopyWriter(client, this.#query, { isVersioned: ports.isVersioned });
   }
 
@@ -122,19 +131,25 @@ class Taking {
     const { source, applied, progress } = this.#ports;
     await this.#lines.write(toRequest({
       applied: [...applied],
-      tables: this.#ports.tables.map((table) => ({ ...table, columns: [...table.columns] })),
+      tables: this.#ports.tables.map(({ table: { schema, name }, columns }) => ({
+        ...{ schema, name },
+        columns: [...columns],
+      })),
     }));
     const snapshot = await this.#snapshot();
     const tables = snapshot.tables.map((table) => this.#targetOf(table));
     this.#requireApplied(snapshot);
     progress.expect(snapshot.tables.reduce((rows, table) => rows + table.rows, 0));
-    await this.#trying("empty the tables", () => truncateTables(this.#query, this.#ports.locals(tables)));
+    await this.#trying(
+      "empty the tables",
+      () => truncateTables(this.#query, tables.map(({ table }) => table)),
+    );
     const rows = tables.map(() => 0);
     let answer = await this.#takeNotes();
     for (; !isEnd(answer); answer = await this.#next()) {
       if ("part" in answer) rows[answer.part.table] += await this.#takePart(answer.part, tables);
     }
-    const taken = tables.map((table, i) => ({ table: formatTableName(table), rows: rows[i] }));
+    const taken = tables.map(({ table }, i) => ({ table: formatTableName(table), rows: rows[i] }));
     const positions = {
       source,
       snapshot: snapshot.sees,
@@ -224,41 +239,41 @@ class Taking {
     const into = tables[table];
     if (into === undefined) throw this.#strange();
     return await this.#trying(
-      `copy rows into ${formatTableName(into)}`,
+      `copy rows into ${formatTableName(into.table)}`,
       () => version === null ? this.#takeVersioned(into) : this.#takeAlike(into, { version, binary }),
     );
   }
 
   /** Rows that all have one version. */
   async #takeAlike(
-    table: TargetTable,
+    { table, columns }: TargetTable,
     { version, binary }: { readonly version: CopyVersion; readonly binary: boolean },
   ): Promise<number> {
     await this.#become(version.node);
-    await this.#writer.begin({ table, columns: table.columns, binary });
+    await this.#writer.begin({ table, columns, binary });
     for await (const bytes of this.#data(table)) await this.#writer.write(bytes);
     return await this.#writer.end(version);
   }
 
   /** Rows that say their versions. */
-  async #takeVersioned(table: TargetTable): Promise<number> {
+  async #takeVersioned(into: TargetTable): Promise<number> {
     const reader = new VersionedRowReader();
     let rows = 0;
     const write = async (groups: readonly VersionedRows[]) => {
-      for (const group of groups) rows += await this.#writeGroup(table, group);
+      for (const group of groups) rows += await this.#writeGroup(into, group);
     };
-    for await (const bytes of this.#data(table)) await write(reader.push(bytes));
+    for await (const bytes of this.#data(into.table)) await write(reader.push(bytes));
     await write(reader.finish());
     return rows;
   }
 
   async #writeGroup(
-    table: TargetTable,
+    { table, columns }: TargetTable,
     { node, first, last, entries, lines }: VersionedRows,
   ): Promise<number> {
     const from = node ?? this.#ports.source;
     await this.#become(from);
-    await this.#writer.begin({ table, columns: table.columns, binary: false });
+    await this.#writer.begin({ table, columns, binary: false });
     await this.#writer.write(Buffer.concat(lines));
     const times = { at: formatTimestamp(last), first: formatTimestamp(first) };
     return await this.#writer.end({ node: from, ...times, entries });
@@ -284,11 +299,11 @@ class Taking {
   }
 
   #targetOf({ schema, name, columns }: CopySnapshot["tables"][number]): TargetTable {
-    const here = this.#ports.tables.find((one) => one.schema === schema && one.name === name);
+    const here = this.#own.get(tableKey({ schema, name }));
     const missing = here === undefined
       ? []
       : columns.filter((column) => !here.columns.some(({ name }) => name === column));
-    if (here !== undefined && missing.length === 0) return { schema, name, columns };
+    if (here !== undefined && missing.length === 0) return { table: here.table, columns };
     const table = formatTableName({ schema, name });
     const what = here === undefined
       ? `table ${table}, which node "${this.#ports.source}" replicates, is missing here or not replicated`

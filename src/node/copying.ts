@@ -14,15 +14,16 @@ import { MmliteError, toMmliteError } from "../errors.ts";
 import { log } from "../log.ts";
 import { type Lsn, maxLsn, ZERO_LSN } from "../lsn.ts";
 import { closeClient, destroyClient, openClient } from "../pg/client.ts";
-import { readCopiedColumns, readSeenBefore } from "../pg/copy_source.ts";
+import { readSettledBefore } from "../pg/copy_source.ts";
 import { hasOwnRows, noteCopy, readCopy, shutTables } from "../pg/copy_target.ts";
 import { mapPostgresError } from "../pg/errors.ts";
 import { setMark } from "../pg/marks.ts";
 import { readPeer } from "../pg/peers.ts";
 import { ensureNamedOrigin, ensureOrigin, originName, readProgress, readProgressOf } from "../pg/progress.ts";
 import { type Query, queryWith } from "../pg/query.ts";
+import { readHashedColumns } from "../pg/row_hash.ts";
 import { leavesOf, type LocalTable, partitionsByParent, readTables } from "../pg/tables.ts";
-import { formatTableName, tableKey } from "../table_name.ts";
+import { formatTableName } from "../table_name.ts";
 import type { Channel } from "../wire/channel.ts";
 import type { AppliedPositions } from "./applied_positions.ts";
 import type { Database } from "./database.ts";
@@ -163,7 +164,7 @@ export class Copying implements JobKind<CopyInput> {
       oldBefore: async () => {
         const horizon = groups.horizon(peer);
         if (horizon === undefined) return "-infinity";
-        return await readSeenBefore(query, { horizon, marginMs: SKEW_MARGIN_MS });
+        return await readSettledBefore(query, { horizon, marginMs: SKEW_MARGIN_MS });
       },
     }, signal);
   }
@@ -217,19 +218,15 @@ export class Copying implements JobKind<CopyInput> {
     const query = this.#query(`copy rows from "${from}"`);
     const { name, url } = this.#requireSource(from);
     const tables = await readComparableTables(query, patterns);
-    const targets = [];
-    for (const table of tables) {
-      const { schema, name } = table;
-      targets.push({ schema, name, columns: await readCopiedColumns(query, table) });
-    }
+    const own = [];
+    for (const table of tables) own.push({ table, columns: await readHashedColumns(query, table.oid) });
     const applied = [...await this.#applied(query), { node: self, lsn: (await setMark(query)).lsn }];
     const channel = await dial({ name, url }, "copy", signal);
     this.#waiting = "";
     return await takeCopy(channel, {
-      locals: (wanted) => tables.filter((table) => wanted.some((one) => tableKey(one) === tableKey(table))),
       untilPassed: (at) => clock.untilPassed(at),
       signal,
-      ...{ self, source: from, tables: targets, applied },
+      ...{ self, source: from, tables: own, applied },
       isVersioned: database.facts.trackCommitTimestamp,
       openSession: async (node) => {
         const origin = {

@@ -16,11 +16,11 @@ import { type CopiedRows, copyOut } from "./copy_out.ts";
 import { type Query, queryWith } from "./query.ts";
 import { readLocalTable } from "./relation.ts";
 import { VALUE_SETTINGS } from "./replication.ts";
-import { rowsOf } from "./row_hash.ts";
+import { type HashedColumn, readHashedColumns, rowsOf } from "./row_hash.ts";
 import type { LocalTable } from "./tables.ts";
 import type { PostgresTarget } from "./target.ts";
 import { ColumnTypes } from "./column_types.ts";
-import { keyHash, leavesOf } from "./scanned_table.ts";
+import { estimateRows, keyHash } from "./scanned_table.ts";
 import { sentText } from "./sent_text.ts";
 import { SEEN_UNTIL } from "./unsent.ts";
 
@@ -47,17 +47,10 @@ export interface SnapshotFacts {
   readonly quarantined: number;
 }
 
-/** A column whose values are copied. */
-export interface CopiedColumn {
-  readonly name: string;
-  /** OID of its type. */
-  readonly type: number;
-}
-
 /** A table that is copied. */
 export interface CopiedTable extends TableName {
-  /** The columns whose values are copied, in the table's order. */
-  readonly columns: readonly CopiedColumn[];
+  /** The columns whose values are copied, by name. */
+  readonly columns: readonly HashedColumn[];
   /** By what the planner knows, or what was counted of changes. */
   readonly estimatedRows: number;
 }
@@ -156,13 +149,9 @@ export class CopySource {
   /** What is copied of a table. */
   async describe(table: LocalTable): Promise<CopiedTable> {
     const { schema, name } = table;
-    const [{ estimate }] = await this.#query(
-      `${leavesOf(table)}
-       SELECT sum(CASE WHEN reltuples > 0 THEN reltuples ELSE pg_stat_get_live_tuples(oid) END)::bigint::text AS estimate FROM leaf`,
-    );
     return {
-      ...{ schema, name, estimatedRows: Number(estimate ?? 0) },
-      columns: await readCopiedColumns(this.#query, table),
+      ...{ schema, name, estimatedRows: await estimateRows(this.#query, table) },
+      columns: await readHashedColumns(this.#query, table.oid),
     };
   }
 
@@ -227,7 +216,7 @@ export class CopySource {
   async *read(
     { table, columns, binary, part, before }: {
       readonly table: LocalTable;
-      readonly columns: readonly CopiedColumn[];
+      readonly columns: readonly HashedColumn[];
       /** Of rows that do not say their versions. */
       readonly binary: boolean;
       readonly part: CopiedPart;
@@ -285,16 +274,6 @@ export class CopySource {
   }
 }
 
-/** Those columns of a table whose values replication sends, in the table's order. */
-export async function readCopiedColumns(query: Query, { oid }: LocalTable): Promise<CopiedColumn[]> {
-  const rows = await query(
-    `SELECT attname, atttypid::text AS type FROM pg_attribute a
-      WHERE attrelid = ${oid} AND attnum > 0 AND NOT attisdropped
-        AND COALESCE(to_jsonb(a) ->> 'attgenerated', '') = '' ORDER BY attnum`,
-  );
-  return rows.map(({ attname, type }) => ({ name: attname!, type: Number(type) }));
-}
-
 async function openSession(target: PostgresTarget, signal: AbortSignal): Promise<Client> {
   const client = await openClient(target, { applicationName: "mmlite copy", settings: SETTINGS, signal });
   signal.addEventListener("abort", () => destroyClient(client), { once: true });
@@ -317,7 +296,7 @@ interface SourceFacts {
  * What was committed here before this, as PostgreSQL reads it, is to be seen, less a margin in milliseconds; and it is no
  * later than `horizon`, milliseconds since 1970-01-01 UTC.
  */
-export async function readSeenBefore(
+export async function readSettledBefore(
   query: Query,
   { horizon, marginMs }: { readonly horizon: number; readonly marginMs: number },
 ): Promise<string> {

@@ -63,16 +63,21 @@ export async function readScannedTable(
   const hashedAs = local?.root ??
     { schema, name, columns: local?.columns.map((column) => column.name) ?? [] };
   const keyOrder = hashedAs.columns.flatMap((name) => key.filter((column) => column.name === name));
+  return {
+    ...{ table, columns, key: isWhole ? key : [], keyOrder: isWhole ? keyOrder : [] },
+    identityAlways: local?.columns.filter((column) => column.identityAlways).map(({ name }) => name) ?? [],
+    estimatedRows: await estimateRows(query, table),
+    hashedAs,
+  };
+}
+
+/** How many rows a table has, by what the planner knows, or by what was counted of changes where it knows nothing. */
+export async function estimateRows(query: Query, table: LocalTable): Promise<number> {
   const [{ rows }] = await query(
     `${leavesOf(table)}
      SELECT sum(CASE WHEN reltuples > 0 THEN reltuples ELSE pg_stat_get_live_tuples(oid) END)::bigint::text AS rows FROM leaf`,
   );
-  return {
-    ...{ table, columns, key: isWhole ? key : [], keyOrder: isWhole ? keyOrder : [] },
-    identityAlways: local?.columns.filter((column) => column.identityAlways).map(({ name }) => name) ?? [],
-    estimatedRows: Number(rows ?? 0),
-    hashedAs,
-  };
+  return Number(rows ?? 0);
 }
 
 /** The tables that a table's rows lie in: itself, or the partitions beneath it; as `leaf` for a query. */
