@@ -4,8 +4,8 @@ import { ZERO_LSN } from "../src/lsn.ts";
 import { PUBLICATIONS } from "../src/pg/publication.ts";
 import { parsePostgresUrl } from "../src/pg/target.ts";
 import { openSource } from "../src/source/source.ts";
-import { arrived, type Cluster, type ClusterMember, startCluster } from "./support/cluster.ts";
-import { copy, ended, fill, requireEqual, SCHEMA, startEmpty } from "./support/copy_bed.ts";
+import { arrived, type ClusterMember } from "./support/cluster.ts";
+import { copy, ended, requireEqual, startEmpty, startFilled } from "./support/copy_bed.ts";
 import { connectAll } from "./support/mmlite.ts";
 import { NEVER } from "./support/peer_ports.ts";
 import { eventually } from "./support/poll.ts";
@@ -22,9 +22,8 @@ async function sessionOf({ server, database }: ClusterMember) {
 
 Deno.test("a copy whose node is killed as it ends is on record as ended, or goes on", async () => {
   await using a = await startPostgres({ major: 17 });
-  await using cluster: Cluster = await startCluster("copied", [{ server: a, name: "ams", schema: SCHEMA }]);
+  await using cluster = await startFilled(a);
   const [ams] = cluster.members;
-  await fill(ams);
   await using joiner = await startEmpty(14, "new14");
   await connectAll([ams, joiner].map(({ node }) => node));
   // The copy waits for this, so that it can be met before its end.
@@ -59,9 +58,8 @@ Deno.test("a copy whose node is killed as it ends is on record as ended, or goes
 
 Deno.test("a copy goes on whose connection breaks while it keeps applications from writing", async () => {
   await using a = await startPostgres({ major: 15 });
-  await using cluster: Cluster = await startCluster("copied", [{ server: a, name: "ams", schema: SCHEMA }]);
+  await using cluster = await startFilled(a);
   const [ams] = cluster.members;
-  await fill(ams);
   await using joiner = await startEmpty(13, "new13");
   await connectAll([ams, joiner].map(({ node }) => node));
   await using holder = await sessionOf(joiner);
@@ -80,13 +78,8 @@ Deno.test("a copy goes on whose connection breaks while it keeps applications fr
 Deno.test("a row that awaited a value when the snapshot was taken awaits it where it is copied to", async () => {
   await using a = await startPostgres({ major: 18 });
   await using b = await startPostgres({ major: 12 });
-  await using cluster: Cluster = await startCluster("copied", [
-    { server: a, name: "ams", schema: SCHEMA },
-    { server: b, name: "fra", schema: SCHEMA },
-  ]);
+  await using cluster = await startFilled(a, b);
   const [ams, fra] = cluster.members;
-  await fill(ams);
-  await arrived(ams, fra);
   await using joiner = await startEmpty(16, "new16");
   await connectAll([ams, fra, joiner].map(({ node }) => node));
   await fra.client.query(`UPDATE "Odd Name" SET big = repeat('fra', 1000) WHERE b = 5`);
@@ -140,13 +133,8 @@ Deno.test("a row that awaited a value when the snapshot was taken awaits it wher
 Deno.test("a copy waits for peers that come late, and for what they committed before", async (t) => {
   await using a = await startPostgres({ major: 18 });
   await using b = await startPostgres({ major: 12 });
-  await using cluster: Cluster = await startCluster("copied", [
-    { server: a, name: "ams", schema: SCHEMA },
-    { server: b, name: "fra", schema: SCHEMA },
-  ]);
+  await using cluster = await startFilled(a, b);
   const [ams, fra] = cluster.members;
-  await fill(ams);
-  await arrived(ams, fra);
   const begin = async ({ node }: ClusterMember) =>
     (await node.api("POST", "/v1/jobs", { type: "copy", from: "ams" })).json.id;
   const problems = async ({ node }: ClusterMember) =>
@@ -191,10 +179,7 @@ Deno.test("a copy waits for peers that come late, and for what they committed be
 Deno.test("a value that is not sent is not taken from a row that came with the copy and that its sender had not seen", async () => {
   await using a = await startPostgres({ major: 18 });
   await using b = await startPostgres({ major: 13 });
-  await using cluster: Cluster = await startCluster("copied", [
-    { server: a, name: "ams", schema: SCHEMA },
-    { server: b, name: "fra", schema: SCHEMA },
-  ]);
+  await using cluster = await startFilled(a, b);
   const [ams, fra] = cluster.members;
   await ams.client.query("INSERT INTO doc VALUES (1, 1, repeat('first', 1000))");
   await arrived(ams, fra);

@@ -1,8 +1,8 @@
 /** Copying the rows of a busy mesh to a node that is new in it: every row once, with its version, and nothing sent on. */
 import assert from "node:assert/strict";
 import { delay } from "../src/backoff.ts";
-import { arrived, type Cluster, type ClusterMember, startCluster } from "./support/cluster.ts";
-import { copy, ended, fill, requireEqual, SCHEMA, startEmpty } from "./support/copy_bed.ts";
+import { arrived, type ClusterMember } from "./support/cluster.ts";
+import { copy, ended, requireEqual, startEmpty, startFilled } from "./support/copy_bed.ts";
 import { connectAll } from "./support/mmlite.ts";
 import { eventually } from "./support/poll.ts";
 import { startPostgres } from "./support/postgres.ts";
@@ -45,13 +45,8 @@ function writing(members: readonly ClusterMember[]): AsyncDisposable {
 Deno.test("a node that is new in a busy mesh gets every row once", async (t) => {
   await using a = await startPostgres({ major: 18 });
   await using b = await startPostgres({ major: 12 });
-  await using cluster: Cluster = await startCluster("copied", [
-    { server: a, name: "ams", schema: SCHEMA },
-    { server: b, name: "fra", schema: SCHEMA },
-  ]);
+  await using cluster = await startFilled(a, b);
   const [ams, fra] = cluster.members;
-  await fill(ams);
-  await arrived(ams, fra);
 
   for (const [major, from] of [[16, "ams"], [10, "fra"]] as const) {
     await t.step(`on PostgreSQL ${major}, from "${from}"`, async () => {
@@ -77,9 +72,8 @@ Deno.test("a node that is new in a busy mesh gets every row once", async (t) => 
 
 Deno.test("a copy is refused, held up, cut short and gone on with", async (t) => {
   await using a = await startPostgres({ major: 18 });
-  await using cluster = await startCluster("copied", [{ server: a, name: "ams", schema: SCHEMA }]);
+  await using cluster = await startFilled(a);
   const [ams] = cluster.members;
-  await fill(ams);
   await using joiner = await startEmpty(14, "new");
   await connectAll([ams.node, joiner.node]);
   // Each step goes on from where the one before has come to.

@@ -2,10 +2,10 @@
  * What tests of copying share: tables, a node that is new, its copy, and whether nodes hold the same.
  */
 import assert from "node:assert/strict";
-import { arrived, type ClusterMember } from "./cluster.ts";
+import { arrived, type Cluster, type ClusterMember, startCluster } from "./cluster.ts";
 import { startMmlite } from "./mmlite.ts";
 import { eventually } from "./poll.ts";
-import { type PostgresMajor, startPostgres } from "./postgres.ts";
+import { type PostgresMajor, type PostgresServer, startPostgres } from "./postgres.ts";
 
 /** The tables of all nodes. */
 export const SCHEMA =
@@ -40,8 +40,20 @@ async function versions({ client }: ClusterMember): Promise<string[]> {
   return rows.map(({ version }) => version);
 }
 
-/** Fills them. */
-export async function fill({ client }: ClusterMember): Promise<void> {
+/** Nodes "ams" and "fra", as many as there are servers, with these tables filled. */
+export async function startFilled(...servers: readonly PostgresServer[]): Promise<Cluster> {
+  const names = ["ams", "fra"];
+  const cluster = await startCluster(
+    "copied",
+    servers.map((server, i) => ({ server, name: names[i], schema: SCHEMA })),
+  );
+  const [first, ...others] = cluster.members;
+  await fill(first);
+  for (const other of others) await arrived(first, other);
+  return cluster;
+}
+
+async function fill({ client }: ClusterMember): Promise<void> {
   await client.query(
     `INSERT INTO item SELECT g, 'first ' || g, 0 FROM generate_series(1, 30000) g;
      INSERT INTO "Odd Name" SELECT 'k', g, repeat(md5(g::text), 200) FROM generate_series(1, 60) g;
