@@ -5,7 +5,7 @@
  * both are copied together (`array_recv` in PostgreSQL's src/backend/utils/adt/arrayfuncs.c).
  */
 import { MmliteError } from "../errors.ts";
-import { NULL_LENGTH, type TupleScan, UNCHANGED_LENGTH } from "../pgoutput/tuple_scan.ts";
+import { type TupleScan, UNCHANGED_LENGTH } from "../pgoutput/tuple_scan.ts";
 import type { ParameterBytes, ParameterWriter } from "../pg/query_bytes.ts";
 import type { NetChanges } from "./net_changes.ts";
 
@@ -90,11 +90,13 @@ export class ArrayParameters implements ParameterWriter {
     into.int32(TEXT_OID);
     into.int32(rows.length);
     into.int32(1);
-    const messages = this.#changes!.bytes;
-    for (let r = 0, place = index; r < rows.length; r++, place += this.#columns) {
-      const size = this.#sizes[place];
-      if (size === NULL_LENGTH) into.int32(NULL_LENGTH);
-      else into.slice(messages[rows[r]], this.#starts[place] - 4, this.#starts[place] + size);
-    }
+    into.values({
+      messages: this.#changes!.bytes,
+      rows,
+      starts: this.#starts,
+      sizes: this.#sizes,
+      first: index,
+      step: this.#columns,
+    });
   }
 }

@@ -2,7 +2,7 @@
  * Rows as the lines that COPY reads in its text format, straight from the messages that they came in
  * (https://www.postgresql.org/docs/current/sql-copy.html#SQL-COPY-FILE-FORMATS).
  */
-import { Buffer } from "node:buffer";
+import { LastView } from "../byte_words.ts";
 import { MmliteError } from "../errors.ts";
 import { NULL_LENGTH, type TupleScan, UNCHANGED_LENGTH } from "../pgoutput/tuple_scan.ts";
 
@@ -23,7 +23,9 @@ ESCAPES[CARRIAGE_RETURN] = 0x72; // r
 
 /** Writes lines into pieces; a piece is only good until the next is begun. */
 export class CopyText {
-  readonly #piece = Buffer.allocUnsafeSlow(PIECE_BYTES);
+  readonly #piece = new Uint8Array(PIECE_BYTES);
+  readonly #view = new DataView(this.#piece.buffer);
+  readonly #source = new LastView();
   #send: (bytes: Uint8Array, length: number) => void = () => {};
   #length = 0;
 
@@ -43,6 +45,8 @@ export class CopyText {
     }
     if (most > PIECE_BYTES - this.#length) this.finish();
     const piece = this.#piece;
+    const view = this.#view;
+    const source = this.#source.of(bytes);
     let at = this.#length;
     for (let i = 0; i < columns.length; i++) {
       const start = starts[columns[i]];
@@ -54,7 +58,18 @@ export class CopyText {
         piece[at++] = BACKSLASH;
         piece[at++] = CAPITAL_N;
       }
-      for (let place = start; place < start + length; place++) {
+      const end = start + length;
+      let place = start;
+      for (; place + 4 <= end; place += 4) {
+        const word = source.getUint32(place);
+        if (mayNeedEscape(word)) {
+          at = this.#escape(bytes, place, at);
+        } else {
+          view.setUint32(at, word);
+          at += 4;
+        }
+      }
+      for (; place < end; place++) {
         const byte = bytes[place];
         const escape = byte > BACKSLASH ? 0 : ESCAPES[byte];
         if (escape !== 0) piece[at++] = BACKSLASH;
@@ -66,9 +81,29 @@ export class CopyText {
     this.#length = at;
   }
 
+  /** Writes the four bytes from `start` on one by one; returns where they end. */
+  #escape(bytes: Uint8Array, start: number, at: number): number {
+    const piece = this.#piece;
+    for (let place = start; place < start + 4; place++) {
+      const escape = ESCAPES[bytes[place]];
+      if (escape !== 0) piece[at++] = BACKSLASH;
+      piece[at++] = escape === 0 ? bytes[place] : escape;
+    }
+    return at;
+  }
+
   /** Hands on what is left. */
   finish(): void {
     if (this.#length > 0) this.#send(this.#piece, this.#length);
     this.#length = 0;
   }
+}
+
+/**
+ * Whether one of a word's four bytes is a backslash, or at most a carriage return: a byte that is below a bound is the
+ * only one, or the lowest one, that borrows from its own highest bit.
+ */
+function mayNeedEscape(word: number): boolean {
+  const other = word ^ 0x5c5c5c5c;
+  return ((((other - 0x01010101) & ~other) | ((word - 0x0e0e0e0e) & ~word)) & 0x80808080) !== 0;
 }

@@ -4,6 +4,7 @@
  * Each message is one type byte, a 32-bit big-endian length that counts itself, and the body
  * (https://www.postgresql.org/docs/current/protocol-message-formats.html). Pure: no I/O.
  */
+import { Buffer } from "node:buffer";
 import { MmliteError } from "../errors.ts";
 
 /** The types of backend messages that a replication stream can see. */
@@ -72,7 +73,8 @@ export class MessageFramer {
     }
     if (this.#headerFilled < HEADER_BYTES) return at;
     if (this.#body === undefined) {
-      this.#body = new Uint8Array(bodyLength(this.#header, 0));
+      // Every byte of it is written before it is handed on.
+      this.#body = plainBytes(bodyLength(this.#header, 0));
       this.#bodyFilled = 0;
     }
     const take = Math.min(chunk.length - at, this.#body.length - this.#bodyFilled);
@@ -102,6 +104,11 @@ export function decodeServerReport(body: Uint8Array): ServerReport {
   }
   const text = (field: string) => fields.get(field) ?? "";
   return { severity: text("V") || text("S"), code: text("C"), message: text("M") };
+}
+
+/** A plain Uint8Array, as views of it are cheaper than those of a Buffer, without the zeros that it would begin with. */
+function plainBytes(length: number): Uint8Array {
+  return new Uint8Array(Buffer.allocUnsafeSlow(length).buffer);
 }
 
 function bodyLength(bytes: Uint8Array, at: number): number {

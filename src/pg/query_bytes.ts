@@ -5,13 +5,14 @@
  * came; a long one becomes a chunk of its own, not a copy.
  */
 import { Buffer } from "node:buffer";
+import { copyWords, LastView, viewOf } from "../byte_words.ts";
 
 /** Size of a chunk, bytes: several small transactions, well under a socket's buffer. */
 const CHUNK_BYTES = 64 * 1024;
 /** Values from this size on are handed to the socket as they are, bytes. */
 const LARGE_VALUE_BYTES = 16 * 1024;
-/** Up to this many bytes a loop is faster than making the view that `set` wants. */
-const LOOP_BYTES = 64;
+/** Up to this many bytes are copied by words, which is faster than making the view that `set` wants. */
+const WORDS_BYTES = 96;
 /** Chunks kept for the next use: new ones would be tens of megabytes of garbage before a collection. */
 const MAX_SPARE_CHUNKS = 4;
 
@@ -55,14 +56,29 @@ export interface ParameterWriter {
 export interface ParameterBytes {
   /** A 32-bit integer. */
   int32(value: number): void;
-  /** The bytes from `start` to `end`. */
-  slice(bytes: Uint8Array, start: number, end: number): void;
+  /** Values of many rows, each with its length before it as it stands in pgoutput. */
+  values(values: PlacedValues): void;
+}
+
+/** Where the values of one column lie: of the row `i` of `messages` at `first + i * step` in the other two. */
+export interface PlacedValues {
+  readonly messages: readonly Uint8Array[];
+  /** Rows (their index in `messages`) to write. */
+  readonly rows: readonly number[];
+  /** Where each value begins; the four bytes before it are its length. */
+  readonly starts: Int32Array;
+  /** Bytes of each value; negative for NULL. */
+  readonly sizes: Int32Array;
+  readonly first: number;
+  readonly step: number;
 }
 
 /** Builds messages and hands full chunks to `send`; {@link QueryBytes.finish} hands over what is left. */
 export class QueryBytes implements ParameterBytes {
   readonly #send: (chunk: Uint8Array) => void;
   #chunk: Buffer = Buffer.allocUnsafeSlow(CHUNK_BYTES);
+  #view: DataView = viewOf(this.#chunk);
+  readonly #source = new LastView();
   #start = 0;
   #end = 0;
   /** Chunks that the socket may still hold, in order, and where their last byte ends. */
@@ -203,14 +219,29 @@ export class QueryBytes implements ParameterBytes {
 
   int32(value: number): void {
     this.#room(4);
-    const chunk = this.#chunk;
-    chunk[this.#end++] = value >>> 24;
-    chunk[this.#end++] = value >>> 16;
-    chunk[this.#end++] = value >>> 8;
-    chunk[this.#end++] = value;
+    this.#view.setInt32(this.#end, value);
+    this.#end += 4;
   }
 
-  slice(bytes: Uint8Array, start: number, end: number): void {
+  values({ messages, rows, starts, sizes, first, step }: PlacedValues): void {
+    for (let i = 0, place = first; i < rows.length; i++, place += step) {
+      const size = sizes[place];
+      if (size < 0) {
+        this.int32(NULL_LENGTH);
+        continue;
+      }
+      const bytes = messages[rows[i]];
+      const [start, end] = [starts[place] - 4, starts[place] + size];
+      if (size + 4 > WORDS_BYTES) {
+        this.#slice(bytes, start, end);
+        continue;
+      }
+      this.#room(size + 4);
+      this.#end = copyWords(this.#source.of(bytes), start, end, this.#view, this.#end);
+    }
+  }
+
+  #slice(bytes: Uint8Array, start: number, end: number): void {
     if (end - start >= LARGE_VALUE_BYTES) this.#bytes(bytes.subarray(start, end));
     else this.#copy(bytes, start, end);
   }
@@ -219,10 +250,7 @@ export class QueryBytes implements ParameterBytes {
   #copy(bytes: Uint8Array, start: number, end: number): void {
     const length = end - start;
     this.#room(length);
-    const chunk = this.#chunk;
-    let at = this.#end;
-    if (length <= LOOP_BYTES) { for (let i = start; i < end; i++) chunk[at++] = bytes[i]; }
-    else chunk.set(bytes.subarray(start, end), at);
+    this.#chunk.set(bytes.subarray(start, end), this.#end);
     this.#end += length;
   }
 
@@ -244,6 +272,7 @@ export class QueryBytes implements ParameterBytes {
     // Another chunk, because the socket may still hold this one.
     this.#full.push({ chunk: this.#chunk, end: this.#end });
     this.#chunk = this.#spare.pop() ?? Buffer.allocUnsafeSlow(CHUNK_BYTES);
+    this.#view = viewOf(this.#chunk);
     this.#start = 0;
     this.#end = 0;
   }
