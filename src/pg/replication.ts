@@ -9,6 +9,7 @@ import { MmliteError } from "../errors.ts";
 import { formatLsn, type Lsn } from "../lsn.ts";
 import { destroyClient, openClient, passAnyBytes } from "./client.ts";
 import { mapPostgresError } from "./errors.ts";
+import { type Query, queryWith } from "./query.ts";
 import type { PostgresTarget } from "./target.ts";
 import { type ReplicationStream, WalsenderStream } from "./walsender_stream.ts";
 
@@ -46,6 +47,17 @@ export interface ReplicationOptions {
 /** From 17 on transaction_timeout ends a walsender inside a transaction that takes longer to decode or to be read. */
 const NO_TIMEOUTS = `SELECT set_config(name, '0', false) FROM pg_settings WHERE name IN
   ('transaction_timeout', 'idle_in_transaction_session_timeout', 'idle_session_timeout', 'statement_timeout')`;
+/**
+ * What all walsenders of mmlite may hold of large transactions, kB, before they write them to disk to read them again:
+ * twice the server's shared buffers, at most this, and each of them no less than PostgreSQL's own default.
+ */
+const MAX_DECODING_MEMORY_KB = 262_144;
+const MIN_DECODING_MEMORY_KB = 65_536;
+const DECODING_MEMORY = `SELECT pg_catalog.set_config(name, greatest(${MIN_DECODING_MEMORY_KB},
+    least(${MAX_DECODING_MEMORY_KB}, 2 * pg_catalog.pg_size_bytes(pg_catalog.current_setting('shared_buffers')) / 1024)
+    / (SELECT greatest(1, count(*)) FROM pg_catalog.pg_replication_slots
+        WHERE slot_name LIKE 'mmlite\\_%' AND database = pg_catalog.current_database()))::text, false)
+  FROM pg_catalog.pg_settings WHERE name = 'logical_decoding_work_mem' AND source = 'default'`;
 /** Longest time between status updates, milliseconds; the stock subscription's default. */
 const STATUS_INTERVAL_MS = 10_000;
 /**
@@ -71,6 +83,7 @@ export async function openReplicationStream(options: ReplicationOptions): Promis
   try {
     await passAnyBytes(client);
     await client.query(NO_TIMEOUTS);
+    await allowDecodingMemory(queryWith(client));
     const timeoutMs = await readSenderTimeout(client);
     const stream = new WalsenderStream(client, {
       doing,
@@ -85,6 +98,14 @@ export async function openReplicationStream(options: ReplicationOptions): Promis
     destroyClient(client);
     throw mapPostgresError(error, doing);
   }
+}
+
+/**
+ * Lets a walsender decode larger transactions in memory than PostgreSQL does by default. What an operator has set, for the
+ * server, the database or the role, stays. The setting is there from 13 on.
+ */
+export async function allowDecodingMemory(query: Query): Promise<void> {
+  await query(DECODING_MEMORY);
 }
 
 /** `START_REPLICATION` for pgoutput, protocol 1. */
