@@ -80,7 +80,7 @@ export class Copying implements JobKind<CopyInput> {
     this.#source = (await readCopy(this.#query("look for a copy of rows")))?.source;
   }
 
-  /** Throws `transient` while the rows of this node are not whole: nothing can be applied to them. */
+  /** Throws `copying` while the rows of this node are not whole: nothing can be applied to them. */
   requireWhole(): void {
     if (this.#source !== undefined) throw this.#notWhole("receive");
   }
@@ -93,7 +93,7 @@ export class Copying implements JobKind<CopyInput> {
   #notWhole(doing: string): MmliteError {
     const { self } = this.#options;
     return new MmliteError(
-      "transient",
+      "copying",
       `Cannot ${doing}: node "${self}" copies its rows from "${this.#source}" first`,
       { hint: `See \`mmlite status\` on "${self}"` },
     );

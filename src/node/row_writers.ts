@@ -17,7 +17,7 @@ interface RowWritersOptions {
   /** This node's name. */
   readonly self: string;
   readonly applied: Applied;
-  /** Throws `transient` while rows are copied to this node. */
+  /** Throws `copying` while rows are copied to this node. */
   readonly requireWhole: () => void;
 }
 
