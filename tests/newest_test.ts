@@ -4,6 +4,7 @@ import type { RepairReport } from "../src/api/job_schemas.ts";
 import { delay } from "../src/backoff.ts";
 import { type ClusterMember, startCluster } from "./support/cluster.ts";
 import type { CommandResult } from "./support/mmlite.ts";
+import { plant } from "./support/plant.ts";
 import { eventually } from "./support/poll.ts";
 import { startPostgres } from "./support/postgres.ts";
 
@@ -11,25 +12,8 @@ const SCHEMA = `CREATE TABLE item (id bigint PRIMARY KEY, name text);
   CREATE TABLE account (id int PRIMARY KEY, email text UNIQUE);
   CREATE TABLE busy (id int PRIMARY KEY, n int);
   CREATE TABLE big (id int PRIMARY KEY, v text);`;
-/** What differs was not written through here: nothing of it is sent to the other node. */
-const APART = "mmlite_of_nobody";
 /** Of rows that are older than all others. */
 const OLD = "2001-01-01 00:00:00Z";
-
-/** Writes what does not leave the node, as of a time. */
-async function plant({ server, database }: ClusterMember, sql: string, at = "now"): Promise<void> {
-  const client = await server.connect(database);
-  try {
-    await client.query(
-      `SELECT pg_replication_origin_create('${APART}') WHERE pg_replication_origin_oid('${APART}') IS NULL`,
-    );
-    await client.query(`SELECT pg_replication_origin_session_setup('${APART}')`);
-    await client.query("SET session_replication_role = replica");
-    await client.query(`BEGIN; SELECT pg_replication_origin_xact_setup('0/1', '${at}'); ${sql}; COMMIT`);
-  } finally {
-    await client.end();
-  }
-}
 
 async function repair(
   { node }: ClusterMember,

@@ -52,6 +52,11 @@ export type VerifyInput = z.infer<typeof VerifyInput>;
 export const CopyInput = z.strictObject({
   type: z.literal("copy"),
   from: z.string().regex(NODE_NAME).openapi({ description: "a peer that has the rows", example: "ams" }),
+  mode: z.enum(["empty", "replace", "keep", "merge"]).default("empty").openapi({
+    description:
+      "what becomes of rows here: with empty there must be none of this node's own, with replace they are given up, " +
+      "with keep they must be equal, and with merge both nodes get the newer one of each",
+  }),
 }).openapi("CopyInput");
 export type CopyInput = z.infer<typeof CopyInput>;
 
@@ -140,15 +145,6 @@ export const VerifyReport = z.object({
 }).openapi("VerifyReport");
 export type VerifyReport = z.infer<typeof VerifyReport>;
 
-/** What was copied. */
-export const CopyReport = z.object({
-  node: z.string(),
-  from: z.string(),
-  rows: z.number(),
-  tables: z.array(z.object({ table: z.string().openapi({ example: "public.users" }), rows: z.number() })),
-}).openapi("CopyReport");
-export type CopyReport = z.infer<typeof CopyReport>;
-
 const RepairedTable = z.object({
   table: z.string().openapi({ example: "public.users" }),
   outcome: z.enum(["equal", "differs", "undecided"]).openapi({
@@ -189,6 +185,27 @@ const RepairedTable = z.object({
 }).openapi("RepairedTable");
 export type RepairedTable = z.infer<typeof RepairedTable>;
 
+/** What was copied. */
+export const CopyReport = z.object({
+  node: z.string(),
+  from: z.string(),
+  mode: z.enum(["empty", "replace", "keep", "merge"]),
+  rows: z.number().openapi({ description: "that were copied; with keep and merge: that were compared here" }),
+  tables: z.array(z.object({ table: z.string().openapi({ example: "public.users" }), rows: z.number() })),
+  peers: z.array(z.object({
+    peer: z.string(),
+    outcome: z.enum(["equal", "differs", "undecided"]),
+    taken: z.number().openapi({ description: "rows that were written here as the peer has them" }),
+    given: z.number().openapi({ description: "rows that were written at the peer as they are here" }),
+    removed: z.number().openapi({ description: "rows that were deleted here" }),
+    removed_there: z.number().openapi({ description: "rows that were deleted at the peer" }),
+    tables: z.array(RepairedTable),
+  })).openapi({
+    description: "with keep and merge: what was found and done, with the node that was named first",
+  }),
+}).openapi("CopyReport");
+export type CopyReport = z.infer<typeof CopyReport>;
+
 /** What a repair has done, or would do. */
 export const RepairReport = z.object({
   node: z.string(),
@@ -216,7 +233,7 @@ export const JobSummary = z.object({
     description: "exchanged with peers since it began; null once it has ended",
   }),
   eta_seconds: z.number().nullable(),
-  error: Fault.nullable(),
+  error: Fault.nullable().openapi({ description: "a job that failed may have a result all the same" }),
 }).openapi("JobSummary");
 export type JobSummary = z.infer<typeof JobSummary>;
 

@@ -28,6 +28,7 @@ import { type Database, openDatabase, serverWarnings } from "./database.ts";
 import { GroupKeeper } from "./group_keeper.ts";
 import { Guard } from "./guard.ts";
 import { openDial } from "./dial.ts";
+import { Merging } from "./merging.ts";
 import { openInbox } from "./inbound.ts";
 import { ensureIncarnation } from "./incarnation.ts";
 import { Invites } from "./invites.ts";
@@ -238,7 +239,9 @@ export async function startNode(config: Config, { signal, apiAddress }: StartOpt
       writers,
       signal: ended,
     });
+    const repair = new Repair({ self: self.node, peers, verification, writers });
     const copying: Copying = new Copying({
+      merging: new Merging({ self: self.node, peers, repair, writers }),
       ...{ database, self: self.node, peers, patterns: config.tables, positions, groups, ownDeletes, clock },
       dial: dialBeside,
       copied: (table, rows) => metrics.countCopied(table, rows),
@@ -246,7 +249,6 @@ export async function startNode(config: Config, { signal, apiAddress }: StartOpt
       signal: ended,
     });
     await copying.load();
-    const repair = new Repair({ self: self.node, peers, verification, writers });
     const kinds = { verify: verification, repair, resync: new Resync(repair), copy: copying };
     const jobs = new Jobs({ database, kinds, signal: ended });
     cleanup.push(() => jobs.close());
