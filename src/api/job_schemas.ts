@@ -78,6 +78,15 @@ export const RepairInput = z.strictObject({
   share: Share,
   limit: Limit.openapi({ description: "of a dry run: differing rows of a table to list" }),
   settle_seconds: SettleSeconds,
+}).refine(({ source, newest }) => newest || source !== undefined, {
+  path: ["source"],
+  message: "Expected the peer whose rows are right, or newest",
+}).refine(({ source, newest }) => !newest || source === undefined, {
+  path: ["source"],
+  message: "Expected none with newest: the other node is the peer",
+}).refine(({ peer, newest }) => newest || peer === undefined, {
+  path: ["peer"],
+  message: "Expected none without newest: the other node is the source",
 }).openapi("RepairInput");
 export type RepairInput = z.infer<typeof RepairInput>;
 

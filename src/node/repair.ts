@@ -107,21 +107,7 @@ export class Repair implements JobKind<RepairInput> {
 
   /** Throws `invalid_input`: exit code 1 is for rows that differ. */
   #peerOf({ newest, source, peer: named }: RepairInput): Peer {
-    if (newest) {
-      if (source === undefined) return this.#peer(named ?? this.#onlyPeer());
-      throw new MmliteError("invalid_input", "Cannot repair by the newest rows and by those of a source", {
-        hint: "Of each row the newer one counts with newest, whoever has it: name the other node as the peer",
-      });
-    }
-    if (named !== undefined) {
-      throw new MmliteError("invalid_input", "Cannot repair with a peer by rows of a source", {
-        hint: "A repair by a source compares with that alone",
-      });
-    }
-    if (source !== undefined) return this.#peer(source);
-    throw new MmliteError("invalid_input", "Cannot repair: it is not said which rows are right", {
-      hint: "Name the source whose rows are right, or ask for the newest of each",
-    });
+    return this.#peer(newest ? named ?? this.#onlyPeer() : source!);
   }
 
   #onlyPeer(): string {
