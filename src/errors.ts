@@ -116,6 +116,13 @@ export const ERROR_POLICY = {
     title: "Temporary trouble",
     hint: "Nothing to do: it is tried again",
   },
+  copying: {
+    disposition: "retry",
+    exitCode: 75,
+    httpStatus: 503,
+    title: "Rows are being copied",
+    hint: "Nothing to do: it goes on once the rows have come",
+  },
   timeout: {
     disposition: "retry",
     exitCode: 75,

@@ -19,13 +19,14 @@ Deno.test("what can heal by itself is retried, a strange identity is fenced, all
     "unreachable",
     "untrusted",
     "transient",
+    "copying",
     "timeout",
     "protocol",
     "aborted",
     "internal",
   ]);
   assert.deepEqual(kindsThat("fence"), ["fenced"]);
-  assert.equal(kindsThat("block").length, KINDS.length - 8);
+  assert.equal(kindsThat("block").length, KINDS.length - 9);
 });
 
 Deno.test("every kind has an error status, a failing exit code and a remedy in the form of messages", () => {

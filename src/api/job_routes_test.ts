@@ -27,7 +27,8 @@ Deno.test("repairs are jobs, of some tables or of one", async () => {
     const more = { share: 1, limit: 10_000, settle_seconds: 60 };
     for (
       const input of [
-        { type: "repair", source: "fra", tables: ["public.*"], dry_run: true },
+        { type: "repair", source: "fra", newest: false, tables: ["public.*"], dry_run: true },
+        { type: "repair", newest: true, peer: "fra", dry_run: false },
         { type: "resync", table: "public.t", from: "fra", dry_run: false },
       ]
     ) {
@@ -51,6 +52,9 @@ Deno.test("a job that means nothing is refused with a pointer", async () => {
       [{ type: "verify", table: ["a.b"] }, "/table", /Did you mean "tables"/],
       [{ type: "repair" }, "/source"],
       [{ type: "repair", source: "A" }, "/source"],
+      [{ type: "repair", source: "fra", newest: true }, "/source"],
+      [{ type: "repair", source: "fra", peer: "fra" }, "/peer"],
+      [{ type: "copy", from: "fra", mode: "most" }, "/mode"],
       [{ type: "repair", source: "fra", dry_run: "no" }, "/dry_run"],
       [{ type: "resync", from: "fra" }, "/table"],
       [{ type: "resync", table: "a.b" }, "/from"],

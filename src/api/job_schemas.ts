@@ -52,21 +52,41 @@ export type VerifyInput = z.infer<typeof VerifyInput>;
 export const CopyInput = z.strictObject({
   type: z.literal("copy"),
   from: z.string().regex(NODE_NAME).openapi({ description: "a peer that has the rows", example: "ams" }),
+  mode: z.enum(["empty", "replace", "keep", "merge"]).default("empty").openapi({
+    description:
+      "what becomes of rows here: with empty there must be none of this node's own, with replace they are given up, " +
+      "with keep they must be equal, and with merge both nodes get the newer one of each",
+  }),
 }).openapi("CopyInput");
 export type CopyInput = z.infer<typeof CopyInput>;
 
-/** Making rows of this node what they are at a peer. */
+/** Making rows of this node what they are at a peer, or those of both what the newer ones are. */
 export const RepairInput = z.strictObject({
   type: z.literal("repair"),
-  source: z.string().regex(NODE_NAME).openapi({
-    description: "the peer whose rows are right",
+  source: z.string().regex(NODE_NAME).optional().openapi({
+    description: "the peer whose rows are right; not with newest",
     example: "ams",
+  }),
+  newest: z.boolean().default(false).openapi({
+    description: "of each row that differs the newer one is right, and both nodes get it",
+  }),
+  peer: z.string().regex(NODE_NAME).optional().openapi({
+    description: "with newest: the other node; may be left out where there is one peer",
   }),
   tables: Tables,
   dry_run: DryRun,
   share: Share,
   limit: Limit.openapi({ description: "of a dry run: differing rows of a table to list" }),
   settle_seconds: SettleSeconds,
+}).refine(({ source, newest }) => newest || source !== undefined, {
+  path: ["source"],
+  message: "Expected the peer whose rows are right, or newest",
+}).refine(({ source, newest }) => !newest || source === undefined, {
+  path: ["source"],
+  message: "Expected none with newest: the other node is the peer",
+}).refine(({ peer, newest }) => newest || peer === undefined, {
+  path: ["peer"],
+  message: "Expected none without newest: the other node is the source",
 }).openapi("RepairInput");
 export type RepairInput = z.infer<typeof RepairInput>;
 
@@ -134,15 +154,6 @@ export const VerifyReport = z.object({
 }).openapi("VerifyReport");
 export type VerifyReport = z.infer<typeof VerifyReport>;
 
-/** What was copied. */
-export const CopyReport = z.object({
-  node: z.string(),
-  from: z.string(),
-  rows: z.number(),
-  tables: z.array(z.object({ table: z.string().openapi({ example: "public.users" }), rows: z.number() })),
-}).openapi("CopyReport");
-export type CopyReport = z.infer<typeof CopyReport>;
-
 const RepairedTable = z.object({
   table: z.string().openapi({ example: "public.users" }),
   outcome: z.enum(["equal", "differs", "undecided"]).openapi({
@@ -157,6 +168,9 @@ const RepairedTable = z.object({
   overwritten: z.number(),
   inserted: z.number(),
   deleted: z.number(),
+  given: z.object({ overwritten: z.number(), inserted: z.number(), deleted: z.number() }).openapi({
+    description: "the same at the peer, of a repair by the newest rows",
+  }),
   changed_meanwhile: z.number().openapi({
     description: "rows that changed on either node between the look and the write, and were left",
   }),
@@ -164,9 +178,11 @@ const RepairedTable = z.object({
   refusals: z.array(z.object({ key: RowKey, reason: z.string() })).openapi({
     description: "these rows, not more than 10,000",
   }),
-  planned: z.array(z.object({ key: RowKey, action: z.enum(["overwrite", "insert", "delete"]) })).openapi({
-    description: "of a dry run: what would be done, not more than limit",
-  }),
+  planned: z.array(z.object({
+    key: RowKey,
+    action: z.enum(["overwrite", "insert", "delete"]),
+    node: z.string(),
+  })).openapi({ description: "of a dry run: what would be done, and on which node, not more than limit" }),
   undecided: z.array(z.object({
     key: RowKey.nullable(),
     reason: z.enum(["changing", "lagging", "awaiting_values"]),
@@ -178,10 +194,32 @@ const RepairedTable = z.object({
 }).openapi("RepairedTable");
 export type RepairedTable = z.infer<typeof RepairedTable>;
 
+/** What was copied. */
+export const CopyReport = z.object({
+  node: z.string(),
+  from: z.string(),
+  mode: z.enum(["empty", "replace", "keep", "merge"]),
+  rows: z.number().openapi({ description: "that were copied; with keep and merge: that were compared here" }),
+  tables: z.array(z.object({ table: z.string().openapi({ example: "public.users" }), rows: z.number() })),
+  peers: z.array(z.object({
+    peer: z.string(),
+    outcome: z.enum(["equal", "differs", "undecided"]),
+    taken: z.number().openapi({ description: "rows that were written here as the peer has them" }),
+    given: z.number().openapi({ description: "rows that were written at the peer as they are here" }),
+    removed: z.number().openapi({ description: "rows that were deleted here" }),
+    removed_there: z.number().openapi({ description: "rows that were deleted at the peer" }),
+    tables: z.array(RepairedTable),
+  })).openapi({
+    description: "with keep and merge: what was found and done, with the node that was named first",
+  }),
+}).openapi("CopyReport");
+export type CopyReport = z.infer<typeof CopyReport>;
+
 /** What a repair has done, or would do. */
 export const RepairReport = z.object({
   node: z.string(),
-  source: z.string(),
+  source: z.string().openapi({ description: "the peer" }),
+  newest: z.boolean(),
   dry_run: z.boolean(),
   outcome: z.enum(["equal", "differs", "undecided", "failed"]),
   bytes: z.number().openapi({ description: "that the two nodes exchanged for it" }),
@@ -204,7 +242,7 @@ export const JobSummary = z.object({
     description: "exchanged with peers since it began; null once it has ended",
   }),
   eta_seconds: z.number().nullable(),
-  error: Fault.nullable(),
+  error: Fault.nullable().openapi({ description: "a job that failed may have a result all the same" }),
 }).openapi("JobSummary");
 export type JobSummary = z.infer<typeof JobSummary>;
 

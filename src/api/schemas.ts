@@ -46,10 +46,15 @@ export const PeerState = z.enum(PEER_STATES).openapi("PeerState");
 export type PeerState = z.infer<typeof PeerState>;
 
 /** What the receiving side of a peer does at the moment. */
-export const InboundState = z.enum(["disconnected", "waiting", "streaming", "blocked", "fenced"]).openapi(
-  "InboundState",
-  { description: "waiting: this node dialled the peer, which cannot dial it, and the peer does not push" },
-);
+export const InboundState = z.enum(["disconnected", "waiting", "copying", "streaming", "blocked", "fenced"])
+  .openapi(
+    "InboundState",
+    {
+      description:
+        "waiting: this node dialled the peer, which cannot dial it, and the peer does not push; copying: nothing is taken " +
+        "before the rows of this node have come",
+    },
+  );
 export type InboundState = z.infer<typeof InboundState>;
 
 /** The slot that feeds a peer, from `pg_replication_slots`; null where the server is too old to tell. */

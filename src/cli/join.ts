@@ -11,7 +11,7 @@ import { readSecretFile } from "../config/secret.ts";
 import { MmliteError } from "../errors.ts";
 import { configureLog } from "../log.ts";
 import { decodeToken, type InviteToken, MAX_TOKEN_LENGTH } from "../node/invite_token.ts";
-import type { TablePatterns } from "../node/join.ts";
+import type { JoinMode, TablePatterns } from "../node/join.ts";
 import { readPendingJoin, removePendingJoin } from "../node/pending_join.ts";
 import { addSettingOptions, type Context, flagsOf, type GlobalOptions, setAction } from "./context.ts";
 import { loadLocalSettings } from "./local_settings.ts";
@@ -21,6 +21,7 @@ import { serveUntilSignal } from "./run.ts";
 interface JoinOptions extends GlobalOptions {
   readonly inviteFile?: string;
   readonly without: readonly string[];
+  readonly mode?: string;
 }
 
 /** How often standard input that does not block is looked at, milliseconds. */
@@ -33,7 +34,8 @@ TOKEN is what \`mmlite invite\` printed on a member. A command line is visible t
 to read the token from standard input, or --invite-file. The key is made here and never leaves this host.
 
 The same tables must exist here as on the member. Where they are empty, the member's rows are copied, while everybody
-goes on writing on the other nodes; where they are not, they must be equal. Without --tables those of the member are
+goes on writing on the other nodes; where they are not, they must be equal, or --mode says what is to become of them,
+as of \`mmlite copy\`. Without --tables those of the member are
 taken. When all is well this goes on in the foreground as \`mmlite run\`, and prints the command line for the next
 start. One that was cut short goes on if it is run again; once it has its certificate, without TOKEN too.`;
 
@@ -47,6 +49,10 @@ export function addJoin(program: Command, context: Context, finish: (exitCode: n
       (name: string, names: string[]) => [...names, name],
       [],
     )
+    .option(
+      "--mode <MODE>",
+      "of rows that are here: replace gives them up, merge takes the newer one of each",
+    )
     .addHelpText("after", ABOUT);
   setAction<JoinOptions>(addSettingOptions(join), {
     action: (options, [token]) => joinAndRun(options, { context, given: token }),
@@ -58,6 +64,7 @@ async function joinAndRun(
   options: JoinOptions,
   { context, given }: { readonly context: Context; readonly given: string | undefined },
 ): Promise<number> {
+  const mode = requireMode(options.mode);
   const loaded = await loadLocalSettings("join", { options, context });
   const text = await readToken(given, options.inviteFile);
   const token = text === null ? null : decodeToken(text);
@@ -69,7 +76,15 @@ async function joinAndRun(
   await configureLog(config.log);
   return await serveUntilSignal(context, async (signal) => {
     const { joinCluster } = await import("../node/join.ts");
-    const tables = await joinCluster({ config, tables: own, token, without: options.without, say, signal });
+    const tables = await joinCluster({
+      config,
+      tables: own,
+      token,
+      without: options.without,
+      mode,
+      say,
+      signal,
+    });
     const isDefault = loaded.settings.node.cluster === config.node.cluster;
     const line = {
       cluster: isDefault ? null : config.node.cluster,
@@ -80,6 +95,18 @@ async function joinAndRun(
     await removePendingJoin(config.state);
     return await completeConfig(withTables(settings, tables));
   });
+}
+
+/** Without one there must be no rows, or equal ones. */
+function requireMode(mode: string | undefined): JoinMode | undefined {
+  if (mode === undefined || mode === "replace" || mode === "merge") return mode;
+  throw new MmliteError(
+    "usage",
+    `Cannot join with --mode ${JSON.stringify(mode)}: there is none of that name`,
+    {
+      hint: "Use replace or merge; without it rows that are here must be equal to those of the members",
+    },
+  );
 }
 
 /** The token as it was given; null if it was not. Throws `usage`, never with the token in it. */

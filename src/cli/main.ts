@@ -7,6 +7,7 @@ import { VERSION } from "../version.ts";
 import { addCert } from "./cert.ts";
 import { addConflicts } from "./conflicts.ts";
 import { addConfig } from "./config_command.ts";
+import { addCopy } from "./copy.ts";
 import { addGlobalOptions, type Context, type GlobalOptions, processContext } from "./context.ts";
 import { isHelp, reportFailure } from "./failure.ts";
 import { addInvite } from "./invite.ts";
@@ -64,6 +65,7 @@ function makeProgram(context: Context, finish: (exitCode: number) => void): Comm
   addJoin(program, context, finish);
   addConfig(program, context, finish);
   addCert(program, context, finish);
+  addCopy(program, context, finish);
   addVerify(program, context, finish);
   addVersion(program, context, finish);
   return program;

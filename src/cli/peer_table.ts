@@ -68,8 +68,8 @@ function stateCell(state: State, suffix = ""): Cell {
   return { text: `${state}${suffix}`, colour: STATE_COLOURS[state] };
 }
 
-/** A link that was stopped has no trouble; one that flows has none any more, though its last error is on record. */
-const UNTROUBLED: readonly State[] = ["catchup", "streaming", "paused", "waiting"];
+/** A link that was stopped, or whose rows are copied first, has no trouble; one that flows has none any more, though its last error is on record. */
+const UNTROUBLED: readonly State[] = ["copying", "catchup", "streaming", "paused", "waiting"];
 
 /** Rows that await values do so for a moment only, unless the peer cannot be asked. */
 function awaitedLines({ name, inbound: { awaited_rows } }: PeerStatus): string[] {

@@ -10,6 +10,8 @@ import { log } from "../log.ts";
 /** What a link does at the moment. */
 export type LinkState =
   | { readonly name: "connecting" }
+  /** The peer takes nothing before it has copied its rows. */
+  | { readonly name: "copying"; readonly error: MmliteError }
   | { readonly name: "catchup" }
   | { readonly name: "streaming" }
   | { readonly name: "backoff"; readonly error: MmliteError }
@@ -24,6 +26,9 @@ export const MENDED_ELSEWHERE_RETRY_MS = 5_000;
  * milliseconds: each look sends the transaction again. */
 export const OPERATOR_RETRY_MS = 5_000;
 export const OPERATOR_RETRY_LIMIT_MS = 60_000;
+
+/** States that a link which looks again stays in, in status. */
+const STAYING: readonly LinkState["name"][] = ["blocked", "copying"];
 
 /** What an attempt tells its link. */
 export interface AttemptReport {
@@ -127,7 +132,7 @@ export class Link {
     const woken = AbortSignal.any([signal, this.#wake.signal]);
     switch (error.disposition) {
       case "retry":
-        this.#enter({ name: "backoff", error });
+        this.#enter({ name: error.kind === "copying" ? "copying" : "backoff", error });
         return await delay(backoffMs(failures), woken);
       case "block":
         this.#enter({ name: "blocked", error });
@@ -143,8 +148,9 @@ export class Link {
       this.#state = state;
       return;
     }
-    // A link that looks again while an operator is needed stays blocked in status until data flows.
-    if (state.name === "connecting" && this.#state.name === "blocked") return;
+    // A link that looks again while an operator is needed stays blocked in status until data flows; and so does one
+    // whose peer copies its rows.
+    if (state.name === "connecting" && STAYING.includes(this.#state.name)) return;
     this.#state = state;
     this.#since = new Date();
     this.#report(state);
@@ -159,7 +165,7 @@ export class Link {
       });
     }
     const { message, hint } = state.error;
-    const level = message === this.#reported ? "debug" : "warn";
+    const level = message === this.#reported ? "debug" : state.name === "copying" ? "info" : "warn";
     this.#reported = message;
     this.#logger[level]("Link is {state}: {error}; {hint}", { state: state.name, error: message, hint });
   }

@@ -31,6 +31,7 @@ import type { Dial } from "./dial.ts";
 import { readComparableTables } from "./digest_jobs.ts";
 import { type GroupKeeper, SKEW_MARGIN_MS } from "./group_keeper.ts";
 import type { JobKind, JobRun } from "./jobs.ts";
+import { isMerge, type Merging } from "./merging.ts";
 import { noteDeletes } from "./outbound.ts";
 import type { Peers } from "./peers.ts";
 import type { ServerClock } from "./server_clock.ts";
@@ -51,6 +52,8 @@ interface CopyingOptions {
   readonly copied: (table: string, rows: number) => void;
   /** Ends what is received from a sender, and waits for that. */
   readonly dropInbound: (sender: string) => Promise<void>;
+  /** Does what leaves the rows here. */
+  readonly merging: Merging;
   /** Aborts when the node closes. */
   readonly signal: AbortSignal;
 }
@@ -80,7 +83,7 @@ export class Copying implements JobKind<CopyInput> {
     this.#source = (await readCopy(this.#query("look for a copy of rows")))?.source;
   }
 
-  /** Throws `transient` while the rows of this node are not whole: nothing can be applied to them. */
+  /** Throws `copying` while the rows of this node are not whole: nothing can be applied to them. */
   requireWhole(): void {
     if (this.#source !== undefined) throw this.#notWhole("receive");
   }
@@ -93,7 +96,7 @@ export class Copying implements JobKind<CopyInput> {
   #notWhole(doing: string): MmliteError {
     const { self } = this.#options;
     return new MmliteError(
-      "transient",
+      "copying",
       `Cannot ${doing}: node "${self}" copies its rows from "${this.#source}" first`,
       { hint: `See \`mmlite status\` on "${self}"` },
     );
@@ -116,23 +119,29 @@ export class Copying implements JobKind<CopyInput> {
         "conflict",
         `The rows of this node are not whole: a copy from "${this.#source}" has not ended`,
         {
-          hint: `Begin it again: POST /v1/jobs {"type":"copy","from":"${this.#source}"} on "${self}"`,
+          hint: `Begin it again: \`mmlite copy --from ${this.#source}\` on "${self}"`,
         },
       ),
     ];
   }
 
-  check({ from }: CopyInput): void {
-    this.#requireSource(from);
+  check(input: CopyInput): void {
+    this.#requirePeerNamed(input.from);
+    if (isMerge(input)) this.#options.merging.check(input);
+    else this.#requireSource(input.from);
   }
 
-  async run({ from }: CopyInput, run: JobRun): Promise<CopyReport> {
+  async run(input: CopyInput, run: JobRun): Promise<CopyReport> {
+    if (isMerge(input)) {
+      this.#requireSame(input);
+      return await this.#options.merging.run(input, run);
+    }
     this.#isRunning = true;
     try {
-      const tables = await this.#repeat(from, run);
+      const tables = await this.#repeat(input, run);
       this.#source = undefined;
       this.#options.peers.list().forEach((peer) => peer.askAgain());
-      return this.#report(from, tables);
+      return this.#report(input, tables);
     } finally {
       this.#isRunning = false;
       this.#waiting = "";
@@ -178,31 +187,41 @@ export class Copying implements JobKind<CopyInput> {
   }
 
   /** Nothing is received any more, and applications cannot write, when this returns. */
-  async #begin(from: string, signal: AbortSignal): Promise<void> {
+  async #begin({ from, mode }: CopyInput, signal: AbortSignal): Promise<void> {
     const { database, self, patterns, peers, dropInbound } = this.#options;
     this.#requireSource(from);
-    await noteComingCopy({ database, self, patterns, signal }, from);
+    await noteComingCopy({ database, self, patterns, signal }, { from, isGivenUp: mode === "replace" });
     this.#source = from;
     for (const { name } of peers.list()) await dropInbound(name);
   }
 
-  #report(from: string, tables: readonly TakenTable[]): CopyReport {
+  #report({ from, mode }: CopyInput, tables: readonly TakenTable[]): CopyReport {
     const rows = tables.reduce((sum, table) => sum + table.rows, 0);
-    return { node: this.#options.self, from, tables: [...tables], rows };
+    return { node: this.#options.self, from, mode, tables: [...tables], rows, peers: [] };
+  }
+
+  /** Throws `conflict` where rows cannot be kept as they are not whole. */
+  #requireSame({ mode }: CopyInput): void {
+    if (this.#source === undefined) return;
+    throw new MmliteError(
+      "conflict",
+      `Cannot ${mode} the rows of this node: they are not whole, as a copy from "${this.#source}" has not ended`,
+      { hint: 'Copy them: use the mode "empty" or "replace"' },
+    );
   }
 
   /** Tries until it is done, cancelled, or stands before something that only an operator can change. */
-  async #repeat(from: string, run: JobRun): Promise<readonly TakenTable[]> {
+  async #repeat(input: CopyInput, run: JobRun): Promise<readonly TakenTable[]> {
     const { progress, signal } = run;
     let hasBegun = false;
     for (let failures = 0;; failures++) {
       try {
         // The connection was lost behind the commit that ends the copy and puts the result on record.
         if (hasBegun && await readCopy(this.#query("look for a copy of rows")) === undefined) return [];
-        if (!hasBegun) await this.#begin(from, signal);
+        if (!hasBegun) await this.#begin(input, signal);
         hasBegun = true;
         progress.restart();
-        return await this.#copy(from, run);
+        return await this.#copy(input, run);
       } catch (thrown) {
         const error = toMmliteError(thrown);
         if (signal.aborted || error.disposition !== "retry") throw error;
@@ -213,8 +232,9 @@ export class Copying implements JobKind<CopyInput> {
     }
   }
 
-  async #copy(from: string, { progress, signal, succeed }: JobRun): Promise<TakenTable[]> {
+  async #copy(input: CopyInput, { progress, signal, succeed }: JobRun): Promise<TakenTable[]> {
     const { database, self, patterns, dial, clock } = this.#options;
+    const { from } = input;
     const query = this.#query(`copy rows from "${from}"`);
     const { name, url } = this.#requireSource(from);
     const tables = await readComparableTables(query, patterns);
@@ -238,7 +258,7 @@ export class Copying implements JobKind<CopyInput> {
       },
       originOf: (node) => this.#originOf(query, node),
       closeSession: (client) => closeClient(client),
-      record: (query, tables) => succeed(query, this.#report(from, tables)),
+      record: (query, tables) => succeed(query, this.#report(input, tables)),
       progress: {
         bytes: (read) => progress.bytes = read,
         waiting: (sentence) => this.#waiting = sentence,
@@ -282,17 +302,16 @@ export class Copying implements JobKind<CopyInput> {
     return name;
   }
 
-  #requireSource(from: string): { readonly name: string; readonly url: string } {
+  #requirePeerNamed(from: string): { readonly name: string; readonly url: string | null } {
     const peer = this.#options.peers.find(from);
-    if (peer === undefined || peer.removing) {
-      throw new MmliteError(
-        "invalid_input",
-        `Cannot copy rows from "${from}": there is no peer of that name`,
-        {
-          hint: "`mmlite peers list` shows them all",
-        },
-      );
-    }
+    if (peer !== undefined && !peer.removing) return peer;
+    throw new MmliteError("invalid_input", `Cannot copy rows from "${from}": there is no peer of that name`, {
+      hint: "`mmlite peers list` shows them all",
+    });
+  }
+
+  #requireSource(from: string): { readonly name: string; readonly url: string } {
+    const peer = this.#requirePeerNamed(from);
     if (peer.url !== null) return { name: peer.name, url: peer.url };
     throw new MmliteError("conflict", `Cannot copy rows from "${from}": it cannot be dialled from here`, {
       hint: "Copy from a peer that has an address",
@@ -313,12 +332,12 @@ export class Copying implements JobKind<CopyInput> {
 
 /**
  * Notes that the rows of this node are to be copied from another one, and keeps applications from writing meanwhile, in
- * one transaction. Throws `conflict` where there are rows that no other node may have, and `aborted` at the signal, which
+ * one transaction. Throws `conflict` where there are rows that no other node may have, unless they are given up, and `aborted` at the signal, which
  * breaks off what may take as long as reading all rows; then nothing is changed.
  */
 export async function noteComingCopy(
   { database, signal, ...options }: Pick<CopyingOptions, "database" | "self" | "patterns" | "signal">,
-  from: string,
+  { from, isGivenUp }: { readonly from: string; readonly isGivenUp: boolean },
 ): Promise<void> {
   const client = await openClient(database.target, {
     applicationName: "mmlite copy",
@@ -337,7 +356,9 @@ export async function noteComingCopy(
       query,
       tables.flatMap((table) => table.partitioned ? [table, ...leavesOf(table, all)] : [table]),
     );
-    if (isAnew) await requireNoOwnRows(query, { tables, self: options.self, facts: database.facts });
+    if (isAnew && !isGivenUp) {
+      await requireNoOwnRows(query, { tables, self: options.self, facts: database.facts });
+    }
     await noteCopy(query, from);
     await query("COMMIT");
   } catch (thrown) {
@@ -372,8 +393,8 @@ async function requireNoOwnRows(
     `Cannot copy rows to this node: there are rows already in ${named}${more}`,
     {
       hint:
-        "Compare them by `mmlite verify` if they should be equal. To give them up, remove all peers of this node, empty " +
-        "the tables (while there are peers, TRUNCATE empties them everywhere), add the peers and copy again",
+        "Say what is to become of them: with `--mode replace` they are given up, with keep they must be equal, with merge " +
+        "both nodes get the newer one of each",
     },
   );
 }

@@ -34,6 +34,8 @@ export interface JobContext {
 export interface JobRun extends JobContext {
   /** Puts the result on record in a transaction of the caller: with its commit the job has ended, whatever comes then. */
   readonly succeed: (query: Query, result: Job["result"]) => Promise<void>;
+  /** What goes on record with it if it fails. */
+  readonly found: (result: Job["result"]) => void;
 }
 
 /** A kind of job. */
@@ -137,6 +139,7 @@ export class Jobs {
 
   async #run(id: string, input: JobInput, { progress, stop }: UnderWay): Promise<void> {
     const signal = AbortSignal.any([stop.signal, this.#options.signal]);
+    let found: Job["result"] = null;
     try {
       const begin = () => beginJob(this.#query(`begin job ${id}`), id);
       if (!await this.#persistently(begin, signal)) return;
@@ -145,21 +148,26 @@ export class Jobs {
       const result = await this.#kindOf(input.type)!.run(input, {
         ...{ progress, signal },
         succeed: (query, result) => endJob(query, id, { state: "succeeded", result }),
+        found: (result) => found = result,
       });
       await this.#end(id, { state: "succeeded", result });
       this.#logger.info("Job {id} has ended", { id });
     } catch (thrown) {
       if (stop.signal.aborted) this.#logger.info("Job {id} is cancelled", { id });
-      else await this.#fail(id, toMmliteError(thrown));
+      else await this.#fail(id, toMmliteError(thrown), found);
     } finally {
       this.#underWay.delete(id);
     }
   }
 
-  async #fail(id: string, { kind, message, hint }: MmliteError): Promise<void> {
+  async #fail(
+    id: string,
+    { kind, message, hint }: MmliteError,
+    result: Job["result"],
+  ): Promise<void> {
     if (this.#options.signal.aborted) return;
     this.#logger.warn("Job {id} failed: {error}", { id, error: message });
-    await this.#end(id, { state: "failed", error: { kind, message, hint } });
+    await this.#end(id, { state: "failed", error: { kind, message, hint }, result });
   }
 
   /** One that this node's end cuts short is found at the next start. */

@@ -39,6 +39,9 @@ export interface TablePatterns {
   readonly exclude: readonly string[];
 }
 
+/** What can become of rows that are here: see the modes of a copy. */
+export type JoinMode = "replace" | "merge";
+
 interface JoinOptions {
   /** As `run` will have it, but for the tables. */
   readonly config: Config;
@@ -48,6 +51,8 @@ interface JoinOptions {
   readonly token: InviteToken | null;
   /** Members that need not be asked: what they have not sent to others by now never comes here. */
   readonly without: readonly string[];
+  /** What becomes of rows that are here; unless said, there must be none, or they must be equal. */
+  readonly mode: JoinMode | undefined;
   /** Tells people how far it is. */
   readonly say: (sentence: string) => void;
   readonly signal: AbortSignal;
@@ -138,10 +143,11 @@ class Joining {
     const missed: string[] = [];
     for (const member of others) if (!await this.#meet(database, member, url)) missed.push(member.name);
     requireAsked(missed, this.#options.without);
-    const isToBeFilled = await this.#compare(database, tables);
+    const { mode } = this.#options;
+    const job = mode ?? (await this.#compare(database, tables) ? "empty" : undefined);
     await this.#shun(database);
     // The last step: nothing that may fail comes behind it.
-    if (isToBeFilled) await this.#awaitCopy(database, { tables, from: inviter.name });
+    if (job !== undefined) await this.#awaitCopy(database, { tables, from: inviter.name, mode: job });
     return tables;
   }
 
@@ -266,15 +272,27 @@ class Joining {
   /** A node that runs begins with copying the rows; until it has ended, applications cannot write to the tables here. */
   async #awaitCopy(
     database: Database,
-    { tables, from }: { readonly tables: TablePatterns; readonly from: string },
+    { tables, from, mode }: {
+      readonly tables: TablePatterns;
+      readonly from: string;
+      readonly mode: JoinMode | "empty";
+    },
   ): Promise<void> {
     const { config, say, signal } = this.#options;
-    await noteComingCopy({ database, self: config.node.name, patterns: tables, signal }, from);
+    if (mode !== "merge") {
+      await noteComingCopy(
+        { database, self: config.node.name, patterns: tables, signal },
+        { from, isGivenUp: mode === "replace" },
+      );
+    }
     const query = database.control.query("note that rows are to be copied");
     const isNoted = (await readJobs(query)).some(({ type, state, input }) =>
       type === "copy" && state === "queued" && (input as { from?: unknown }).from === from
     );
-    if (!isNoted) await createJob(query, { type: "copy", input: { type: "copy", from } });
+    if (!isNoted) await createJob(query, { type: "copy", input: { type: "copy", from, mode } });
+    if (mode === "merge") {
+      return say(`The rows here and those of the members are merged next, while this node runs`);
+    }
     say(`The rows of "${from}" are copied next, while this node runs`);
     say("  Until all have come, nobody can write to the tables here: write to the other nodes");
   }
@@ -365,8 +383,8 @@ function differing(member: string, differences: readonly TableDifference[]): Mml
     `Cannot join: the rows differ from those of node "${member}" in ${named.join(", ")}${more}`,
     {
       hint:
-        "Empty the tables here, with the same columns, to have their rows copied; or make them equal while nobody " +
-        "writes, or leave them out on both with --exclude; then run the same command again: the certificate is here already",
+        "Join with --mode replace to give up the rows here, or --mode merge to have the newer one of each everywhere; or " +
+        "make them equal while nobody writes, or leave them out on both with --exclude; then run the same command again: the certificate is here already",
     },
   );
 }

@@ -28,6 +28,7 @@ import { type Database, openDatabase, serverWarnings } from "./database.ts";
 import { GroupKeeper } from "./group_keeper.ts";
 import { Guard } from "./guard.ts";
 import { openDial } from "./dial.ts";
+import { Merging } from "./merging.ts";
 import { openInbox } from "./inbound.ts";
 import { ensureIncarnation } from "./incarnation.ts";
 import { Invites } from "./invites.ts";
@@ -47,6 +48,7 @@ import { SecondLook } from "./second_look.ts";
 import { ServerClock } from "./server_clock.ts";
 import { authorityFiles, openTls } from "./tls.ts";
 import { Repair, Resync } from "./repair.ts";
+import { RowWriters } from "./row_writers.ts";
 import { Verification } from "./verification.ts";
 
 interface StartOptions {
@@ -224,15 +226,22 @@ export async function startNode(config: Config, { signal, apiAddress }: StartOpt
     const verifyDialler = new PeerDialler({ tls: tlsKeys, self: self.node });
     cleanup.push(() => verifyDialler.close());
     const dialBeside = openDial({ dialler: verifyDialler, cluster: self.cluster, security });
+    const writers = new RowWriters({
+      ...{ database, self: self.node, applied },
+      requireWhole: () => copying.requireWhole(),
+    });
     const verification = new Verification({
       database,
       self: self.node,
       peers,
       patterns: config.tables,
       dial: dialBeside,
+      writers,
       signal: ended,
     });
+    const repair = new Repair({ self: self.node, peers, verification, writers });
     const copying: Copying = new Copying({
+      merging: new Merging({ self: self.node, peers, repair, writers }),
       ...{ database, self: self.node, peers, patterns: config.tables, positions, groups, ownDeletes, clock },
       dial: dialBeside,
       copied: (table, rows) => metrics.countCopied(table, rows),
@@ -240,7 +249,6 @@ export async function startNode(config: Config, { signal, apiAddress }: StartOpt
       signal: ended,
     });
     await copying.load();
-    const repair = new Repair({ database, self: self.node, peers, verification, applied });
     const kinds = { verify: verification, repair, resync: new Resync(repair), copy: copying };
     const jobs = new Jobs({ database, kinds, signal: ended });
     cleanup.push(() => jobs.close());

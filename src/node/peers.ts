@@ -160,7 +160,7 @@ export class Peers {
   /** A peer dials this node, so it is there: a link that waits to try again does so at once. */
   heardFrom(name: string): void {
     const link = this.#peers.get(name)?.link;
-    if (link?.state.name === "backoff") link.retry();
+    if (link?.state.name === "backoff" || link?.state.name === "copying") link.retry();
   }
 
   /** A peer said what stands for its policies of conflicts. */

@@ -190,6 +190,7 @@ function inboundStatus({ name, inbound }: Peer, positions: Positions | null): In
 /** What comes from a peer, in one word. */
 export function inboundState(state: Peer["inbound"]["state"]): InboundStatus["state"] {
   if (state.name !== "failed") return state.name;
+  if (state.error.kind === "copying") return "copying";
   switch (state.error.disposition) {
     case "retry":
       return "disconnected";
