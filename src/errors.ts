@@ -159,7 +159,8 @@ export const ERROR_POLICY = {
     exitCode: 1,
     httpStatus: 409,
     title: "Replication slot lost",
-    hint: "Remove the peer, make the tables equal, and add the peer again",
+    hint: "Run `mmlite peers renew` of each other on both nodes, then `mmlite verify --repair --newest`: " +
+      "docs/OPERATIONS.md, A slot that is lost",
   },
   fenced: {
     disposition: "fence",
@@ -234,6 +235,13 @@ export class MmliteError extends Error {
   get disposition(): Disposition {
     return ERROR_POLICY[this.kind].disposition;
   }
+}
+
+/** The remedy where what one of two nodes was to get from the other is gone, or their positions belong to another past. */
+export function beginAnew(one: string, other: string): string {
+  return `Run \`mmlite peers renew ${other}\` on "${one}" and \`mmlite peers renew ${one}\` on "${other}", then ` +
+    `\`mmlite verify --peer ${other} --repair --newest\` on "${one}"; of a node that was restored from a backup ` +
+    "not --newest, but --source with the other one (docs/OPERATIONS.md, Fenced)";
 }
 
 /** Any thrown value as an `MmliteError`; what is not one becomes `internal` with the original as its cause. */

@@ -7,7 +7,8 @@ import type { ApiEnv } from "./access.ts";
 import type { NodeControl } from "./control.ts";
 import { peerEtag, peerPrecondition } from "./etag.ts";
 import { SkipInput } from "./quarantine_schemas.ts";
-import { DryRunQuery, ForceQuery, isOn, json, knownKeys, NoQuery, REFUSALS } from "./route.ts";
+import { RemovalReport } from "./removal_schemas.ts";
+import { DryRunQuery, isOn, json, knownKeys, NoQuery, REFUSALS, RemoveQuery } from "./route.ts";
 import { PeerInput, PeerList, PeerName, PeerStatus } from "./schemas.ts";
 import { refuseInvalid } from "./validation.ts";
 
@@ -55,9 +56,10 @@ const removePeer = createRoute({
   path: "/v1/peers/{name}",
   tags: TAGS,
   summary: "Remove a peer",
-  description: "Delivers what is left first, then drops the slot. Takes If-Match.",
-  request: { params: PeerPath, query: ForceQuery },
+  description: "Delivers what is left first, then drops the slot; by force at once. Takes If-Match.",
+  request: { params: PeerPath, query: RemoveQuery },
   responses: {
+    200: json(RemovalReport, "of a forced removal, or a dry run: what is left undelivered"),
     202: json(PeerStatus, "goes once everything is delivered"),
     204: { description: "gone" },
     ...REFUSALS,
@@ -104,8 +106,10 @@ export function addPeerRoutes(app: OpenAPIHono<ApiEnv>, control: NodeControl): v
     const { name } = c.req.valid("param");
     const outcome = await control.removePeer(name, {
       force: isOn(c.req.valid("query").force),
+      dryRun: isOn(c.req.valid("query").dry_run),
       precondition: peerPrecondition(name, c.req.raw.headers),
     });
+    if (typeof outcome === "object") return c.json(outcome, 200);
     const peers = outcome === "removed" ? [] : await control.listPeers();
     // A short drain may be over by now.
     const draining = peers.find((peer) => peer.name === name);
@@ -122,6 +126,13 @@ export function addPeerRoutes(app: OpenAPIHono<ApiEnv>, control: NodeControl): v
     action: "resume",
     summary: "Let a paused link go on",
     run: (name) => control.resumePeer(name),
+    show: (name) => control.getPeer(name),
+  });
+  addPeerAction(app, {
+    action: "renew",
+    summary:
+      "Begin anew with a peer: give up its slot, positions and identity, and note that a repair is due",
+    run: (name) => control.renewPeer(name),
     show: (name) => control.getPeer(name),
   });
   addPeerAction(app, {
@@ -150,7 +161,7 @@ function noBody(name: string): MmliteError {
 }
 
 interface PeerAction {
-  readonly action: "pause" | "resume" | "retry";
+  readonly action: "pause" | "resume" | "renew" | "retry";
   readonly summary: string;
   readonly run: (name: string) => Promise<PeerStatus>;
   /** What a dry run does instead. */

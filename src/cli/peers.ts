@@ -2,6 +2,7 @@
  * `mmlite peers`: the nodes that this one exchanges changes with.
  */
 import type { Command } from "commander";
+import type { RemovalReport } from "../api/removal_schemas.ts";
 import type { PeerStatus } from "../api/schemas.ts";
 import { MmliteError } from "../errors.ts";
 import { callApi, requestApi } from "./client.ts";
@@ -9,6 +10,10 @@ import { type Context, type GlobalOptions, setAction } from "./context.ts";
 import { findEndpoint } from "./endpoint.ts";
 import { formatData } from "./output.ts";
 import { formatPeers } from "./peer_table.ts";
+import { formatRemoval } from "./removal.ts";
+
+/** How long it may take to count what was not delivered, and to ask the others, milliseconds. */
+const REPORT_MS = 30_000;
 
 interface SkipOptions extends GlobalOptions {
   readonly lsn?: string;
@@ -16,11 +21,17 @@ interface SkipOptions extends GlobalOptions {
 
 interface RemoveOptions extends GlobalOptions {
   readonly force?: boolean;
+  readonly dryRun?: boolean;
 }
 
 const STEERING = [
   { verb: "pause", description: "stop sending to a peer, also across restarts", done: "is paused" },
   { verb: "resume", description: "go on with a paused peer", done: "goes on" },
+  {
+    verb: "renew",
+    description: "begin anew with a peer, where what it was to get is gone; the peer has to do the same",
+    done: "begins anew: do the same on that node, then repair",
+  },
   { verb: "retry", description: "try a blocked or waiting peer again at once", done: "is tried again" },
 ] as const;
 
@@ -42,7 +53,8 @@ export function addPeers(program: Command, context: Context, finish: (exitCode: 
   );
   setAction<RemoveOptions>(
     peers.command("remove <NAME>").description("remove a peer once everything is delivered to it")
-      .option("--force", "remove it at once, delivered or not"),
+      .option("--force", "remove it at once, delivered or not, and tell what was not")
+      .option("--dry-run", "change nothing, and tell what --force would leave undelivered"),
     { action: (options, [name]) => removePeer(options, { context, name }), finish },
   );
   setAction<SkipOptions>(
@@ -103,17 +115,26 @@ function removePeer(
   options: RemoveOptions,
   { context, name }: { readonly context: Context; readonly name: string },
 ): Promise<number> {
-  const path = `${peerPath(name)}${options.force ? "?force=true" : ""}`;
-  return callApi<unknown>({ method: "DELETE", path }, {
+  const query = options.dryRun ? "?dry_run=true" : options.force ? "?force=true" : "";
+  const request = { method: "DELETE", path: `${peerPath(name)}${query}`, mayTakeMs: REPORT_MS } as const;
+  return callApi<unknown>(request, {
     options,
     context,
-    show: ({ status, body }) =>
-      confirm(
+    show: ({ status, body }) => {
+      if (status === 200 && options.output === "table") {
+        const report = body as RemovalReport;
+        const done = report.removed ? `Peer "${name}" is removed` : `Peer "${name}" is left as it is`;
+        if (!options.quiet) context.note(done);
+        context.print(formatRemoval(report));
+        return 0;
+      }
+      return confirm(
         status === 202
           ? `Peer "${name}" goes once everything is delivered to it`
           : `Peer "${name}" is removed`,
         { body, options, context },
-      ),
+      );
+    },
   });
 }
 

@@ -17,6 +17,7 @@ import { getConflict, listConflicts } from "./conflict_records.ts";
 import { type Database, serverWarnings } from "./database.ts";
 import { NodeEvents } from "./events.ts";
 import type { Guard } from "./guard.ts";
+import type { Leaving } from "./leaving.ts";
 import type { Invites } from "./invites.ts";
 import type { Jobs } from "./jobs.ts";
 import type { ConflictCounts } from "./observers.ts";
@@ -35,6 +36,7 @@ import {
   type PeerView,
   quarantineProblems,
   readPositions,
+  repairProblems,
   tlsStatus,
 } from "./status.ts";
 import type { Tables } from "./tables.ts";
@@ -50,6 +52,7 @@ interface ControlOptions {
   readonly database: Database;
   readonly guard: Guard;
   readonly peers: Peers;
+  readonly leaving: Leaving;
   readonly publications: PublicationKeeper;
   readonly tables: Tables;
   readonly policies: ConflictPolicies;
@@ -70,7 +73,7 @@ interface ControlOptions {
 
 /** The control of a running node. */
 export function createControl(options: ControlOptions): NodeControl {
-  const { peers, tables, invites, jobs, quarantine, reading, metrics, database, signal } = options;
+  const { peers, leaving, tables, invites, jobs, quarantine, reading, metrics, database, signal } = options;
   const show = async (peer: Peer) => peerStatus(peer, await viewOf(options));
   const query = (doing: string) => database.control.query(doing);
   const events = new NodeEvents({
@@ -96,13 +99,17 @@ export function createControl(options: ControlOptions): NodeControl {
     },
     getPeer: (name) => show(peers.get(name)),
     putPeer: (name, input, putOptions) => putPeer(options, { ...putOptions, name, input }),
-    removePeer: (name, { force, precondition }) =>
-      peers.remove(name, {
-        force,
-        precondition: (peer) => precondition?.(peerStatus(peer, unseen(options))),
-      }),
+    removePeer: async (name, { force, dryRun, precondition }) => {
+      const require = (peer: Peer) => precondition?.(peerStatus(peer, unseen(options)));
+      if (dryRun) {
+        require(peers.get(name));
+        return await leaving.preview(name);
+      }
+      return force ? await leaving.force(name, require) : await peers.remove(name, require);
+    },
     pausePeer: (name) => change(name, () => peers.pause(name)),
     resumePeer: (name) => change(name, () => peers.resume(name)),
+    renewPeer: (name) => change(name, () => peers.renew(name)),
     retryPeer: (name) => change(name, () => Promise.resolve(peers.get(name).retry())),
     skipPeer: (name, lsn, skipOptions) =>
       change(name, async () => {
@@ -265,6 +272,7 @@ async function status(options: ControlOptions): Promise<NodeStatus> {
       ...(problem === null ? [] : [problem]),
       ...tables.problems(),
       ...differingPolicies(peers),
+      ...repairProblems(options.peers.list()),
       ...options.copying.problems(),
       ...options.groups.problems(),
       ...quarantineProblems(positions?.quarantined ?? null),

@@ -30,6 +30,7 @@ import { Guard } from "./guard.ts";
 import { openDial } from "./dial.ts";
 import { openInbox } from "./inbound.ts";
 import { ensureIncarnation } from "./incarnation.ts";
+import { Leaving } from "./leaving.ts";
 import { Invites } from "./invites.ts";
 import { applyObserver, ConflictCounts, conflictObserver, sourceObserver } from "./observers.ts";
 import { outboundPorts } from "./outbound.ts";
@@ -116,6 +117,7 @@ export async function startNode(config: Config, { signal, apiAddress }: StartOpt
     const groups = new GroupKeeper({
       database,
       peers: () => peers.list().map(({ name }) => name),
+      mayLackDeletes: () => peers.list().some((peer) => peer.mayLackDeletes),
       unnamed: database.facts.versionNumber < ORIGINS_SINCE ? { self: self.node } : undefined,
     });
     const positions = new AppliedPositions();
@@ -322,6 +324,7 @@ export async function startNode(config: Config, { signal, apiAddress }: StartOpt
         database,
         guard,
         peers,
+        leaving: new Leaving({ database, self: self.node, peers, verification, signal: ended }),
         publications,
         tables: new Tables({ database, publications, policies }),
         policies,

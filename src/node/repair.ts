@@ -61,9 +61,11 @@ export class Repair implements JobKind<RepairInput> {
             progress: { expect: (rows) => progress.expect(rows), read: (rows) => progress.read(rows) },
             repair: writer && ((table) => beginTable(table, { ...sides, writer, signal })),
           }));
+        const outcome = worst(tables.map(({ outcome }) => outcome));
+        await this.#options.verification.noteEqual(this.#source(source), { patterns: input.tables, outcome });
         return {
           ...{ node: this.#options.self, source, dry_run },
-          outcome: worst(tables.map(({ outcome }) => outcome)),
+          outcome,
           bytes: sides.there.bytes,
           tables: tables.map((table) => toReport(table)),
         };

@@ -7,7 +7,7 @@ import type { Job, VerifyInput, VerifyReport } from "../api/job_schemas.ts";
 import { delay } from "../backoff.ts";
 import { MmliteError, toMmliteError } from "../errors.ts";
 import { log } from "../log.ts";
-import { readPeer } from "../pg/peers.ts";
+import { type LastApplied, readPeer } from "../pg/peers.ts";
 import { parseTablePattern } from "../pg/table_pattern.ts";
 import { answerQuestions, refuseQuestions } from "../verify/answering.ts";
 import { LocalSide } from "../verify/local_side.ts";
@@ -133,6 +133,10 @@ export class Verification implements JobKind<VerifyInput> {
           progress: { expect: (rows) => progress.expect(rows), read: (rows) => progress.read(rows) },
         });
       });
+      await this.noteEqual(peer, {
+        patterns: input.tables,
+        outcome: worst(tables.map(({ outcome }) => outcome)),
+      });
       return {
         peer: peer.name,
         outcome: worst(tables.map(({ outcome }) => outcome)),
@@ -151,6 +155,30 @@ export class Verification implements JobKind<VerifyInput> {
         tables: [],
       };
     }
+  }
+
+  /** Asks a peer how far a third node is applied there. */
+  async askApplied(peer: Peer, node: string, signal: AbortSignal): Promise<LastApplied> {
+    const release = Promise.withResolvers<void>();
+    const remote = new RemoteSide(peer.name, await this.#connect(peer, release.promise, signal));
+    const breakOff = () => remote.breakOff();
+    signal.addEventListener("abort", breakOff, { once: true });
+    if (signal.aborted) breakOff();
+    try {
+      return await remote.applied(node);
+    } finally {
+      signal.removeEventListener("abort", breakOff);
+      await remote.close();
+      release.resolve();
+    }
+  }
+
+  /** Once all tables are equal no repair is due any more. */
+  async noteEqual(
+    peer: Peer,
+    { patterns, outcome }: { readonly patterns: readonly string[] | undefined; readonly outcome: Outcome },
+  ): Promise<void> {
+    if (outcome === "equal" && (patterns ?? []).length === 0) await this.#options.peers.repaired(peer);
   }
 
   /** Does some work with this node's tables and a peer's, on connections that end with it. */

@@ -3,6 +3,7 @@
  */
 import type { z } from "zod";
 import { toMmliteError } from "../errors.ts";
+import { formatLsn, type Lsn } from "../lsn.ts";
 import type { Channel } from "../wire/channel.ts";
 import { Lines } from "../wire/lines.ts";
 import {
@@ -25,6 +26,8 @@ const FIRST_QUESTION_MS = 10_000;
 /** A side that holds a connection. */
 interface ClosableSide extends Side {
   close(): Promise<void>;
+  /** How far a third node is applied here, or was when it was removed; nulls where nothing is known of it. */
+  applied(node: string): Promise<{ readonly lsn: Lsn | null; readonly at: string | null }>;
 }
 
 /**
@@ -89,7 +92,7 @@ export async function refuseQuestions(
   }
 }
 
-async function answerOrFail(side: Side, line: unknown): Promise<unknown> {
+async function answerOrFail(side: ClosableSide, line: unknown): Promise<unknown> {
   try {
     return await answer(side, parseQuestion(line));
   } catch (thrown) {
@@ -102,7 +105,7 @@ function toFailure(thrown: unknown): z.infer<typeof Failure> {
   return { error: { kind, message: kind === "internal" ? "Cannot answer about a table" : message, hint } };
 }
 
-async function answer(side: Side, question: Question): Promise<Answer<Question["ask"]>> {
+async function answer(side: ClosableSide, question: Question): Promise<Answer<Question["ask"]>> {
   switch (question.ask) {
     case "tables":
       return {
@@ -138,6 +141,10 @@ async function answer(side: Side, question: Question): Promise<Answer<Question["
       };
     case "rows":
       return { rows: (await side.rows(question.keys)).map(toRowMessage) };
+    case "applied": {
+      const { lsn, at } = await side.applied(question.node);
+      return { lsn: lsn === null ? null : formatLsn(lsn), at };
+    }
     case "mark":
       return toMessage(await side.mark());
     case "behind": {

@@ -58,6 +58,7 @@ const Question = z.discriminatedUnion("ask", [
   z.object({ ask: z.literal("keys"), hashes: Packed }),
   z.object({ ask: z.literal("look"), keys: z.array(Key).max(100_000) }),
   z.object({ ask: z.literal("rows"), keys: z.array(Key).min(1).max(MAX_ROWS) }),
+  z.object({ ask: z.literal("applied"), node: Identifier }),
   z.object({ ask: z.literal("mark") }),
   z.object({ ask: z.literal("behind"), own: MarkMessage, other: MarkMessage }),
 ]);
@@ -90,6 +91,7 @@ export const Answers = {
     ),
   }),
   rows: z.object({ rows: z.array(RowMessage).min(1).max(MAX_ROWS) }),
+  applied: z.object({ lsn: Lsn.nullable(), at: z.iso.datetime().nullable() }),
   mark: MarkMessage,
   behind: z.object({ links: z.array(z.object({ from: Identifier, to: Identifier })).max(10_000) }),
 } as const;
