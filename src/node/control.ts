@@ -28,6 +28,7 @@ import type { PublicationKeeper } from "./publication_keeper.ts";
 import type { Quarantine } from "./quarantine.ts";
 import type { BehindNode, ReadYourWrites } from "./read_your_writes.ts";
 import type { ServerClock } from "./server_clock.ts";
+import type { SlotKeeper } from "./slot_keeper.ts";
 import {
   differingPolicies,
   inboundState,
@@ -53,6 +54,7 @@ interface ControlOptions {
   readonly guard: Guard;
   readonly peers: Peers;
   readonly leaving: Leaving;
+  readonly slotKeeper: SlotKeeper;
   readonly publications: PublicationKeeper;
   readonly tables: Tables;
   readonly policies: ConflictPolicies;
@@ -272,6 +274,7 @@ async function status(options: ControlOptions): Promise<NodeStatus> {
       ...(problem === null ? [] : [problem]),
       ...tables.problems(),
       ...differingPolicies(peers),
+      ...options.slotKeeper.problems(),
       ...repairProblems(options.peers.list()),
       ...options.copying.problems(),
       ...options.groups.problems(),
@@ -306,6 +309,11 @@ function updateGauges({ peers, metrics, tls, groups, tables }: ControlOptions, v
       slotSafeWalSizeBytes: numberOf(shown.slot?.safe_wal_size),
       clockSkewSeconds: peer.clock.skew?.seconds ?? null,
       awaitedRows: shown.inbound.awaited_rows,
+      awaySeconds: peer.awaySince === null
+        ? 0
+        : Math.max(0, (Date.now() - Date.parse(peer.awaySince)) / 1000),
+      isEvicted: peer.evicted !== null,
+      isRepairDue: peer.repairDue !== null,
     });
   }
 }

@@ -46,6 +46,7 @@ import { ReturnStreams } from "./return_streams.ts";
 import { Reception } from "./reception.ts";
 import { SecondLook } from "./second_look.ts";
 import { ServerClock } from "./server_clock.ts";
+import { SlotKeeper } from "./slot_keeper.ts";
 import { authorityFiles, openTls } from "./tls.ts";
 import { Repair, Resync } from "./repair.ts";
 import { Verification } from "./verification.ts";
@@ -294,8 +295,10 @@ export async function startNode(config: Config, { signal, apiAddress }: StartOpt
       },
     });
     const usable = () => guard.problem === null;
+    const keeper = new SlotKeeper({ database, peers, limits: config.limits });
     watching = Promise.all([
       guard.run(ended),
+      keeper.run(ended, usable),
       publications.run(ended, usable),
       groups.run(ended, usable),
       // What is copied of it is about rows that have not come yet.
@@ -324,6 +327,7 @@ export async function startNode(config: Config, { signal, apiAddress }: StartOpt
         database,
         guard,
         peers,
+        slotKeeper: keeper,
         leaving: new Leaving({ database, self: self.node, peers, verification, signal: ended }),
         publications,
         tables: new Tables({ database, publications, policies }),

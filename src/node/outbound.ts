@@ -4,6 +4,7 @@
 import type { AppliedHistory } from "../applied_history.ts";
 import { DeletesReader, type OwnDeletes } from "../apply/own_deletes.ts";
 import type { CompressionSetting } from "../config.ts";
+import { beginAnew, MmliteError } from "../errors.ts";
 import type { SessionPorts } from "../link/ports.ts";
 import { formatLsn, type Lsn } from "../lsn.ts";
 import { requirePeer, setPeerIdentity, storeAck } from "../pg/peers.ts";
@@ -62,7 +63,13 @@ export function outboundPorts(
   const query = database.control.query(`replicate to peer "${peer}"`);
   const commitTimes = new CommitTimes(query);
   return {
-    prepare: async () => void await options.slots.ensure(peer),
+    prepare: async () => {
+      try {
+        await options.slots.ensure(peer);
+      } catch (thrown) {
+        throw withRemedy(thrown, { self: self.node, peer });
+      }
+    },
     connect: async (signal) => {
       const { url } = await requirePeer(query, peer);
       if (url === null) return await options.returns.take(peer, signal);
@@ -116,6 +123,15 @@ export function outboundPorts(
       readPublishedRow(query, want, { serverVersion: self.serverVersion, maxBytes: MAX_ROW_VALUES }),
     storeAck: (endLsn) => storeAck(query, peer, formatLsn(endLsn)),
   };
+}
+
+/** A slot that is gone is gone for good: the commands that are due. */
+function withRemedy(
+  thrown: unknown,
+  { self, peer }: { readonly self: string; readonly peer: string },
+): unknown {
+  if (!(thrown instanceof MmliteError) || thrown.kind !== "slot_lost") return thrown;
+  return new MmliteError("slot_lost", thrown.message, { hint: beginAnew(self, peer), cause: thrown.cause });
 }
 
 /** What {@link noteDeletes} needs. */

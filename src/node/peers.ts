@@ -14,6 +14,7 @@ import {
   readPeers,
   savePeer,
   setPeerDialsBack,
+  setPeerEvicted,
   setPeerIntent,
   setPeerRemoved,
   setRepairDue,
@@ -26,6 +27,7 @@ import { Peer, type PeerObserver } from "./peer.ts";
 import type { PeerSlots } from "./peer_slots.ts";
 import type { ReturnPorts } from "./return_loop.ts";
 import { Removals } from "./removal.ts";
+import { countUndelivered } from "./undelivered.ts";
 
 /** How long adding a peer waits for the first answer, milliseconds, so that both directions are set up by then. */
 const FIRST_ANSWER_MS = 5_000;
@@ -301,6 +303,33 @@ export class Peers {
       await peer.link.stop();
       await beforeSlotGoes();
       await this.#removals.forgetInTurn(peer);
+    });
+  }
+
+  /**
+   * Gives a peer up whose slot keeps too much: drops the slot, durably, and leaves what comes from it as it is. It has
+   * to begin anew. `why` says which bound was passed.
+   */
+  evict(name: string, why: string): Promise<void> {
+    return this.#inTurn(async () => {
+      const peer = this.#peers.get(name);
+      if (peer === undefined || peer.evicted !== null) return;
+      const wasPaused = peer.link.state.name === "paused";
+      await peer.link.stop();
+      try {
+        const query = this.#query(`give up peer "${name}"`);
+        const undelivered = await countUndelivered({ database: this.#options.database, peer: name });
+        peer.evicted = await setPeerEvicted(query, name, why);
+        await dropSlot(query, slotName(name));
+        this.#logger.error(
+          "Peer {peer} is given up, for what is kept for it: {why}; not delivered: {undelivered}",
+          {
+            ...{ peer: name, why, undelivered: JSON.stringify(undelivered) },
+          },
+        );
+      } finally {
+        if (!wasPaused) peer.link.start();
+      }
     });
   }
 
