@@ -154,7 +154,7 @@ Deno.test("rows of a node are repaired by those of a peer under writes, and noth
     const dry = await repair(b, ...args, "--dry-run");
     assert.equal(dry.code, 1);
     assert.deepEqual(tableOf(dry.report, "public.item").planned, [
-      { key: { id: "700" }, action: "overwrite" },
+      { key: { id: "700" }, action: "overwrite", node: "rb" },
     ]);
     assert.match((await b.node.cli(...args, "--dry-run")).stdout, /^ {2}would overwrite: id="700"$/m);
     await b.client.query("INSERT INTO mmlite.diverged VALUES ('public', 'item', now(), 'planted')");

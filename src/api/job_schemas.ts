@@ -55,12 +55,18 @@ export const CopyInput = z.strictObject({
 }).openapi("CopyInput");
 export type CopyInput = z.infer<typeof CopyInput>;
 
-/** Making rows of this node what they are at a peer. */
+/** Making rows of this node what they are at a peer, or those of both what the newer ones are. */
 export const RepairInput = z.strictObject({
   type: z.literal("repair"),
-  source: z.string().regex(NODE_NAME).openapi({
-    description: "the peer whose rows are right",
+  source: z.string().regex(NODE_NAME).optional().openapi({
+    description: "the peer whose rows are right; not with newest",
     example: "ams",
+  }),
+  newest: z.boolean().default(false).openapi({
+    description: "of each row that differs the newer one is right, and both nodes get it",
+  }),
+  peer: z.string().regex(NODE_NAME).optional().openapi({
+    description: "with newest: the other node; may be left out where there is one peer",
   }),
   tables: Tables,
   dry_run: DryRun,
@@ -157,6 +163,9 @@ const RepairedTable = z.object({
   overwritten: z.number(),
   inserted: z.number(),
   deleted: z.number(),
+  given: z.object({ overwritten: z.number(), inserted: z.number(), deleted: z.number() }).openapi({
+    description: "the same at the peer, of a repair by the newest rows",
+  }),
   changed_meanwhile: z.number().openapi({
     description: "rows that changed on either node between the look and the write, and were left",
   }),
@@ -164,9 +173,11 @@ const RepairedTable = z.object({
   refusals: z.array(z.object({ key: RowKey, reason: z.string() })).openapi({
     description: "these rows, not more than 10,000",
   }),
-  planned: z.array(z.object({ key: RowKey, action: z.enum(["overwrite", "insert", "delete"]) })).openapi({
-    description: "of a dry run: what would be done, not more than limit",
-  }),
+  planned: z.array(z.object({
+    key: RowKey,
+    action: z.enum(["overwrite", "insert", "delete"]),
+    node: z.string(),
+  })).openapi({ description: "of a dry run: what would be done, and on which node, not more than limit" }),
   undecided: z.array(z.object({
     key: RowKey.nullable(),
     reason: z.enum(["changing", "lagging", "awaiting_values"]),
@@ -181,7 +192,8 @@ export type RepairedTable = z.infer<typeof RepairedTable>;
 /** What a repair has done, or would do. */
 export const RepairReport = z.object({
   node: z.string(),
-  source: z.string(),
+  source: z.string().openapi({ description: "the peer" }),
+  newest: z.boolean(),
   dry_run: z.boolean(),
   outcome: z.enum(["equal", "differs", "undecided", "failed"]),
   bytes: z.number().openapi({ description: "that the two nodes exchanged for it" }),

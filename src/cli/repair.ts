@@ -14,16 +14,19 @@ interface RepairOptions extends ComparisonOptions {
 /** Rows of a table that are shown to people. */
 const SHOWN_ROWS = 20;
 
-/** Repairs tables by the rows of a peer. */
+/** Which rows are right. */
+export type RightRows = { readonly source: string } | { readonly newest: true; readonly peer?: string };
+
+/** Repairs tables by the rows of a peer, or by the newer ones of both. */
 export function repair(
-  source: string,
+  right: RightRows,
   { tables, options, context }: {
     readonly tables: readonly string[] | undefined;
     readonly options: RepairOptions;
     readonly context: Context;
   },
 ): Promise<number> {
-  return run({ type: "repair", source, tables }, { command: "mmlite verify --repair", options, context });
+  return run({ type: "repair", ...right, tables }, { command: "mmlite verify --repair", options, context });
 }
 
 /** Repairs one table. */
@@ -73,24 +76,42 @@ const COLOURS: Readonly<Record<RepairedTable["outcome"], Colour>> = {
 
 function formatReport(report: RepairReport, colour: boolean): string {
   if (report.tables.length === 0) return "no tables";
+  const { node, source, dry_run: isDryRun } = report;
+  const nodes = report.newest ? [node, source] : [node];
   const overview = formatTable([
-    heading("TABLE", "OUTCOME", "OVERWRITTEN", "INSERTED", "DELETED", "NOTES"),
-    ...report.tables.map((table): (Cell | string)[] => [
-      table.table,
-      { text: table.outcome, colour: COLOURS[table.outcome] },
-      ...(["overwrite", "insert", "delete"] as const).map((action) => countOf(table, action, report.dry_run)),
-      notes(table, report.dry_run),
-    ]),
+    heading(
+      ...(report.newest ? ["NODE"] : []),
+      "TABLE",
+      "OUTCOME",
+      "OVERWRITTEN",
+      "INSERTED",
+      "DELETED",
+      "NOTES",
+    ),
+    ...report.tables.flatMap((table) =>
+      nodes.map((where): (Cell | string)[] => [
+        ...(report.newest ? [where] : []),
+        table.table,
+        { text: table.outcome, colour: COLOURS[table.outcome] },
+        ...ACTIONS.map((action) => countOf(table, action, { where, node, isDryRun })),
+        where === node ? notes(table, isDryRun) : "",
+      ])
+    ),
   ], colour);
   return [overview, ...report.tables.flatMap((table) => formatRows(table, report))].join("\n");
 }
 
+const ACTIONS = ["overwrite", "insert", "delete"] as const;
 const COUNTS = { overwrite: "overwritten", insert: "inserted", delete: "deleted" } as const;
 
-/** Of a dry run what would be done. */
-function countOf(table: RepairedTable, action: keyof typeof COUNTS, isDryRun: boolean): string {
-  if (!isDryRun) return String(table[COUNTS[action]]);
-  return String(table.planned.filter((row) => row.action === action).length);
+/** On one of the two nodes, of which `node` did the repair; of a dry run what would be done. */
+function countOf(
+  table: RepairedTable,
+  action: keyof typeof COUNTS,
+  { where, node, isDryRun }: { readonly where: string; readonly node: string; readonly isDryRun: boolean },
+): string {
+  if (!isDryRun) return String((where === node ? table : table.given)[COUNTS[action]]);
+  return String(table.planned.filter((row) => row.action === action && row.node === where).length);
 }
 
 function notes(table: RepairedTable, isDryRun: boolean): string {
@@ -107,7 +128,9 @@ function notes(table: RepairedTable, isDryRun: boolean): string {
 
 function formatRows({ table, planned, refusals, undecided }: RepairedTable, report: RepairReport): string[] {
   const lines = [
-    ...planned.map(({ key, action }) => `would ${action}: ${describeKey(key)}`),
+    ...planned.map(({ key, action, node }) =>
+      `would ${action}${report.newest ? ` on ${node}` : ""}: ${describeKey(key)}`
+    ),
     ...refusals.map(({ key, reason }) => `refused: ${describeKey(key)}: ${reason}`),
     ...undecided.map(({ key, reason }) =>
       `${UNDECIDED_REASONS[reason]}: ${key === null ? "rows" : describeKey(key)}`
@@ -117,7 +140,9 @@ function formatRows({ table, planned, refusals, undecided }: RepairedTable, repo
   const more = lines.length - SHOWN_ROWS;
   return [
     "",
-    `${table} on ${report.node}, by the rows of ${report.source}:`,
+    report.newest
+      ? `${table} on ${report.node} and ${report.source}, by the newer rows:`
+      : `${table} on ${report.node}, by the rows of ${report.source}:`,
     ...lines.slice(0, SHOWN_ROWS).map((line) => `  ${toPrintable(line)}`),
     ...(more > 0 ? [`  and ${countRows(more)} more, which -o json lists`] : []),
   ];

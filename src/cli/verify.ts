@@ -8,12 +8,13 @@ import { toPrintable } from "../printable.ts";
 import { type Context, setAction } from "./context.ts";
 import { comparisonInput, type ComparisonOptions, exitCodeOf, requireResult, runJob } from "./job.ts";
 import { type Cell, type Colour, formatData, formatTable, heading } from "./output.ts";
-import { describeKey, repair, UNDECIDED_REASONS } from "./repair.ts";
+import { describeKey, repair, type RightRows, UNDECIDED_REASONS } from "./repair.ts";
 
 interface VerifyOptions extends ComparisonOptions {
   readonly peer?: readonly string[];
   readonly repair?: boolean;
   readonly source?: string;
+  readonly newest?: boolean;
   readonly dryRun?: boolean;
 }
 
@@ -25,8 +26,10 @@ Both nodes may be written to meanwhile: a row that differs is looked at again af
 other had committed, so that what is on its way is not reported. Without TABLE all replicated tables are compared; a
 TABLE may be a pattern such as 'public.*'.
 
-With --repair only this node is changed: rows that differ are overwritten, rows that only the source has are inserted,
-rows that it has not are deleted, and none of it is sent on. A row that changes meanwhile is left: run it again.
+With --repair --source only this node is changed: rows that differ are overwritten, rows that only the source has are
+inserted, rows that it has not are deleted. With --repair --newest both nodes are changed: of each row that differs the
+newer one counts, and a delete that is newer than the row of the other node; a row that only one node has stays where
+nothing is known of a delete. None of it is sent on. A row that changes meanwhile is left: run it again.
 
 Exit codes: 0 all equal; 1 something differs; 69 a peer cannot be reached; 75 some rows were written to all the time,
 or replication did not come far enough, or rows changed while they were repaired: try again. After a repair what counts is
@@ -45,6 +48,7 @@ export function addVerify(program: Command, context: Context, finish: (exitCode:
     .option("--timeout <TIME>", "how long to look again at rows that differ (default: 1m)")
     .option("--repair", "make rows of this node what they are at --source, where they differ")
     .option("--source <NAME>", "of a repair: the peer whose rows are right")
+    .option("--newest", "of a repair: make rows of this node and of --peer what the newer ones are, on both")
     .option("--dry-run", "of a repair: show what would be written, and write nothing")
     .addHelpText("after", ABOUT);
   setAction<VerifyOptions>(command, {
@@ -58,8 +62,8 @@ async function verify(
   { context, tables }: { readonly context: Context; readonly tables: readonly string[] },
 ): Promise<number> {
   const wanted = tables.length === 0 ? undefined : tables;
-  if (options.repair) return await repair(sourceOf(options), { tables: wanted, options, context });
-  for (const name of ["source", "dryRun"] as const) {
+  if (options.repair) return await repair(rightOf(options), { tables: wanted, options, context });
+  for (const name of ["source", "newest", "dryRun"] as const) {
     if (options[name]) throw new MmliteError("usage", `Cannot use ${FLAGS[name]} without --repair`);
   }
   const input = { type: "verify", tables: wanted, peers: options.peer, ...comparisonInput(options) };
@@ -73,17 +77,31 @@ async function verify(
   return exitCodeOf(report.outcome, failed?.error?.kind ?? "internal");
 }
 
-const FLAGS = { source: "--source", dryRun: "--dry-run" } as const;
+const FLAGS = { source: "--source", newest: "--newest", dryRun: "--dry-run" } as const;
 
-/** The node whose rows are right: nobody is asked to guess. */
-function sourceOf({ source, peer = [] }: VerifyOptions): string {
+/** Which rows are right: nobody is asked to guess. */
+function rightOf({ source, newest, peer = [] }: VerifyOptions): RightRows {
+  if (newest) {
+    if (source !== undefined) {
+      throw new MmliteError("usage", "Cannot repair by --newest rows and by those of a --source", {
+        hint:
+          "With --newest the newer one of each row counts, whoever has it: name the other node with --peer",
+      });
+    }
+    if (peer.length <= 1) return { newest, peer: peer[0] };
+    throw new MmliteError("usage", "Cannot repair with several peers at once", {
+      hint: "Run it with one --peer after the other, then with all but the last once more",
+    });
+  }
   if (source === undefined) {
     throw new MmliteError("usage", "Cannot --repair without --source: which node has the right rows?", {
-      hint: "Name a peer of this node with --source; only this node is changed, to have the rows of that one",
+      hint:
+        "Name a peer of this node with --source, and only this node is changed, to have the rows of that one; or " +
+        "have of each row the newer one on both nodes, by --newest",
     });
   }
   const other = peer.find((name) => name !== source);
-  if (other === undefined) return source;
+  if (other === undefined) return { source };
   throw new MmliteError("usage", `Cannot repair by rows of "${source}" and compare with "${other}"`, {
     hint: "Leave --peer out: a repair compares with its source alone",
   });

@@ -49,6 +49,7 @@ import { ServerClock } from "./server_clock.ts";
 import { SlotKeeper } from "./slot_keeper.ts";
 import { authorityFiles, openTls } from "./tls.ts";
 import { Repair, Resync } from "./repair.ts";
+import { RowWriters } from "./row_writers.ts";
 import { Verification } from "./verification.ts";
 
 interface StartOptions {
@@ -227,12 +228,17 @@ export async function startNode(config: Config, { signal, apiAddress }: StartOpt
     const verifyDialler = new PeerDialler({ tls: tlsKeys, self: self.node });
     cleanup.push(() => verifyDialler.close());
     const dialBeside = openDial({ dialler: verifyDialler, cluster: self.cluster, security });
+    const writers = new RowWriters({
+      ...{ database, self: self.node, applied },
+      requireWhole: () => copying.requireWhole(),
+    });
     const verification = new Verification({
       database,
       self: self.node,
       peers,
       patterns: config.tables,
       dial: dialBeside,
+      writers,
       signal: ended,
     });
     const copying: Copying = new Copying({
@@ -243,7 +249,7 @@ export async function startNode(config: Config, { signal, apiAddress }: StartOpt
       signal: ended,
     });
     await copying.load();
-    const repair = new Repair({ database, self: self.node, peers, verification, applied });
+    const repair = new Repair({ self: self.node, peers, verification, writers });
     const kinds = { verify: verification, repair, resync: new Resync(repair), copy: copying };
     const jobs = new Jobs({ database, kinds, signal: ended });
     cleanup.push(() => jobs.close());

@@ -1,34 +1,43 @@
 /**
- * Making rows of this node what they are at a peer: a comparison whose differences are written here at once, through a
- * session whose replication origin keeps them from being sent on (`apply/exact_rows.ts`). Links are left alone.
+ * Making rows of this node and of a peer alike: a comparison whose differences are written at once, through a session
+ * whose replication origin keeps them from being sent on (`apply/exact_rows.ts`). Links are left alone.
  */
 import type { Job, RepairedTable, RepairInput, ResyncInput } from "../api/job_schemas.ts";
-import { ExactRows } from "../apply/exact_rows.ts";
 import { MmliteError } from "../errors.ts";
-import { ensureNamedOrigin } from "../pg/progress.ts";
 import type { TableName } from "../table_name.ts";
 import type { LocalSide } from "../verify/local_side.ts";
 import type { RemoteSide } from "../verify/remote_side.ts";
-import { RowRepair } from "../verify/repair.ts";
-import { type Repairs, type TableRepair, type VerifiedTable, verifyTables } from "../verify/verify.ts";
-import type { Applied } from "./applied.ts";
-import type { Database } from "./database.ts";
+import { type RepairSide, RowRepair } from "../verify/repair.ts";
+import type { RowWriter } from "../verify/side.ts";
+import { type Repairs, type VerifiedTable, verifyTables } from "../verify/verify.ts";
 import type { JobContext, JobKind } from "./jobs.ts";
 import type { Peer } from "./peer.ts";
 import type { Peers } from "./peers.ts";
+import type { RowWriters } from "./row_writers.ts";
 import { requirePattern, type Verification, worst } from "./verification.ts";
 
 interface RepairOptions {
-  readonly database: Database;
   /** This node's name. */
   readonly self: string;
   readonly peers: Peers;
   readonly verification: Verification;
-  readonly applied: Applied;
+  readonly writers: RowWriters;
 }
 
+/** A comparison whose differences are repaired. */
+export type Reconciliation = Omit<RepairInput, "type" | "source" | "peer" | "newest">;
+
+const NO_COUNTS = { overwritten: 0, inserted: 0, deleted: 0 };
 const NO_REPAIRS: Repairs = {
-  ...{ overwritten: 0, inserted: 0, deleted: 0, changed_meanwhile: 0, refused: 0, refusals: [] },
+  ...{
+    ...NO_COUNTS,
+    given: NO_COUNTS,
+    changed_meanwhile: 0,
+    refused: 0,
+    refusals: [],
+    planned: [],
+    plans: 0,
+  },
 };
 const ACTIONS = { only_here: "delete", only_there: "insert", other_values: "overwrite" } as const;
 const NO_KEY = "cannot be repaired: it has no key that rows can be looked up by";
@@ -43,60 +52,94 @@ export class Repair implements JobKind<RepairInput> {
     this.#options = options;
   }
 
-  check({ tables = [], source }: RepairInput): void {
-    for (const pattern of tables) requirePattern(pattern);
-    this.#source(source);
+  check(input: RepairInput): void {
+    for (const pattern of input.tables ?? []) requirePattern(pattern);
+    if (input.newest) this.#options.writers.requireVersions();
+    this.#peerOf(input);
   }
 
-  async run(input: RepairInput, { progress, signal }: JobContext): Promise<Job["result"]> {
-    const { source, dry_run } = input;
-    return await this.#options.verification.withSides(
-      this.#source(source),
-      { progress, signal },
-      async (sides) => {
-        const tables = await this.#withWriter(input, signal, (writer) =>
-          verifyTables({
-            ...{ ...sides, patterns: input.tables, share: input.share, limit: input.limit, signal },
-            settleMs: input.settle_seconds * 1000,
-            progress: { expect: (rows) => progress.expect(rows), read: (rows) => progress.read(rows) },
-            repair: writer && ((table) => beginTable(table, { ...sides, writer, signal })),
-          }));
-        const outcome = worst(tables.map(({ outcome }) => outcome));
-        await this.#options.verification.noteEqual(this.#source(source), { patterns: input.tables, outcome });
-        return {
-          ...{ node: this.#options.self, source, dry_run },
-          outcome,
-          bytes: sides.there.bytes,
-          tables: tables.map((table) => toReport(table)),
-        };
+  async run(input: RepairInput, context: JobContext): Promise<Job["result"]> {
+    const { newest, dry_run } = input;
+    const peer = this.#peerOf(input);
+    const { tables, bytes } = await this.reconcile(
+      peer,
+      { ...input, right: newest ? "newest" : "there" },
+      context,
+    );
+    const outcome = worst(tables.map(({ outcome }) => outcome));
+    if (!dry_run) await this.#options.verification.noteEqual(peer, { patterns: input.tables, outcome });
+    return { ...{ node: this.#options.self, source: peer.name, newest, dry_run, bytes, tables }, outcome };
+  }
+
+  /** Makes the rows that differ from a peer's what is right. */
+  async reconcile(
+    peer: Peer,
+    input: Reconciliation & { readonly right: "there" | "newest" },
+    { progress, signal }: JobContext,
+  ): Promise<{ readonly tables: RepairedTable[]; readonly bytes: number }> {
+    const { self, writers, verification } = this.#options;
+    return await verification.withSides(peer, { progress, signal }, async (sides) => {
+      const tableOf = (table: TableName) => sides.here.tableOf(table);
+      await using own = writers.writer(peer.name, { tableOf, newest: false, signal });
+      const here = withWriter(sides.here, own);
+      const there = withWriter(sides.there, sides.there.writer);
+      // In the order of their names: two nodes that repair each other at once would each wait for the other.
+      const written = [here, ...(input.right === "newest" ? [there] : [])].sort((a, b) =>
+        a.node < b.node ? -1 : 1
+      );
+      const tables = await verifyTables({
+        ...{ ...sides, patterns: input.tables, share: input.share, limit: input.limit, signal },
+        settleMs: input.settle_seconds * 1000,
+        progress: { expect: (rows) => progress.expect(rows), read: (rows) => progress.read(rows) },
+        repair: input.dry_run && input.right === "there" ? undefined : async (table) => {
+          if (!input.dry_run) { for (const { begin } of written) await begin(table); }
+          return new RowRepair({
+            ...{ here, there, right: input.right, signal },
+            dryRun: input.dry_run ? { limit: input.limit } : undefined,
+            columns: tableOf(table)!.key.map(({ name }) => name),
+          });
+        },
+      });
+      return { tables: tables.map((table) => toReport(table, self)), bytes: sides.there.bytes };
+    });
+  }
+
+  /** Throws `invalid_input`: exit code 1 is for rows that differ. */
+  #peerOf({ newest, source, peer: named }: RepairInput): Peer {
+    if (newest) {
+      if (source === undefined) return this.#peer(named ?? this.#onlyPeer());
+      throw new MmliteError("invalid_input", "Cannot repair by the newest rows and by those of a source", {
+        hint: "Of each row the newer one counts with newest, whoever has it: name the other node as the peer",
+      });
+    }
+    if (named !== undefined) {
+      throw new MmliteError("invalid_input", "Cannot repair with a peer by rows of a source", {
+        hint: "A repair by a source compares with that alone",
+      });
+    }
+    if (source !== undefined) return this.#peer(source);
+    throw new MmliteError("invalid_input", "Cannot repair: it is not said which rows are right", {
+      hint: "Name the source whose rows are right, or ask for the newest of each",
+    });
+  }
+
+  #onlyPeer(): string {
+    const names = this.#options.peers.list().filter(({ removing }) => !removing).map(({ name }) => name);
+    if (names.length === 1) return names[0];
+    throw new MmliteError(
+      "invalid_input",
+      `Cannot repair by the newest rows: this node has ${names.length === 0 ? "no" : "several"} peers`,
+      {
+        hint: names.length === 0
+          ? "Add one with `mmlite peers add`"
+          : `Say with which: ${
+            names.join(", ")
+          }; with one after the other, then with all but the last once more`,
       },
     );
   }
 
-  /** Nothing is opened for a dry run. */
-  async #withWriter<Result>(
-    { dry_run, source }: RepairInput,
-    signal: AbortSignal,
-    work: (writer: ExactRows | undefined) => Promise<Result>,
-  ): Promise<Result> {
-    if (dry_run) return await work(undefined);
-    const { database, self, applied } = this.#options;
-    // One of its own: that of a peer belongs to the session that applies what it sends.
-    const originName = `mmlite:${self}:repair`;
-    await ensureNamedOrigin(database.control.query("make the origin of repairs"), originName);
-    const writer = await ExactRows.open({ target: database.target, self, originName, source, signal });
-    const { promise: ended, resolve: end } = Promise.withResolvers<void>();
-    applied.add({ failed: ended, isBusy: true });
-    try {
-      return await work(writer);
-    } finally {
-      await writer.close();
-      end();
-    }
-  }
-
-  /** Throws `invalid_input`: exit code 1 is for rows that differ. */
-  #source(name: string): Peer {
+  #peer(name: string): Peer {
     const { self, peers } = this.#options;
     if (name === self) {
       throw new MmliteError("invalid_input", `Cannot repair node "${self}" by its own rows`, {
@@ -139,40 +182,35 @@ export class Resync implements JobKind<ResyncInput> {
 }
 
 function toRepair({ table, from, ...rest }: ResyncInput): RepairInput {
-  return { ...rest, type: "repair", source: from, tables: [table] };
+  return { ...rest, type: "repair", source: from, newest: false, tables: [table] };
 }
 
-async function beginTable(
-  table: TableName,
-  { here, there, writer, signal }: {
-    readonly here: LocalSide;
-    readonly there: RemoteSide;
-    readonly writer: ExactRows;
-    readonly signal: AbortSignal;
-  },
-): Promise<TableRepair> {
-  const scanned = here.tableOf(table)!;
-  await writer.begin(scanned);
-  return new RowRepair({
-    there,
-    columns: scanned.key.map(({ name }) => name),
+/** What a repair needs of a node. */
+function withWriter(side: LocalSide | RemoteSide, writer: RowWriter): RepairSide & Pick<RowWriter, "begin"> {
+  return {
+    node: side.node,
+    rows: (keys) => side.rows(keys),
+    begin: (table) => writer.begin(table),
     write: (rows, options) => writer.write(rows, options),
-    signal,
-  });
+  };
 }
 
 function toReport(
   { table, outcome, problem, rows, differences, undecided, complete, diverged, repairs }: VerifiedTable,
+  self: string,
 ): RepairedTable {
   const isKeyed = differences.every((row) => "key" in row);
-  const { refusals, ...counts } = repairs ?? NO_REPAIRS;
+  const { refusals, planned, plans: _, ...counts } = repairs ?? NO_REPAIRS;
   return {
     ...{ table, outcome, rows, complete, diverged, ...counts },
     problem: [...(problem === "" ? [] : [problem]), ...(isKeyed ? [] : [NO_KEY])].join("; "),
     refusals: [...refusals],
-    planned: differences.flatMap((row) =>
-      "key" in row ? [{ key: row.key, action: ACTIONS[row.difference] }] : []
-    ),
+    planned: [
+      ...planned,
+      ...differences.flatMap((row) =>
+        "key" in row ? [{ key: row.key, action: ACTIONS[row.difference], node: self }] : []
+      ),
+    ],
     undecided: [...undecided],
   };
 }

@@ -9,6 +9,7 @@ import { MmliteError, toMmliteError } from "../errors.ts";
 import { log } from "../log.ts";
 import { type LastApplied, readPeer } from "../pg/peers.ts";
 import { parseTablePattern } from "../pg/table_pattern.ts";
+import type { TableName } from "../table_name.ts";
 import { answerQuestions, refuseQuestions } from "../verify/answering.ts";
 import { LocalSide } from "../verify/local_side.ts";
 import { RemoteSide } from "../verify/remote_side.ts";
@@ -20,6 +21,7 @@ import { readComparableTables } from "./digest_jobs.ts";
 import type { JobContext, JobKind } from "./jobs.ts";
 import type { Peer } from "./peer.ts";
 import type { Peers } from "./peers.ts";
+import type { RowWriters } from "./row_writers.ts";
 
 /** A peer that dials this node has this long to do so, milliseconds. */
 const CALL_BACK_MS = 15_000;
@@ -32,6 +34,8 @@ interface VerificationOptions {
   readonly patterns: { readonly include: readonly string[]; readonly exclude: readonly string[] };
   /** On connections that nothing else uses. */
   readonly dial: Dial;
+  /** For peers that repair rows here. */
+  readonly writers: RowWriters;
   /** Aborts when the node closes. */
   readonly signal: AbortSignal;
 }
@@ -234,7 +238,14 @@ export class Verification implements JobKind<VerifyInput> {
 
   async #answer(channel: Channel, node: string, signal: AbortSignal): Promise<void> {
     this.#logger.info("Peer {peer} compares its tables with those here", { peer: node });
-    await answerQuestions(channel, { openSide: (ended) => this.#localSide(node, ended), signal });
+    await answerQuestions(channel, {
+      open: (ended) => {
+        const side = this.#localSide(node, ended);
+        const tableOf = (table: TableName) => side.tableOf(table);
+        return { side, writer: this.#options.writers.writer(node, { tableOf, newest: true, signal: ended }) };
+      },
+      signal,
+    });
   }
 
   #takePlace(node: string): AbortSignal {

@@ -3,6 +3,7 @@ import { httpPair } from "../../tests/support/channel_pair.ts";
 import { RemoteSide } from "../verify/remote_side.ts";
 import type { Database } from "./database.ts";
 import type { Peers } from "./peers.ts";
+import type { RowWriters } from "./row_writers.ts";
 import { Verification } from "./verification.ts";
 
 Deno.test("a comparison with a peer that there is not is wrong input, and no difference", () => {
@@ -12,6 +13,7 @@ Deno.test("a comparison with a peer that there is not is wrong input, and no dif
     peers: { find: () => undefined, list: () => [] } as unknown as Peers,
     patterns: { include: ["public.*"], exclude: [] },
     dial: () => Promise.reject(new Error("nobody is dialled")),
+    writers: {} as RowWriters,
     signal: new AbortController().signal,
   });
   const input = { type: "verify", share: 1, limit: 1, settle_seconds: 1 } as const;
@@ -30,6 +32,7 @@ Deno.test("a node that is no peer is told so when it asks about tables", async (
     peers: {} as Peers,
     patterns: { include: ["public.*"], exclude: [] },
     dial: () => Promise.reject(new Error("nobody is dialled")),
+    writers: {} as RowWriters,
     signal: new AbortController().signal,
   });
   const answered = verification.acceptQuestions(pair.accepting, "fra");

@@ -10,6 +10,7 @@ import {
   type Answer,
   type Failure,
   fromMessage,
+  fromWrittenMessage,
   packNumbers,
   packRows,
   parseQuestion,
@@ -18,26 +19,37 @@ import {
   toRowMessage,
   unpackNumbers,
 } from "./messages.ts";
-import type { Side } from "./side.ts";
+import type { RowWriter, Side } from "./side.ts";
 
 /** A node that is not answered has this long to ask, milliseconds. */
 const FIRST_QUESTION_MS = 10_000;
 
-/** A side that holds a connection. */
-interface ClosableSide extends Side {
+/** Something that holds a connection. */
+interface Closable {
   close(): Promise<void>;
+}
+
+/** A node's tables, and what it has of other nodes. */
+interface AnsweringSide extends Side, Closable {
   /** How far a third node is applied here, or was when it was removed; nulls where nothing is known of it. */
   applied(node: string): Promise<{ readonly lsn: Lsn | null; readonly at: string | null }>;
 }
 
+/** What a node answers with. */
+export interface Answering {
+  readonly side: AnsweringSide;
+  /** Opens nothing before it is asked to write. */
+  readonly writer: RowWriter & Closable;
+}
+
 /**
- * Answers on a channel until it ends or `signal` aborts; never throws. `openSide` is given a signal that aborts as soon
+ * Answers on a channel until it ends or `signal` aborts; never throws. `open` is given a signal that aborts as soon
  * as nobody waits for answers any more.
  */
 export async function answerQuestions(
   channel: Channel,
-  { openSide, signal }: {
-    readonly openSide: (signal: AbortSignal) => ClosableSide;
+  { open, signal }: {
+    readonly open: (signal: AbortSignal) => Answering;
     readonly signal: AbortSignal;
   },
 ): Promise<void> {
@@ -46,7 +58,7 @@ export async function answerQuestions(
   const breakOff = () => lines.close();
   signal.addEventListener("abort", breakOff, { once: true });
   if (signal.aborted) breakOff();
-  const side = openSide(AbortSignal.any([signal, gone.signal]));
+  const answering = open(AbortSignal.any([signal, gone.signal]));
   // The next question is awaited while one is answered, so that the end is noticed then too.
   const next = async () => {
     const line = await lines.read().catch(() => undefined);
@@ -57,7 +69,7 @@ export async function answerQuestions(
     let awaited = next();
     for (let line = await awaited; line !== undefined; line = await awaited) {
       awaited = next();
-      await lines.write(await answerOrFail(side, line));
+      await lines.write(await answerOrFail(answering, line));
     }
     await lines.end();
   } catch {
@@ -66,7 +78,8 @@ export async function answerQuestions(
     gone.abort();
     signal.removeEventListener("abort", breakOff);
     lines.close();
-    await side.close();
+    await answering.writer.close();
+    await answering.side.close();
   }
 }
 
@@ -92,9 +105,9 @@ export async function refuseQuestions(
   }
 }
 
-async function answerOrFail(side: ClosableSide, line: unknown): Promise<unknown> {
+async function answerOrFail(answering: Answering, line: unknown): Promise<unknown> {
   try {
-    return await answer(side, parseQuestion(line));
+    return await answer(answering, parseQuestion(line));
   } catch (thrown) {
     return toFailure(thrown);
   }
@@ -105,7 +118,7 @@ function toFailure(thrown: unknown): z.infer<typeof Failure> {
   return { error: { kind, message: kind === "internal" ? "Cannot answer about a table" : message, hint } };
 }
 
-async function answer(side: ClosableSide, question: Question): Promise<Answer<Question["ask"]>> {
+async function answer({ side, writer }: Answering, question: Question): Promise<Answer<Question["ask"]>> {
   switch (question.ask) {
     case "tables":
       return {
@@ -144,6 +157,13 @@ async function answer(side: ClosableSide, question: Question): Promise<Answer<Qu
     case "applied": {
       const { lsn, at } = await side.applied(question.node);
       return { lsn: lsn === null ? null : formatLsn(lsn), at };
+    }
+    case "prepare":
+      await writer.begin(question.table);
+      return {};
+    case "write": {
+      const { rows, alone } = question;
+      return { outcomes: await writer.write(rows.map(fromWrittenMessage), { alone }) };
     }
     case "mark":
       return toMessage(await side.mark());

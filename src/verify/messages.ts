@@ -10,6 +10,7 @@ import type { Mark } from "../pg/marks.ts";
 import { MAX_BUCKETS, type ScannedRow } from "../pg/table_scan.ts";
 import { MAX_LINE_BYTES } from "../wire/lines.ts";
 import type { Version, WholeRow } from "../pg/whole_rows.ts";
+import type { WantedRow } from "./side.ts";
 
 const Identifier = z.string().max(256);
 const Table = z.object({ schema: Identifier, name: Identifier });
@@ -38,8 +39,15 @@ const RowMessage = z.discriminatedUnion("kind", [
   z.object({ kind: z.literal("long") }),
 ]);
 type RowMessage = z.infer<typeof RowMessage>;
-/** Keys of which rows are asked for at a time. */
+type WrittenMessage = z.infer<typeof WrittenMessage>;
+/** Keys of which rows are asked for at a time, and rows that are given. */
 export const MAX_ROWS = 1_000;
+const WrittenMessage = z.object({
+  key: Key,
+  stamp: z.number().int().min(0).nullable(),
+  version: VersionMessage,
+  values: z.array(Digits.nullable()).max(1_600).nullable(),
+});
 
 const Question = z.discriminatedUnion("ask", [
   z.object({ ask: z.literal("tables") }),
@@ -59,6 +67,12 @@ const Question = z.discriminatedUnion("ask", [
   z.object({ ask: z.literal("look"), keys: z.array(Key).max(100_000) }),
   z.object({ ask: z.literal("rows"), keys: z.array(Key).min(1).max(MAX_ROWS) }),
   z.object({ ask: z.literal("applied"), node: Identifier }),
+  z.object({ ask: z.literal("prepare"), table: Table }),
+  z.object({
+    ask: z.literal("write"),
+    rows: z.array(WrittenMessage).min(1).max(MAX_ROWS),
+    alone: z.boolean(),
+  }),
   z.object({ ask: z.literal("mark") }),
   z.object({ ask: z.literal("behind"), own: MarkMessage, other: MarkMessage }),
 ]);
@@ -92,6 +106,12 @@ export const Answers = {
   }),
   rows: z.object({ rows: z.array(RowMessage).min(1).max(MAX_ROWS) }),
   applied: z.object({ lsn: Lsn.nullable(), at: z.iso.datetime().nullable() }),
+  prepare: z.object({}),
+  write: z.object({
+    outcomes: z.array(
+      z.union([z.enum(["written", "changed"]), z.object({ refused: z.string().max(8_192) })]),
+    ).max(MAX_ROWS),
+  }),
   mark: MarkMessage,
   behind: z.object({ links: z.array(z.object({ from: Identifier, to: Identifier })).max(10_000) }),
 } as const;
@@ -140,17 +160,32 @@ export function fromMessage({ lsn, origins }: z.infer<typeof MarkMessage>): Mark
 /** A row as it travels. */
 export function toRowMessage(row: WholeRow): RowMessage {
   if (row.kind === "long") return row;
-  const version = row.version === null ? null : { ...row.version, at: String(row.version.at) };
+  const version = toVersionMessage(row.version);
   return row.kind === "none" ? { ...row, version } : { ...row, version, values: [...row.values] };
+}
+
+function toVersionMessage(version: Version | null): z.infer<typeof VersionMessage> {
+  return version === null ? null : { ...version, at: String(version.at) };
+}
+
+function fromVersionMessage(version: z.infer<typeof VersionMessage>): Version | null {
+  return version === null ? null : { node: version.node, at: BigInt(version.at) };
+}
+
+/** A row that is to be written, as it travels. */
+export function toWrittenMessage({ key, stamp, values, version }: WantedRow): WrittenMessage {
+  return { key: [...key], stamp, values: values && [...values], version: toVersionMessage(version) };
+}
+
+/** What is to be written again. */
+export function fromWrittenMessage(message: WrittenMessage): WantedRow {
+  return { ...message, version: fromVersionMessage(message.version) };
 }
 
 /** The row that travelled. */
 export function fromRowMessage(message: RowMessage): WholeRow {
   if (message.kind === "long") return message;
-  const version: Version | null = message.version === null
-    ? null
-    : { node: message.version.node, at: BigInt(message.version.at) };
-  return { ...message, version };
+  return { ...message, version: fromVersionMessage(message.version) };
 }
 
 /** 64-bit numbers as base64 of their bytes, the lowest first. */

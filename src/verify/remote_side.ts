@@ -18,10 +18,11 @@ import {
   parseAnswer,
   type Question,
   toMessage,
+  toWrittenMessage,
   unpackNumbers,
   unpackRows,
 } from "./messages.ts";
-import type { ComparisonPlan, Key, Link, Side, TableShape } from "./side.ts";
+import type { ComparisonPlan, Key, Link, RowWriter, Side, TableShape } from "./side.ts";
 
 /** See the module's head. {@link RemoteSide.close} ends the channel. */
 export class RemoteSide implements Side {
@@ -91,6 +92,20 @@ export class RemoteSide implements Side {
     const { lsn, at } = await this.#ask({ ask: "applied", node });
     return { lsn: lsn === null ? null : parseLsn(lsn), at };
   }
+
+  /** Writes rows there. */
+  readonly writer: RowWriter = {
+    begin: async ({ schema, name }) => void await this.#ask({ ask: "prepare", table: { schema, name } }),
+    write: async (rows, { alone = false } = {}) => {
+      if (rows.length === 0) return [];
+      const { outcomes } = await this.#ask({ ask: "write", rows: rows.map(toWrittenMessage), alone });
+      if (outcomes.length === rows.length) return outcomes;
+      throw new MmliteError(
+        "protocol",
+        `Cannot tell what node "${this.node}" wrote: not one outcome for each row`,
+      );
+    },
+  };
 
   async mark(): Promise<Mark> {
     return fromMessage(await this.#ask({ ask: "mark" }));

@@ -4,7 +4,7 @@
  */
 import type { Mark } from "../pg/marks.ts";
 import type { LookedUp, ScannedRow } from "../pg/table_scan.ts";
-import type { WholeRow } from "../pg/whole_rows.ts";
+import type { Version, WholeRow } from "../pg/whole_rows.ts";
 import type { TableName } from "../table_name.ts";
 
 /** A table as one node has it. */
@@ -62,6 +62,27 @@ export interface Side {
   mark(): Promise<Mark>;
   /** What it waits for until both nodes have passed each other's marks; empty when that is so on its part. */
   behind(marks: { readonly own: Mark; readonly other: Mark }): Promise<Link[]>;
+}
+
+/** A row that one node is to have as the other has it. */
+export interface WantedRow {
+  readonly key: Key;
+  /** Of the row that is there, as it was looked at; null for none. */
+  readonly stamp: number | null;
+  /** Null if there is to be none. */
+  readonly values: readonly (string | null)[] | null;
+  readonly version: Version | null;
+}
+
+/** What became of it: written, left as it has changed meanwhile, or refused and why. */
+export type WriteOutcome = "written" | "changed" | { readonly refused: string };
+
+/** Writes rows of one node. */
+export interface RowWriter {
+  /** Before a table is read: rows that are written next are of it. */
+  begin(table: TableName): Promise<void>;
+  /** With `alone` what is refused is tried by itself, so that it is said what by. */
+  write(rows: readonly WantedRow[], options?: { readonly alone?: boolean }): Promise<WriteOutcome[]>;
 }
 
 /** Replication from one node to another. */

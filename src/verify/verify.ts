@@ -34,17 +34,34 @@ export interface TableRepair {
   end(): Promise<Repairs>;
 }
 
-/** What came of the rows of a table that differed. */
-export interface Repairs {
+/** Rows that were written. */
+export interface RepairCounts {
   readonly overwritten: number;
   readonly inserted: number;
   readonly deleted: number;
+}
+
+/** What came of the rows of a table that differed. */
+export interface Repairs extends RepairCounts {
+  /** At the other node, if rows were written there too. */
+  readonly given: RepairCounts;
   /** Rows that were not as they had been seen any more, on either node, and were left. */
   readonly changed_meanwhile: number;
   /** Rows that could not be written. */
   readonly refused: number;
   /** The first of them. */
   readonly refusals: readonly Refusal[];
+  /** What would be written if it were no dry run, the first of it. */
+  readonly planned: readonly PlannedRow[];
+  /** How many rows would be. */
+  readonly plans: number;
+}
+
+/** A row that would be written, and on which node. */
+export interface PlannedRow {
+  readonly key: Readonly<Record<string, string>>;
+  readonly action: "overwrite" | "insert" | "delete";
+  readonly node: string;
 }
 
 /** A row that could not be written, and why. */
@@ -177,12 +194,13 @@ async function verifyTable(
 
 /** The table as it is after its repair: equal, but for what was left. */
 function repaired(report: VerifiedTable, repairs: Repairs): VerifiedTable {
-  const outcome = repairs.refused > 0
+  const outcome = repairs.refused > 0 || repairs.plans > 0
     ? "differs"
     : repairs.changed_meanwhile > 0 && report.outcome === "equal"
     ? "undecided"
     : report.outcome;
-  return { ...report, outcome, repairs };
+  const complete = report.complete && repairs.planned.length === repairs.plans;
+  return { ...report, outcome, complete, repairs };
 }
 
 /** Whether an error is about one table, so that the others can be compared all the same. */
