@@ -5,9 +5,9 @@ import {
   HAZARD_SCHEMA,
   LedgerWriter,
   linkOnce,
-  renewBoth,
+  requireNothingDue,
   requireSame,
-  run,
+  runHint,
   writeSome,
 } from "./support/hazard_bed.ts";
 import { eventually } from "./support/poll.ts";
@@ -17,7 +17,10 @@ Deno.test("a lost slot blocks its link, and the remedy makes the nodes equal und
   await using first = await startPostgres({ major: 18 });
   await using second = await startPostgres({ major: 13 });
   await using cluster = await startCluster("hazards", [
-    { server: first, name: "ams", schema: HAZARD_SCHEMA },
+    {
+      ...{ server: first, name: "ams", schema: HAZARD_SCHEMA },
+      extraArgs: ["--warn-slot-wal", "20MB", "--max-slot-wal", "72MB"],
+    },
     { server: second, name: "fra", schema: HAZARD_SCHEMA },
   ]);
   const [ams, fra] = cluster.members;
@@ -26,7 +29,7 @@ Deno.test("a lost slot blocks its link, and the remedy makes the nodes equal und
   await requireSame([ams, fra], writers);
 
   /** Loses the slot of ams for fra while both are written to; then what ams says, and the remedy. */
-  const heal = async (lose: () => Promise<void>) => {
+  const heal = async (lose: () => Promise<unknown>) => {
     await fra.node.stop();
     const atAms = new LedgerWriter(ams, `ams ${writers.length}`);
     const atFra = new LedgerWriter(fra, `fra ${writers.length}`);
@@ -46,37 +49,27 @@ Deno.test("a lost slot blocks its link, and the remedy makes the nodes equal und
     await fra.node.start();
     const { last_error: error } = await linkOnce(ams.node, "fra", "blocked");
     assert.equal(error?.kind, "slot_lost");
-    assert.match(error!.hint, /mmlite peers renew/);
-    await renewBoth(ams, fra);
-    const { json } = await ams.node.api("GET", "/v1/status");
-    assert.ok(
-      json.problems.some(({ message }: { message: string }) =>
-        /differ from those of peer "fra"/.test(message)
-      ),
-    );
-    await run(ams, "verify", "--peer", "fra", "--repair", "--newest");
+    const commands = await runHint([ams, fra], error!.hint);
+    assert.deepEqual(commands, [
+      "ams: peers renew fra --only sent",
+      "fra: peers renew ams --only received",
+      "fra: verify --repair --source ams",
+    ]);
     await atAms.stop();
     await atFra.stop();
     writers.push(atAms, atFra);
     await requireSame([ams, fra], writers);
-    await run(fra, "verify", "--peer", "ams");
-    for (const { node } of [ams, fra]) {
-      const { json: { problems } } = await node.api("GET", "/v1/status");
-      assert.deepEqual(
-        problems.filter(({ message }: { message: string }) => /differ/.test(message)),
-        [],
-        node.name,
-      );
-    }
+    await requireNothingDue([ams, fra]);
+    return error!;
   };
 
   await t.step(
     "a slot that was dropped by hand",
-    () => heal(() => first.sql("postgres", "SELECT pg_drop_replication_slot('mmlite_fra')").then(() => {})),
+    async () => void await heal(() => first.sql("postgres", "SELECT pg_drop_replication_slot('mmlite_fra')")),
   );
 
-  await t.step("a slot that PostgreSQL has invalidated", () =>
-    heal(async () => {
+  await t.step("a slot that PostgreSQL has invalidated", async () =>
+    void await heal(async () => {
       await first.sql("postgres", "ALTER SYSTEM SET max_slot_wal_keep_size = '1MB'");
       await first.sql("postgres", "SELECT pg_reload_conf()");
       await eventually("the slot to be lost", async () => {
@@ -95,4 +88,54 @@ Deno.test("a lost slot blocks its link, and the remedy makes the nodes equal und
       await first.sql("postgres", "ALTER SYSTEM RESET max_slot_wal_keep_size");
       await first.sql("postgres", "SELECT pg_reload_conf()");
     }));
+
+  await t.step(
+    "a slot that kept more WAL than it may: warned first, then given up, and the WAL goes",
+    async () => {
+      const slot = () => first.sql("postgres", "SELECT restart_lsn FROM pg_replication_slots");
+      const segments = async () => (await first.sql("postgres", "SELECT FROM pg_ls_waldir()")).length;
+      const writeSegments = async (count: number) => {
+        for (let i = 0; i < count; i++) {
+          await first.sql("hazards", "SELECT pg_logical_emit_message(false, 'filler', 'x')");
+          await first.sql("postgres", "SELECT pg_switch_wal()");
+        }
+      };
+      const problem = async () => {
+        const { json: { problems } } = await ams.node.api("GET", "/v1/status");
+        return problems.find(({ message }: { message: string }) =>
+          /WAL is kept for peer "fra"/.test(message)
+        );
+      };
+      let kept = 0;
+      const { message } = await heal(async () => {
+        await writeSegments(2);
+        const warning = await eventually("a warning", problem);
+        assert.match(warning.message, /nothing has gone to it for .*limits\.warn_slot_wal is 20 MB/);
+        assert.match(await ams.node.log(), /WAL is kept for peer/);
+        assert.equal((await slot()).length, 1);
+        await writeSegments(4);
+        kept = await segments();
+        await eventually("the slot to go", async () => (await slot()).length === 0);
+        const metrics = (await ams.node.api("GET", "/metrics")).json;
+        assert.match(metrics, /mmlite_peer_evicted\{peer="fra"\} 1/);
+        assert.match(
+          await ams.node.log(),
+          /Peer "?fra"? is given up.*limits\.max_slot_wal is 72 MB.*not delivered/,
+        );
+        assert.equal(await problem(), undefined);
+        await first.sql("postgres", "CHECKPOINT");
+        // What is left is kept for the next segments by name only, or the checkpoint needs it.
+        const [{ oldest }] = await first.sql(
+          "postgres",
+          `SELECT pg_wal_lsn_diff(pg_current_wal_lsn(), redo_lsn)::int AS oldest FROM pg_control_checkpoint()`,
+        );
+        assert.ok(oldest < 16 * 1024 * 1024, String(oldest));
+        // The one that was given up stays so over a restart.
+        await ams.node.restart();
+        assert.equal((await slot()).length, 0);
+      });
+      assert.match(message, /given up at .*limits\.max_slot_wal/);
+      assert.ok(kept > 5, String(kept));
+    },
+  );
 });

@@ -117,9 +117,9 @@ export interface NodeControl {
   pausePeer(name: string): Promise<PeerStatus>;
   /** Throws `not_found`. */
   resumePeer(name: string): Promise<PeerStatus>;
-  /** Gives up slot, positions and identity of a peer that stays one, in both directions; throws `not_found`, or
-   * `conflict` for one that is being removed. */
-  renewPeer(name: string): Promise<PeerStatus>;
+  /** Begins anew with a peer that stays one: with what is sent to it, what is received of it, or both and who it is;
+   * throws `not_found`, or `conflict` for one that is being removed. */
+  renewPeer(name: string, way: "sent" | "received" | "both"): Promise<PeerStatus>;
   /** Tries a blocked or waiting link again at once, and asks the peer to do the same; throws `not_found`. */
   retryPeer(name: string): Promise<PeerStatus>;
   /** Has the blocked transaction of a peer at `lsn` set aside, also across restarts; throws `not_found`, or

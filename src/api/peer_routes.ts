@@ -80,6 +80,25 @@ const skipPeer = createRoute({
   responses: { 202: json(PeerStatus, "accepted"), ...REFUSALS },
 });
 
+const renewPeer = createRoute({
+  method: "post",
+  path: "/v1/peers/{name}/renew",
+  tags: TAGS,
+  summary: "Begin anew with a peer, and note that a repair is due",
+  description:
+    "Gives up its slot and makes a new one, how far it is applied here, and who it was. What was not " +
+    "delivered before never is. The peer has to do its part with this node.",
+  request: {
+    params: PeerPath,
+    query: DryRunQuery.extend({
+      only: z.enum(["sent", "received"]).optional().openapi({
+        description: "sent: only the slot for it; received: only how far it is applied here",
+      }),
+    }),
+  },
+  responses: { 202: json(PeerStatus, "accepted"), ...REFUSALS },
+});
+
 /** Adds the routes to the app. */
 export function addPeerRoutes(app: OpenAPIHono<ApiEnv>, control: NodeControl): void {
   app.openapi(listPeers, async (c) => {
@@ -129,19 +148,25 @@ export function addPeerRoutes(app: OpenAPIHono<ApiEnv>, control: NodeControl): v
     show: (name) => control.getPeer(name),
   });
   addPeerAction(app, {
-    action: "renew",
-    summary:
-      "Begin anew with a peer: give up its slot, positions and identity, and note that a repair is due",
-    run: (name) => control.renewPeer(name),
-    show: (name) => control.getPeer(name),
-  });
-  addPeerAction(app, {
     action: "retry",
     summary: "Try a blocked or waiting link again at once, and ask the peer to do the same",
     run: (name) => control.retryPeer(name),
     show: (name) => control.getPeer(name),
   });
   addSkip(app, control);
+  addRenew(app, control);
+}
+
+/** Adds the route that begins anew with a peer. */
+function addRenew(app: OpenAPIHono<ApiEnv>, control: NodeControl): void {
+  app.openapi(renewPeer, async (c) => {
+    const { name } = c.req.valid("param");
+    const { only, dry_run } = c.req.valid("query");
+    return c.json(
+      await (isOn(dry_run) ? control.getPeer(name) : control.renewPeer(name, only ?? "both")),
+      202,
+    );
+  }, refuseInvalid(knownKeys(renewPeer)));
 }
 
 /** Adds the route that skips one transaction. */
@@ -161,7 +186,7 @@ function noBody(name: string): MmliteError {
 }
 
 interface PeerAction {
-  readonly action: "pause" | "resume" | "renew" | "retry";
+  readonly action: "pause" | "resume" | "retry";
   readonly summary: string;
   readonly run: (name: string) => Promise<PeerStatus>;
   /** What a dry run does instead. */

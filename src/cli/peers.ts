@@ -1,7 +1,7 @@
 /**
  * `mmlite peers`: the nodes that this one exchanges changes with.
  */
-import type { Command } from "commander";
+import { type Command, Option } from "commander";
 import type { RemovalReport } from "../api/removal_schemas.ts";
 import type { PeerStatus } from "../api/schemas.ts";
 import { MmliteError } from "../errors.ts";
@@ -15,6 +15,10 @@ import { formatRemoval } from "./removal.ts";
 /** How long it may take to count what was not delivered, and to ask the others, milliseconds. */
 const REPORT_MS = 30_000;
 
+interface RenewOptions extends GlobalOptions {
+  readonly only?: string;
+}
+
 interface SkipOptions extends GlobalOptions {
   readonly lsn?: string;
 }
@@ -27,11 +31,6 @@ interface RemoveOptions extends GlobalOptions {
 const STEERING = [
   { verb: "pause", description: "stop sending to a peer, also across restarts", done: "is paused" },
   { verb: "resume", description: "go on with a paused peer", done: "goes on" },
-  {
-    verb: "renew",
-    description: "begin anew with a peer, where what it was to get is gone; the peer has to do the same",
-    done: "begins anew: do the same on that node, then repair",
-  },
   { verb: "retry", description: "try a blocked or waiting peer again at once", done: "is tried again" },
 ] as const;
 
@@ -62,6 +61,15 @@ export function addPeers(program: Command, context: Context, finish: (exitCode: 
       "put the one transaction of a peer that cannot be applied here into quarantine",
     ).option("--lsn <LSN>", "only if that is the one (default: the one that is blocked)"),
     { action: (options, [name]) => skipTransaction(options, { context, name }), finish },
+  );
+  setAction<RenewOptions>(
+    peers.command("renew <NAME>").description(
+      "begin anew with a peer, where what one of the two was to get is gone; then a repair is due",
+    ).addOption(
+      new Option("--only <WAY>", "only what is sent to it, or received of it (default: both, and who it is)")
+        .choices(["sent", "received"]),
+    ),
+    { action: (options, [name]) => renewPeer(options, { context, name }), finish },
   );
   for (const { verb, description, done } of STEERING) {
     setAction(peers.command(`${verb} <NAME>`).description(description), {
@@ -151,6 +159,24 @@ function steerPeer(
     options,
     context,
     show: ({ body }) => confirm(`Peer "${name}" ${done}`, { body, options, context }),
+  });
+}
+
+function renewPeer(
+  options: RenewOptions,
+  { context, name }: { readonly context: Context; readonly name: string },
+): Promise<number> {
+  const path = `${peerPath(name)}/renew${options.only === undefined ? "" : `?only=${options.only}`}`;
+  // Its slot waits for transactions that run.
+  return callApi<unknown>({ method: "POST", path, mayTakeMs: REPORT_MS }, {
+    options,
+    context,
+    show: ({ body }) =>
+      confirm(`Peer "${name}" begins anew: rows may differ until a repair has ended`, {
+        body,
+        options,
+        context,
+      }),
   });
 }
 

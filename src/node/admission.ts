@@ -7,7 +7,7 @@ import type { ApplyClock } from "../apply/gate.ts";
 import type { Trust } from "../apply/trust.ts";
 import type { CompressionSetting } from "../config.ts";
 import type { TablePolicy } from "../conflict_policy.ts";
-import { beginAnew, MmliteError } from "../errors.ts";
+import { beginAnew, MmliteError, sendAnew } from "../errors.ts";
 import { parsePeerUrl } from "../http/peer_url.ts";
 import type { Admission, TransactionSink } from "../inbox/ports.ts";
 import { formatLsn, type Lsn } from "../lsn.ts";
@@ -214,7 +214,10 @@ function newSlot({ identity, receiver, slotLsn }: Hello, known: Lsn): MmliteErro
       formatLsn(slotLsn)
     }, ` +
       `and what came before is of one that began at ${formatLsn(known)}`,
-    { hint: beginAnew(receiver, identity.node) },
+    {
+      hint: `If "${identity.node}" was told to renew this node: ${sendAnew(identity.node, receiver)}; ` +
+        "if without --only sent, without --only received here too",
+    },
   );
 }
 

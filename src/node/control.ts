@@ -111,7 +111,7 @@ export function createControl(options: ControlOptions): NodeControl {
     },
     pausePeer: (name) => change(name, () => peers.pause(name)),
     resumePeer: (name) => change(name, () => peers.resume(name)),
-    renewPeer: (name) => change(name, () => peers.renew(name)),
+    renewPeer: (name, way) => change(name, () => peers.renew(name, way)),
     retryPeer: (name) => change(name, () => Promise.resolve(peers.get(name).retry())),
     skipPeer: (name, lsn, skipOptions) =>
       change(name, async () => {

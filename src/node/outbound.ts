@@ -4,7 +4,7 @@
 import type { AppliedHistory } from "../applied_history.ts";
 import { DeletesReader, type OwnDeletes } from "../apply/own_deletes.ts";
 import type { CompressionSetting } from "../config.ts";
-import { beginAnew, MmliteError } from "../errors.ts";
+import { MmliteError, sendAnew } from "../errors.ts";
 import type { SessionPorts } from "../link/ports.ts";
 import { formatLsn, type Lsn } from "../lsn.ts";
 import { requirePeer, setPeerIdentity, storeAck } from "../pg/peers.ts";
@@ -131,7 +131,7 @@ function withRemedy(
   { self, peer }: { readonly self: string; readonly peer: string },
 ): unknown {
   if (!(thrown instanceof MmliteError) || thrown.kind !== "slot_lost") return thrown;
-  return new MmliteError("slot_lost", thrown.message, { hint: beginAnew(self, peer), cause: thrown.cause });
+  return new MmliteError("slot_lost", thrown.message, { hint: sendAnew(self, peer), cause: thrown.cause });
 }
 
 /** What {@link noteDeletes} needs. */

@@ -12,6 +12,7 @@ import {
   type PeerRow,
   readPeer,
   readPeers,
+  type RenewedWay,
   savePeer,
   setPeerDialsBack,
   setPeerEvicted,
@@ -267,14 +268,14 @@ export class Peers {
   }
 
   /**
-   * Begins anew with a peer: gives up slot and positions of both directions, and who it was, and makes a new slot. Notes
-   * that rows may differ until tables were compared. The peer has to do the same with this node.
+   * Begins anew with a peer: gives up the slot and makes a new one, or how far the peer is applied here, or both and who
+   * it was. Notes that rows may differ until tables were compared. The peer has to do its part with this node.
    */
-  renew(name: string): Promise<void> {
+  renew(name: string, way: RenewedWay): Promise<void> {
     return this.#inTurn(async () => {
       const known = this.get(name);
       this.#refuseRemoving(known, "renew");
-      const row = await this.#removals.renewInTurn(known);
+      const row = await this.#removals.renewInTurn(known, way);
       const peer = await this.#hold(row);
       try {
         await ensureOrigin(this.#query(`renew peer "${name}"`), name);
@@ -283,6 +284,8 @@ export class Peers {
         // Its link makes the slot if that failed.
         if (row.intent !== "paused") peer.link.start();
         peer.startReturning();
+        // It may have been refused for what is given up now.
+        peer.askAgain();
       }
     });
   }

@@ -8,7 +8,13 @@ import { delay } from "../backoff.ts";
 import { toMmliteError } from "../errors.ts";
 import { log } from "../log.ts";
 import type { Lsn } from "../lsn.ts";
-import { keepLastProgress, type PeerRow, setPeerRemoved, setPeerRenewed } from "../pg/peers.ts";
+import {
+  keepLastProgress,
+  type PeerRow,
+  type RenewedWay,
+  setPeerRemoved,
+  setPeerRenewed,
+} from "../pg/peers.ts";
 import { forgetProgress } from "../pg/progress.ts";
 import { forgetSkip } from "../pg/quarantine.ts";
 import type { Query } from "../pg/query.ts";
@@ -62,7 +68,11 @@ export class Removals {
     const { isHeld, removed } = this.#options;
     if (!isHeld(peer)) return;
     const query = this.#query(peer);
-    await this.#giveUp(peer);
+    await peer.stop();
+    await this.#options.dropInbound(peer.name);
+    await dropSlot(query, slotName(peer.name));
+    await forgetSkip(query, peer.name);
+    await giveUpUnsent(query, peer.name);
     await keepLastProgress(query, peer.name);
     await forgetProgress(query, peer.name);
     await setPeerRemoved(query, peer.name);
@@ -71,31 +81,30 @@ export class Removals {
   }
 
   /**
-   * Gives up slot, positions and identity of a peer that stays one, for a change of the peers that is under way; returns
-   * its row. What was not delivered, in either direction, never is.
+   * Gives up the slot for a peer that stays one, or how far it is applied, or both and who it was, for a change of the
+   * peers that is under way; returns its row. What was not delivered that way never is. Cut short, it is to be done again.
    */
-  async renewInTurn(peer: Peer): Promise<PeerRow> {
-    const query = this.#query(peer);
-    await this.#giveUp(peer);
-    await forgetProgress(query, peer.name);
-    const row = await setPeerRenewed(query, peer.name);
-    // It may have come again before its positions were gone.
-    await this.#options.dropInbound(peer.name);
-    this.#options.removed(peer);
-    this.#logger.warn("Peer {peer} begins anew: until a repair has ended, rows may differ from its own", {
-      peer: peer.name,
-    });
-    return row;
-  }
-
-  /** Cut short, it is to be done again. */
-  async #giveUp(peer: Peer): Promise<void> {
+  async renewInTurn(peer: Peer, way: RenewedWay): Promise<PeerRow> {
     const query = this.#query(peer);
     await peer.stop();
     await this.#options.dropInbound(peer.name);
-    await dropSlot(query, slotName(peer.name));
-    await forgetSkip(query, peer.name);
-    await giveUpUnsent(query, peer.name);
+    if (way !== "received") await dropSlot(query, slotName(peer.name));
+    if (way !== "sent") {
+      await forgetSkip(query, peer.name);
+      await forgetProgress(query, peer.name);
+    }
+    if (way === "both") await giveUpUnsent(query, peer.name);
+    const row = await setPeerRenewed(query, peer.name, way);
+    // It may have come again before its positions were gone.
+    await this.#options.dropInbound(peer.name);
+    this.#options.removed(peer);
+    this.#logger.warn(
+      "Peer {peer} begins anew ({way}): until a repair has ended, rows may differ from its own",
+      {
+        ...{ peer: peer.name, way },
+      },
+    );
+    return row;
   }
 
   /** Resolves when every drain has ended, after the signal. */

@@ -67,7 +67,6 @@ export class Repair implements JobKind<RepairInput> {
       context,
     );
     const outcome = worst(tables.map(({ outcome }) => outcome));
-    if (!dry_run) await this.#options.verification.noteEqual(peer, { patterns: input.tables, outcome });
     return { ...{ node: this.#options.self, source: peer.name, newest, dry_run, bytes, tables }, outcome };
   }
 
@@ -100,6 +99,9 @@ export class Repair implements JobKind<RepairInput> {
           });
         },
       });
+      if (!input.dry_run) {
+        await verification.noteEqual(peer, { there: sides.there, patterns: input.tables, tables });
+      }
       return { tables: tables.map((table) => toReport(table, self)), bytes: sides.there.bytes };
     });
   }

@@ -129,17 +129,15 @@ export class Verification implements JobKind<VerifyInput> {
   async #verify(peer: Peer, input: VerifyInput, { progress, signal }: JobContext): Promise<PeerReport> {
     let bytes = () => 0;
     try {
-      const tables = await this.withSides(peer, { progress, signal }, ({ here, there }) => {
+      const tables = await this.withSides(peer, { progress, signal }, async ({ here, there }) => {
         bytes = () => there.bytes;
-        return verifyTables({
+        const tables = await verifyTables({
           ...{ here, there, patterns: input.tables, share: input.share, limit: input.limit, signal },
           settleMs: input.settle_seconds * 1000,
           progress: { expect: (rows) => progress.expect(rows), read: (rows) => progress.read(rows) },
         });
-      });
-      await this.noteEqual(peer, {
-        patterns: input.tables,
-        outcome: worst(tables.map(({ outcome }) => outcome)),
+        await this.noteEqual(peer, { there, patterns: input.tables, tables });
+        return tables;
       });
       return {
         peer: peer.name,
@@ -177,12 +175,18 @@ export class Verification implements JobKind<VerifyInput> {
     }
   }
 
-  /** Once all tables are equal no repair is due any more. */
+  /** Once all tables are equal no repair is due any more, here and there. */
   async noteEqual(
     peer: Peer,
-    { patterns, outcome }: { readonly patterns: readonly string[] | undefined; readonly outcome: Outcome },
+    { there, patterns, tables }: {
+      readonly there: RemoteSide;
+      readonly patterns: readonly string[] | undefined;
+      readonly tables: readonly { readonly outcome: Outcome }[];
+    },
   ): Promise<void> {
-    if (outcome === "equal" && (patterns ?? []).length === 0) await this.#options.peers.repaired(peer);
+    if ((patterns ?? []).length > 0 || worst(tables.map(({ outcome }) => outcome)) !== "equal") return;
+    await this.#options.peers.repaired(peer);
+    await there.tellEqual();
   }
 
   /** Does some work with this node's tables and a peer's, on connections that end with it. */
@@ -242,7 +246,14 @@ export class Verification implements JobKind<VerifyInput> {
       open: (ended) => {
         const side = this.#localSide(node, ended);
         const tableOf = (table: TableName) => side.tableOf(table);
-        return { side, writer: this.#options.writers.writer(node, { tableOf, newest: true, signal: ended }) };
+        return {
+          side,
+          writer: this.#options.writers.writer(node, { tableOf, newest: true, signal: ended }),
+          equal: async () => {
+            const peer = this.#options.peers.find(node);
+            if (peer !== undefined) await this.#options.peers.repaired(peer);
+          },
+        };
       },
       signal,
     });

@@ -135,13 +135,24 @@ export async function keepLastProgress(query: Query, name: string): Promise<void
   );
 }
 
+/** What of a peer begins anew: what is sent to it, what is received from it, or both and who it is. */
+export type RenewedWay = "sent" | "received" | "both";
+
+const RENEWED: Readonly<Record<RenewedWay, string>> = {
+  sent: "slot_lsn = NULL, acked_lsn = NULL, away_since = NULL, evicted_at = NULL, evicted_why = NULL",
+  received: "copied_snapshot = NULL, copied_until = NULL",
+  both: FORGET_LIFE,
+};
+
 /**
- * Forgets slot, ack and identity of a peer that stays one: whoever answers at its address under its name is it from
- * now on. Notes that rows may differ; returns the row as it is then.
+ * Forgets slot and ack of a peer that stays one, or what came with its rows, or both and who it is: whoever answers at
+ * its address under its name is it from then on. Notes that rows may differ; returns the row as it is then.
  */
-export async function setPeerRenewed(query: Query, name: string): Promise<PeerRow> {
+export async function setPeerRenewed(query: Query, name: string, way: RenewedWay): Promise<PeerRow> {
   const [row] = await query(
-    `UPDATE mmlite.peer SET ${FORGET_LIFE}, repair_due = clock_timestamp() WHERE name = $1 RETURNING ${COLUMNS}`,
+    `UPDATE mmlite.peer SET ${
+      RENEWED[way]
+    }, repair_due = clock_timestamp() WHERE name = $1 RETURNING ${COLUMNS}`,
     [name],
   );
   return toPeerRow(row!);

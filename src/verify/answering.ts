@@ -40,6 +40,8 @@ export interface Answering {
   readonly side: AnsweringSide;
   /** Opens nothing before it is asked to write. */
   readonly writer: RowWriter & Closable;
+  /** The other node has found that all tables are equal. */
+  readonly equal: () => Promise<void>;
 }
 
 /**
@@ -118,7 +120,8 @@ function toFailure(thrown: unknown): z.infer<typeof Failure> {
   return { error: { kind, message: kind === "internal" ? "Cannot answer about a table" : message, hint } };
 }
 
-async function answer({ side, writer }: Answering, question: Question): Promise<Answer<Question["ask"]>> {
+async function answer(answering: Answering, question: Question): Promise<Answer<Question["ask"]>> {
+  const { side, writer } = answering;
   switch (question.ask) {
     case "tables":
       return {
@@ -158,6 +161,9 @@ async function answer({ side, writer }: Answering, question: Question): Promise<
       const { lsn, at } = await side.applied(question.node);
       return { lsn: lsn === null ? null : formatLsn(lsn), at };
     }
+    case "equal":
+      await answering.equal();
+      return {};
     case "prepare":
       await writer.begin(question.table);
       return {};

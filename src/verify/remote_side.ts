@@ -87,6 +87,11 @@ export class RemoteSide implements Side {
     return rows.map(fromRowMessage);
   }
 
+  /** Tells the peer that all tables are equal. */
+  async tellEqual(): Promise<void> {
+    await this.#ask({ ask: "equal" });
+  }
+
   /** How far a third node is applied there, or was when it was removed; nulls where nothing is known of it. */
   async applied(node: string): Promise<{ lsn: Lsn | null; at: string | null }> {
     const { lsn, at } = await this.#ask({ ask: "applied", node });
