@@ -4,14 +4,15 @@
 import type { AppliedHistory } from "../applied_history.ts";
 import { DeletesReader, type OwnDeletes } from "../apply/own_deletes.ts";
 import type { CompressionSetting } from "../config.ts";
-import { MmliteError, sendAnew } from "../errors.ts";
+import { beginAnew, MmliteError, sendAnew } from "../errors.ts";
 import type { SessionPorts } from "../link/ports.ts";
 import { formatLsn, type Lsn } from "../lsn.ts";
 import { requirePeer, setPeerIdentity, storeAck } from "../pg/peers.ts";
 import { PUBLICATIONS } from "../pg/publication.ts";
 import { readPublishedRow } from "../pg/unsent.ts";
 import { readWalLsn } from "../pg/server.ts";
-import { requireSlot, slotName } from "../pg/slots.ts";
+import type { Query } from "../pg/query.ts";
+import { readSlot, requireSlot, slotName } from "../pg/slots.ts";
 import type { Source } from "../pgoutput/source.ts";
 import { openSource, type SourceObserver } from "../source/source.ts";
 import type { ProvenPeer } from "../wire/channel.ts";
@@ -67,7 +68,7 @@ export function outboundPorts(
       try {
         await options.slots.ensure(peer);
       } catch (thrown) {
-        throw withRemedy(thrown, { self: self.node, peer });
+        throw await withRemedy(thrown, { self: self.node, peer, query });
       }
     },
     connect: async (signal) => {
@@ -125,13 +126,24 @@ export function outboundPorts(
   };
 }
 
-/** A slot that is gone is gone for good: the commands that are due. */
-function withRemedy(
+/**
+ * A slot that is gone is gone for good: the commands that are due. One that is not there at all was dropped, or never
+ * was there: a standby and most backups have none, and then the rows here are not those to go by.
+ */
+async function withRemedy(
   thrown: unknown,
-  { self, peer }: { readonly self: string; readonly peer: string },
-): unknown {
+  { self, peer, query }: { readonly self: string; readonly peer: string; readonly query: Query },
+): Promise<unknown> {
   if (!(thrown instanceof MmliteError) || thrown.kind !== "slot_lost") return thrown;
-  return new MmliteError("slot_lost", thrown.message, { hint: sendAnew(self, peer), cause: thrown.cause });
+  const isMissing = (await requirePeer(query, peer)).evicted === null &&
+    await readSlot(query, slotName(peer)) === undefined;
+  const hint = isMissing
+    ? `If only the slot was dropped: ${
+      sendAnew(self, peer)
+    }. If this server was restored from a backup, or was a ` +
+      `standby: ${beginAnew(self, peer)}`
+    : sendAnew(self, peer);
+  return new MmliteError("slot_lost", thrown.message, { hint, cause: thrown.cause });
 }
 
 /** What {@link noteDeletes} needs. */
