@@ -29,6 +29,7 @@ import { readSecretFile } from "./config/secret.ts";
 import { requireSafeUrl } from "./config/peer_url.ts";
 import { decideTls, type TlsConfig } from "./config/tls.ts";
 import type { TablePolicy } from "./conflict_policy.ts";
+import { parseByteSize } from "./byte_size.ts";
 import { parseDuration } from "./duration.ts";
 import { MmliteError } from "./errors.ts";
 import { parseTableName, tableKey, type TableName } from "./table_name.ts";
@@ -73,12 +74,22 @@ export interface Config {
   /** Patterns `SCHEMA.TABLE`; at least one to include. */
   readonly tables: { readonly include: readonly string[]; readonly exclude: readonly string[] };
   readonly conflicts: ConflictsConfig;
+  readonly limits: SlotLimits;
   /** The directory for what identifies this node on this machine; may not exist yet. */
   readonly state: string;
   /** Cleartext is allowed on a peer port that other machines can reach. */
   readonly insecure: boolean;
   readonly compression: CompressionSetting;
   readonly log: { readonly level: LogLevel; readonly format: LogFormat };
+}
+
+/** What may be kept for a peer: bytes of WAL, and seconds in which nothing goes to it; null is without end. */
+export interface SlotLimits {
+  readonly warnSlotWal: number | null;
+  readonly warnSlotAge: number | null;
+  /** Beyond these a peer is given up. */
+  readonly maxSlotWal: number | null;
+  readonly maxSlotAge: number | null;
 }
 
 /** How conflicts are settled, as far as the configuration says, and how long they are kept. */
@@ -150,6 +161,12 @@ export async function completeConfig({ settings, origins }: MergedSettings): Pro
     peers: rest.peers.map(({ name, url }) => ({ name, url: url ?? null })),
     tables: { include, exclude: tables.exclude },
     conflicts: completeConflicts({ settings, origins }),
+    limits: {
+      warnSlotWal: parseByteSize(rest.limits.warn_slot_wal),
+      warnSlotAge: parseDuration(rest.limits.warn_slot_age),
+      maxSlotWal: parseByteSize(rest.limits.max_slot_wal),
+      maxSlotAge: parseDuration(rest.limits.max_slot_age),
+    },
   };
 }
 

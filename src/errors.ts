@@ -166,7 +166,8 @@ export const ERROR_POLICY = {
     exitCode: 1,
     httpStatus: 409,
     title: "Replication slot lost",
-    hint: "Remove the peer, make the tables equal, and add the peer again",
+    hint: "Run `mmlite peers renew` on both nodes and repair the rows of the one that receives: " +
+      "docs/OPERATIONS.md, A slot that is lost",
   },
   fenced: {
     disposition: "fence",
@@ -241,6 +242,20 @@ export class MmliteError extends Error {
   get disposition(): Disposition {
     return ERROR_POLICY[this.kind].disposition;
   }
+}
+
+/** The remedy where the positions of two nodes belong to another past, of one of them at least. */
+export function beginAnew(one: string, other: string): string {
+  return `Run \`mmlite peers renew ${other}\` on "${one}" and \`mmlite peers renew ${one}\` on "${other}". Then make ` +
+    "the rows equal: of a node that was restored from a backup `mmlite verify --repair --source NAME` on that node, " +
+    `with the other one as NAME; of a standby that took over \`mmlite verify --peer ${other} --repair --newest\` on ` +
+    `"${one}" (docs/OPERATIONS.md, Fenced)`;
+}
+
+/** The remedy where what one node was to get from another is gone, and nothing else is. */
+export function sendAnew(from: string, to: string): string {
+  return `Run \`mmlite peers renew ${to} --only sent\` on "${from}" and \`mmlite peers renew ${from} --only received\` ` +
+    `on "${to}", then \`mmlite verify --repair --source ${from}\` on "${to}" (docs/OPERATIONS.md, A slot that is lost)`;
 }
 
 /** Any thrown value as an `MmliteError`; what is not one becomes `internal` with the original as its cause. */

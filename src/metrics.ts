@@ -52,6 +52,12 @@ export interface PeerGauges {
   readonly clockSkewSeconds: number | null;
   /** Rows here that await values of the peer. */
   readonly awaitedRows: number | null;
+  /** Seconds in which nothing has gone to the peer; 0 while something does. */
+  readonly awaySeconds: number;
+  /** Its slot was given up, for the WAL that it kept. */
+  readonly isEvicted: boolean;
+  /** Rows may differ from its own. */
+  readonly isRepairDue: boolean;
 }
 
 /** When the certificates of this node expire. */
@@ -165,6 +171,11 @@ function createSeries(registry: Registry) {
       ["peer"],
     ),
     awaitedRows: gauge("mmlite_awaited_rows", "Rows here that await values of the peer", ["peer"]),
+    awaySeconds: gauge("mmlite_peer_away_seconds", "Time in which nothing has gone to the peer", ["peer"]),
+    evicted: gauge("mmlite_peer_evicted", "1 if the peer was given up for the WAL that was kept for it", [
+      "peer",
+    ]),
+    repairDue: gauge("mmlite_peer_repair_due", "1 if rows may differ from those of the peer", ["peer"]),
     quarantined: gauge(
       "mmlite_quarantined_transactions",
       "Transactions that were set aside, not applied",
@@ -239,6 +250,9 @@ function setPeer(series: Series, { peer, gauges }: { peer: string; gauges: PeerG
   setOrRemove(slotSafe, { labels: { peer }, value: gauges.slotSafeWalSizeBytes });
   setOrRemove(clockSkew, { labels: { peer }, value: gauges.clockSkewSeconds });
   setOrRemove(awaitedRows, { labels: { peer }, value: gauges.awaitedRows });
+  series.awaySeconds.set({ peer }, gauges.awaySeconds);
+  series.evicted.set({ peer }, gauges.isEvicted ? 1 : 0);
+  series.repairDue.set({ peer }, gauges.isRepairDue ? 1 : 0);
 }
 
 function setOrRemove<Label extends string>(
@@ -258,7 +272,11 @@ function removePeer(series: Series, peer: string): void {
   for (const state of PEER_STATES) series.peerState.remove({ peer, state });
   for (const direction of ["outbound", "inbound"]) series.lagSeconds.remove({ peer, direction });
   const { lagBytes, slotRetained, slotSafe, clockSkew, awaitedRows } = series;
-  for (const gauge of [lagBytes, slotRetained, slotSafe, clockSkew, awaitedRows]) gauge.remove({ peer });
+  const { awaySeconds, evicted, repairDue } = series;
+  const ofState = [awaySeconds, evicted, repairDue];
+  for (const gauge of [lagBytes, slotRetained, slotSafe, clockSkew, awaitedRows, ...ofState]) {
+    gauge.remove({ peer });
+  }
   series.sentMessageBytes.remove({ peer });
   series.sentBytes.remove({ peer });
   series.reconnects.remove({ peer });

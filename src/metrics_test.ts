@@ -11,6 +11,9 @@ const GAUGES: PeerGauges = {
   slotSafeWalSizeBytes: 1e9,
   clockSkewSeconds: -0.002,
   awaitedRows: 2,
+  awaySeconds: 0,
+  isEvicted: false,
+  isRepairDue: false,
 };
 
 /** Series of an exposition (version 0.0.4) by name with labels; fails on any line that does not fit the format. */

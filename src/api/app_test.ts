@@ -10,6 +10,7 @@ import * as inviteSchemas from "./invite_schemas.ts";
 import * as jobSchemas from "./job_schemas.ts";
 import * as quarantineSchemas from "./quarantine_schemas.ts";
 import * as tokenSchemas from "./token_schemas.ts";
+import * as removalSchemas from "./removal_schemas.ts";
 import * as nodeSchemas from "./schemas.ts";
 
 const URL_BODY = JSON.stringify({ url: "https://fra.example:7432" });
@@ -35,6 +36,7 @@ const schemas = {
   ...jobSchemas,
   ...quarantineSchemas,
   ...tokenSchemas,
+  ...removalSchemas,
 };
 
 /** One request for every operation of the OpenAPI document, in an order in which each of them succeeds. */
@@ -61,6 +63,7 @@ const SAMPLES: readonly [operation: string, path: string, body?: string][] = [
   ["put /v1/peers/{name}", "/v1/peers/edge-9", URL_BODY],
   ["post /v1/peers/{name}/pause", "/v1/peers/fra/pause"],
   ["post /v1/peers/{name}/resume", "/v1/peers/fra/resume"],
+  ["post /v1/peers/{name}/renew", "/v1/peers/fra/renew"],
   ["post /v1/peers/{name}/retry", "/v1/peers/fra/retry"],
   ["post /v1/peers/{name}/skip", "/v1/peers/fra/skip", '{"lsn":"16/B374D900"}'],
   ["get /v1/quarantine", "/v1/quarantine?limit=10"],
@@ -198,7 +201,13 @@ Deno.test("pause, resume, retry and delete reach the node", async () => {
     const draining = await call("DELETE", "/v1/peers/fra");
     assert.equal(draining.status, 202);
     assert.equal(draining.json.removing, true);
-    assert.equal((await call("DELETE", "/v1/peers/fra?force=true")).status, 204);
+    const preview = await call("DELETE", "/v1/peers/fra?dry_run=true");
+    assert.equal(preview.status, 200);
+    assert.equal(preview.json.removed, false);
+    const forced = await call("DELETE", "/v1/peers/fra?force=true");
+    assert.equal(forced.status, 200);
+    assert.equal(forced.json.removed, true);
+    assert.equal(forced.json.undelivered.changes, 2);
     assertProblem(await call("DELETE", "/v1/peers/fra"), 404, "not_found");
   });
 });

@@ -11,6 +11,7 @@ import type { Job, JobInput, JobSummary } from "./job_schemas.ts";
 import type { z } from "@hono/zod-openapi";
 import type { QuarantineDetail, QuarantineEntry, QuarantineList } from "./quarantine_schemas.ts";
 import type { BehindNode, NodeStatus, PeerInput, PeerStatus, TableStatus } from "./schemas.ts";
+import type { RemovalReport } from "./removal_schemas.ts";
 import type { PositionToken } from "./token_schemas.ts";
 import type { MmliteError } from "../errors.ts";
 
@@ -46,6 +47,8 @@ export interface PutPeerOptions {
 export interface RemovePeerOptions {
   /** Drop the slot at once instead of delivering what is left first. */
   readonly force: boolean;
+  /** Change nothing, and tell what removing it by force would leave undelivered. */
+  readonly dryRun: boolean;
   readonly precondition?: Precondition<PeerStatus>;
 }
 
@@ -107,12 +110,16 @@ export interface NodeControl {
     input: PeerInput,
     options: PutPeerOptions,
   ): Promise<{ readonly created: boolean; readonly peer: PeerStatus }>;
-  /** Resolves to `removed` if the peer is gone, to `draining` if it goes once all is delivered; throws `not_found`. */
-  removePeer(name: string, options: RemovePeerOptions): Promise<"removed" | "draining">;
+  /** Resolves to `removed` if the peer is gone, to `draining` if it goes once all is delivered, and to what was, or would
+   * be, left undelivered where that was forced, or is only asked; throws `not_found`. */
+  removePeer(name: string, options: RemovePeerOptions): Promise<"removed" | "draining" | RemovalReport>;
   /** Stops the link until {@link resumePeer}, also across restarts; throws `not_found`. */
   pausePeer(name: string): Promise<PeerStatus>;
   /** Throws `not_found`. */
   resumePeer(name: string): Promise<PeerStatus>;
+  /** Begins anew with a peer that stays one: with what is sent to it, what is received of it, or both and who it is;
+   * throws `not_found`, or `conflict` for one that is being removed. */
+  renewPeer(name: string, way: "sent" | "received" | "both"): Promise<PeerStatus>;
   /** Tries a blocked or waiting link again at once, and asks the peer to do the same; throws `not_found`. */
   retryPeer(name: string): Promise<PeerStatus>;
   /** Has the blocked transaction of a peer at `lsn` set aside, also across restarts; throws `not_found`, or

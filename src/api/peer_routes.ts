@@ -7,7 +7,8 @@ import type { ApiEnv } from "./access.ts";
 import type { NodeControl } from "./control.ts";
 import { peerEtag, peerPrecondition } from "./etag.ts";
 import { SkipInput } from "./quarantine_schemas.ts";
-import { DryRunQuery, ForceQuery, isOn, json, knownKeys, NoQuery, REFUSALS } from "./route.ts";
+import { RemovalReport } from "./removal_schemas.ts";
+import { DryRunQuery, isOn, json, knownKeys, NoQuery, REFUSALS, RemoveQuery } from "./route.ts";
 import { PeerInput, PeerList, PeerName, PeerStatus } from "./schemas.ts";
 import { refuseInvalid } from "./validation.ts";
 
@@ -55,9 +56,10 @@ const removePeer = createRoute({
   path: "/v1/peers/{name}",
   tags: TAGS,
   summary: "Remove a peer",
-  description: "Delivers what is left first, then drops the slot. Takes If-Match.",
-  request: { params: PeerPath, query: ForceQuery },
+  description: "Delivers what is left first, then drops the slot; by force at once. Takes If-Match.",
+  request: { params: PeerPath, query: RemoveQuery },
   responses: {
+    200: json(RemovalReport, "of a forced removal, or a dry run: what is left undelivered"),
     202: json(PeerStatus, "goes once everything is delivered"),
     204: { description: "gone" },
     ...REFUSALS,
@@ -74,6 +76,25 @@ const skipPeer = createRoute({
     params: PeerPath,
     query: DryRunQuery,
     body: { required: true, content: { "application/json": { schema: SkipInput } } },
+  },
+  responses: { 202: json(PeerStatus, "accepted"), ...REFUSALS },
+});
+
+const renewPeer = createRoute({
+  method: "post",
+  path: "/v1/peers/{name}/renew",
+  tags: TAGS,
+  summary: "Begin anew with a peer, and note that a repair is due",
+  description:
+    "Gives up its slot and makes a new one, how far it is applied here, and who it was. What was not " +
+    "delivered before never is. The peer has to do its part with this node.",
+  request: {
+    params: PeerPath,
+    query: DryRunQuery.extend({
+      only: z.enum(["sent", "received"]).optional().openapi({
+        description: "sent: only the slot for it; received: only how far it is applied here",
+      }),
+    }),
   },
   responses: { 202: json(PeerStatus, "accepted"), ...REFUSALS },
 });
@@ -104,8 +125,10 @@ export function addPeerRoutes(app: OpenAPIHono<ApiEnv>, control: NodeControl): v
     const { name } = c.req.valid("param");
     const outcome = await control.removePeer(name, {
       force: isOn(c.req.valid("query").force),
+      dryRun: isOn(c.req.valid("query").dry_run),
       precondition: peerPrecondition(name, c.req.raw.headers),
     });
+    if (typeof outcome === "object") return c.json(outcome, 200);
     const peers = outcome === "removed" ? [] : await control.listPeers();
     // A short drain may be over by now.
     const draining = peers.find((peer) => peer.name === name);
@@ -131,6 +154,19 @@ export function addPeerRoutes(app: OpenAPIHono<ApiEnv>, control: NodeControl): v
     show: (name) => control.getPeer(name),
   });
   addSkip(app, control);
+  addRenew(app, control);
+}
+
+/** Adds the route that begins anew with a peer. */
+function addRenew(app: OpenAPIHono<ApiEnv>, control: NodeControl): void {
+  app.openapi(renewPeer, async (c) => {
+    const { name } = c.req.valid("param");
+    const { only, dry_run } = c.req.valid("query");
+    return c.json(
+      await (isOn(dry_run) ? control.getPeer(name) : control.renewPeer(name, only ?? "both")),
+      202,
+    );
+  }, refuseInvalid(knownKeys(renewPeer)));
 }
 
 /** Adds the route that skips one transaction. */

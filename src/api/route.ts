@@ -14,8 +14,9 @@ export const NoQuery = z.strictObject({});
 export const DryRunQuery = z.strictObject({
   dry_run: Switch.openapi({ description: "check everything, change nothing" }),
 });
-/** `?force` */
-export const ForceQuery = z.strictObject({
+/** `?force` and `?dry_run` */
+export const RemoveQuery = z.strictObject({
+  dry_run: Switch.openapi({ description: "change nothing, and tell what would be left undelivered" }),
   force: Switch.openapi({ description: "drop the slot at once; what is not delivered is lost to the peer" }),
 });
 

@@ -103,6 +103,14 @@ export const PeerStatus = z.object({
     description: "of the certificate that it showed when it connected last; null on cleartext and before",
   }),
   removing: z.boolean().openapi({ description: "deleted; goes once everything is delivered" }),
+  away_since: Time.nullable().openapi({ description: "since when nothing goes to it; null while it does" }),
+  evicted_at: Time.nullable().openapi({
+    description: "when its slot was dropped for the WAL that it kept (limits); null while it was not",
+  }),
+  repair_due_since: Time.nullable().openapi({
+    description:
+      "rows may differ from its own, because something was never delivered; null if nothing says so",
+  }),
   policies_differ: z.boolean().openapi({
     description: "it settles conflicts by other policies than this node, as it said last",
   }),

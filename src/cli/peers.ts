@@ -1,7 +1,8 @@
 /**
  * `mmlite peers`: the nodes that this one exchanges changes with.
  */
-import type { Command } from "commander";
+import { type Command, Option } from "commander";
+import type { RemovalReport } from "../api/removal_schemas.ts";
 import type { PeerStatus } from "../api/schemas.ts";
 import { MmliteError } from "../errors.ts";
 import { callApi, requestApi } from "./client.ts";
@@ -9,6 +10,14 @@ import { type Context, type GlobalOptions, setAction } from "./context.ts";
 import { findEndpoint } from "./endpoint.ts";
 import { formatData } from "./output.ts";
 import { formatPeers } from "./peer_table.ts";
+import { formatRemoval } from "./removal.ts";
+
+/** How long it may take to count what was not delivered, and to ask the others, milliseconds. */
+const REPORT_MS = 30_000;
+
+interface RenewOptions extends GlobalOptions {
+  readonly only?: string;
+}
 
 interface SkipOptions extends GlobalOptions {
   readonly lsn?: string;
@@ -16,6 +25,7 @@ interface SkipOptions extends GlobalOptions {
 
 interface RemoveOptions extends GlobalOptions {
   readonly force?: boolean;
+  readonly dryRun?: boolean;
 }
 
 const STEERING = [
@@ -42,7 +52,8 @@ export function addPeers(program: Command, context: Context, finish: (exitCode: 
   );
   setAction<RemoveOptions>(
     peers.command("remove <NAME>").description("remove a peer once everything is delivered to it")
-      .option("--force", "remove it at once, delivered or not"),
+      .option("--force", "remove it at once, delivered or not, and tell what was not")
+      .option("--dry-run", "change nothing, and tell what --force would leave undelivered"),
     { action: (options, [name]) => removePeer(options, { context, name }), finish },
   );
   setAction<SkipOptions>(
@@ -50,6 +61,15 @@ export function addPeers(program: Command, context: Context, finish: (exitCode: 
       "put the one transaction of a peer that cannot be applied here into quarantine",
     ).option("--lsn <LSN>", "only if that is the one (default: the one that is blocked)"),
     { action: (options, [name]) => skipTransaction(options, { context, name }), finish },
+  );
+  setAction<RenewOptions>(
+    peers.command("renew <NAME>").description(
+      "begin anew with a peer, where what one of the two was to get is gone; then a repair is due",
+    ).addOption(
+      new Option("--only <WAY>", "only what is sent to it, or received of it (default: both, and who it is)")
+        .choices(["sent", "received"]),
+    ),
+    { action: (options, [name]) => renewPeer(options, { context, name }), finish },
   );
   for (const { verb, description, done } of STEERING) {
     setAction(peers.command(`${verb} <NAME>`).description(description), {
@@ -103,17 +123,26 @@ function removePeer(
   options: RemoveOptions,
   { context, name }: { readonly context: Context; readonly name: string },
 ): Promise<number> {
-  const path = `${peerPath(name)}${options.force ? "?force=true" : ""}`;
-  return callApi<unknown>({ method: "DELETE", path }, {
+  const query = options.dryRun ? "?dry_run=true" : options.force ? "?force=true" : "";
+  const request = { method: "DELETE", path: `${peerPath(name)}${query}`, mayTakeMs: REPORT_MS } as const;
+  return callApi<unknown>(request, {
     options,
     context,
-    show: ({ status, body }) =>
-      confirm(
+    show: ({ status, body }) => {
+      if (status === 200 && options.output === "table") {
+        const report = body as RemovalReport;
+        const done = report.removed ? `Peer "${name}" is removed` : `Peer "${name}" is left as it is`;
+        if (!options.quiet) context.note(done);
+        context.print(formatRemoval(report));
+        return 0;
+      }
+      return confirm(
         status === 202
           ? `Peer "${name}" goes once everything is delivered to it`
           : `Peer "${name}" is removed`,
         { body, options, context },
-      ),
+      );
+    },
   });
 }
 
@@ -130,6 +159,24 @@ function steerPeer(
     options,
     context,
     show: ({ body }) => confirm(`Peer "${name}" ${done}`, { body, options, context }),
+  });
+}
+
+function renewPeer(
+  options: RenewOptions,
+  { context, name }: { readonly context: Context; readonly name: string },
+): Promise<number> {
+  const path = `${peerPath(name)}/renew${options.only === undefined ? "" : `?only=${options.only}`}`;
+  // Its slot waits for transactions that run.
+  return callApi<unknown>({ method: "POST", path, mayTakeMs: REPORT_MS }, {
+    options,
+    context,
+    show: ({ body }) =>
+      confirm(`Peer "${name}" begins anew: rows may differ until a repair has ended`, {
+        body,
+        options,
+        context,
+      }),
   });
 }
 

@@ -46,9 +46,25 @@ Deno.test("the least configuration is completed by defaults", async () => {
     },
     state: "/var/lib/private/mmlite",
     insecure: false,
+    limits: { warnSlotWal: 10 * 1024 ** 3, warnSlotAge: 6 * 3600, maxSlotWal: null, maxSlotAge: null },
     compression: "auto",
     log: { level: "info", format: "text" },
   });
+});
+
+Deno.test("limits are amounts of bytes, durations, or off", async () => {
+  const flags = { ...LEAST, "max-slot-wal": "20GB", "max-slot-age": "7d", "warn-slot-wal": "off" };
+  const { limits } = await loadConfig({ flags, env: BARE });
+  assert.deepEqual(limits, {
+    ...{ warnSlotWal: null, warnSlotAge: 6 * 3600, maxSlotWal: 20 * 1024 ** 3, maxSlotAge: 7 * 86_400 },
+  });
+  await assert.rejects(
+    loadConfig({ flags: { ...LEAST, "max-slot-wal": "20" }, env: BARE }),
+    {
+      message:
+        'Cannot use --max-slot-wal "20": expected a number and its unit, such as 512MB or 10GB, or off',
+    },
+  );
 });
 
 Deno.test("the bound of waiting for clocks is a duration", async () => {

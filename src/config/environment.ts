@@ -30,6 +30,10 @@ const DEFAULT_KEEP_CONFLICTS = "30d";
 /** Clocks that NTP keeps are milliseconds apart: more than this is not worth waiting for before somebody looks. */
 const DEFAULT_MAX_CLOCK_WAIT = "10s";
 
+/** Somebody should know of a peer before a disk is full. */
+const DEFAULT_WARN_SLOT_WAL = "10GB";
+const DEFAULT_WARN_SLOT_AGE = "6h";
+
 /** A comma outside of double quotes. */
 const COMMA = /,(?=(?:[^"]*"[^"]*")*[^"]*$)/;
 
@@ -105,6 +109,12 @@ export function defaultLayer(env: Environment): Layer<DefaultedSettings> {
       on_error: "block",
       consistency: "eventual",
       max_clock_wait: DEFAULT_MAX_CLOCK_WAIT,
+    },
+    limits: {
+      warn_slot_wal: DEFAULT_WARN_SLOT_WAL,
+      warn_slot_age: DEFAULT_WARN_SLOT_AGE,
+      max_slot_wal: "off",
+      max_slot_age: "off",
     },
     state: defaultStateDirectory(env),
     insecure: false,

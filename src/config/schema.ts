@@ -13,6 +13,7 @@ import {
   divergingPolicy,
   type TablePolicy,
 } from "../conflict_policy.ts";
+import { BYTE_SIZE_RULE, parseByteSize } from "../byte_size.ts";
 import { DURATION_RULE, parseDuration } from "../duration.ts";
 import { LOG_FORMATS, LOG_LEVELS } from "../log.ts";
 import { NODE_NAME, NODE_NAME_RULE } from "../node_name.ts";
@@ -59,6 +60,27 @@ const TlsFiles = z.strictObject({
 
 const Duration = z.string().refine((text) => parseDuration(text) !== null, {
   error: `expected ${DURATION_RULE}`,
+});
+
+const OFF = "off";
+
+const Size = z.string().refine((text) => text === OFF || parseByteSize(text) !== null, {
+  error: `expected ${BYTE_SIZE_RULE}, or ${OFF}`,
+});
+
+const Age = z.string().refine((text) => text === OFF || parseDuration(text) !== null, {
+  error: `expected ${DURATION_RULE}, or ${OFF}`,
+});
+
+const Limits = z.strictObject({
+  warn_slot_wal: Size.optional().meta({ description: "warn of a peer for which more WAL than this is kept" }),
+  warn_slot_age: Age.optional().meta({ description: "warn of a peer to which nothing has gone for so long" }),
+  max_slot_wal: Size.optional().meta({
+    description: "give a peer up for which more WAL than this is kept: it has to begin anew",
+  }),
+  max_slot_age: Age.optional().meta({
+    description: "give a peer up to which nothing has gone for so long: it has to begin anew",
+  }),
 });
 
 /** A duration that may be zero. */
@@ -158,6 +180,7 @@ export const FileSchema = z.strictObject({
     exclude: z.array(TablePattern).optional().meta({ description: "tables to leave out" }),
   }).optional(),
   conflicts: Conflicts.optional(),
+  limits: Limits.optional(),
   state: Text.optional().meta({ description: "directory of what identifies this node on this machine" }),
   insecure: z.boolean().optional().meta({ description: "allow cleartext on a peer port others can reach" }),
   compression: z.enum(["auto", "off", "zstd", "gzip"]).optional()
@@ -187,6 +210,7 @@ export interface DefaultedSettings extends Settings {
     Group<"conflicts">,
     "default" | "keep" | "tables" | "on_error" | "consistency" | "max_clock_wait"
   >;
+  limits: Required<Group<"limits">>;
   state: string;
   insecure: boolean;
   compression: NonNullable<Settings["compression"]>;

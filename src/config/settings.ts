@@ -63,6 +63,30 @@ export const SETTINGS: readonly Setting[] = [
     "DURATION",
     "how long changes wait for this server's clock to reach the time of their commit",
   ),
+  text(
+    "limits.warn_slot_wal",
+    "warn-slot-wal",
+    "SIZE",
+    "warn of a peer for which more WAL than this is kept, or off",
+  ),
+  text(
+    "limits.warn_slot_age",
+    "warn-slot-age",
+    "TIME",
+    "warn of a peer to which nothing has gone for so long, or off",
+  ),
+  text(
+    "limits.max_slot_wal",
+    "max-slot-wal",
+    "SIZE",
+    "give up a peer for which more WAL than this is kept, or off",
+  ),
+  text(
+    "limits.max_slot_age",
+    "max-slot-age",
+    "TIME",
+    "give up a peer to which nothing has gone for so long, or off",
+  ),
   text("log.level", "log-level", "LEVEL", "debug, info, warning or error"),
   text("log.format", "log-format", "FORMAT", "text or json"),
 ];

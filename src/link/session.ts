@@ -6,7 +6,7 @@
  */
 import { SeenCursor } from "../applied_history.ts";
 import { delay } from "../backoff.ts";
-import { MmliteError } from "../errors.ts";
+import { beginAnew, MmliteError } from "../errors.ts";
 import { formatLsn, type Lsn } from "../lsn.ts";
 import { decodeBegin, MESSAGE_TYPE, messageType } from "../pgoutput/peek.ts";
 import type { Source } from "../pgoutput/source.ts";
@@ -267,7 +267,7 @@ async function requireSamePast(
         (hello.ackedLsn === null
           ? `and the slot for it begins at ${formatLsn(floor)}`
           : `behind its own ack ${formatLsn(floor)}: its database was restored or rolled back`),
-      { hint: `Make its tables equal to this node's, then remove and add the peer on both nodes` },
+      { hint: beginAnew(hello.identity.node, hello.receiver) },
     );
   }
   // A receiver that was copying rows may have had since then, from another node, what is newer than the Hello.
@@ -278,7 +278,7 @@ async function requireSamePast(
         formatLsn(welcome.resumeLsn)
       }, ` +
         `and this server's WAL ends at ${formatLsn(hello.walLsn)}: this database was restored or rolled back`,
-      { hint: "Take what is missing from the peer, then remove and add the peer on both nodes" },
+      { hint: beginAnew(hello.identity.node, hello.receiver) },
     );
   }
 }

@@ -7,12 +7,19 @@ import type { ApplyClock } from "../apply/gate.ts";
 import type { Trust } from "../apply/trust.ts";
 import type { CompressionSetting } from "../config.ts";
 import type { TablePolicy } from "../conflict_policy.ts";
-import { MmliteError } from "../errors.ts";
+import { beginAnew, MmliteError, sendAnew } from "../errors.ts";
 import { parsePeerUrl } from "../http/peer_url.ts";
 import type { Admission, TransactionSink } from "../inbox/ports.ts";
 import { formatLsn, type Lsn } from "../lsn.ts";
 import { type PeerRow, readPeer, readSeenBefore, setPeerIdentity } from "../pg/peers.ts";
-import { ensureOrigin, nextEpoch, originName, readProgressOf, startProgress } from "../pg/progress.ts";
+import {
+  ensureOrigin,
+  nextEpoch,
+  originName,
+  readProgressOf,
+  setProgressSlot,
+  startProgress,
+} from "../pg/progress.ts";
 import { readSkip } from "../pg/quarantine.ts";
 import type { Query } from "../pg/query.ts";
 import type { SeenVersions } from "../seen_versions.ts";
@@ -182,25 +189,43 @@ async function requireRegistered(
 
 /** Checked before a peer is recorded as the one that was met: a life of its database that is over must not be. */
 async function requireProgress(query: Query, hello: Hello): Promise<void> {
-  if (hello.ackedLsn === null) return;
-  if (await readProgressOf(query, hello.identity.node) === undefined) throw lostProgress(hello);
+  const progress = await readProgressOf(query, hello.identity.node);
+  if (progress === undefined && hello.ackedLsn !== null) throw lostProgress(hello);
+  if (progress?.slotLsn != null && progress.slotLsn !== hello.slotLsn) throw newSlot(hello, progress.slotLsn);
 }
 
 /** Origin and position exist and are committed before the apply session does. */
 async function ensureProgress(query: Query, hello: Hello): Promise<void> {
   const sender = hello.identity.node;
   await ensureOrigin(query, sender);
-  if (await readProgressOf(query, sender) === undefined) {
+  const progress = await readProgressOf(query, sender);
+  if (progress === undefined) {
     if (hello.ackedLsn !== null) throw lostProgress(hello);
     await startProgress(query, sender, formatLsn(hello.slotLsn));
   }
+  if (progress?.slotLsn == null) await setProgressSlot(query, sender, formatLsn(hello.slotLsn));
 }
 
-function lostProgress({ identity, ackedLsn }: Hello): MmliteError {
+/** What the one before still held may be missing, and its positions may be those of a WAL that is gone. */
+function newSlot({ identity, receiver, slotLsn }: Hello, known: Lsn): MmliteError {
+  return new MmliteError(
+    "fenced",
+    `Cannot receive from node "${identity.node}": its slot for this node began anew at ${
+      formatLsn(slotLsn)
+    }, ` +
+      `and what came before is of one that began at ${formatLsn(known)}`,
+    {
+      hint: `If "${identity.node}" was told to renew this node: ${sendAnew(identity.node, receiver)}; ` +
+        "if without --only sent, without --only received here too",
+    },
+  );
+}
+
+function lostProgress({ identity, receiver, ackedLsn }: Hello): MmliteError {
   return new MmliteError(
     "fenced",
     `Cannot receive from node "${identity.node}": it has this node's ack of ${formatLsn(ackedLsn!)}, ` +
       "and this database knows nothing of it: it was restored or emptied",
-    { hint: "Make the tables equal, then remove and add the peer on both nodes" },
+    { hint: beginAnew(receiver, identity.node) },
   );
 }

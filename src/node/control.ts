@@ -17,6 +17,7 @@ import { getConflict, listConflicts } from "./conflict_records.ts";
 import { type Database, serverWarnings } from "./database.ts";
 import { NodeEvents } from "./events.ts";
 import type { Guard } from "./guard.ts";
+import type { Leaving } from "./leaving.ts";
 import type { Invites } from "./invites.ts";
 import type { Jobs } from "./jobs.ts";
 import type { ConflictCounts } from "./observers.ts";
@@ -27,6 +28,7 @@ import type { PublicationKeeper } from "./publication_keeper.ts";
 import type { Quarantine } from "./quarantine.ts";
 import type { BehindNode, ReadYourWrites } from "./read_your_writes.ts";
 import type { ServerClock } from "./server_clock.ts";
+import type { SlotKeeper } from "./slot_keeper.ts";
 import {
   differingPolicies,
   inboundState,
@@ -35,6 +37,7 @@ import {
   type PeerView,
   quarantineProblems,
   readPositions,
+  repairProblems,
   tlsStatus,
 } from "./status.ts";
 import type { Tables } from "./tables.ts";
@@ -50,6 +53,8 @@ interface ControlOptions {
   readonly database: Database;
   readonly guard: Guard;
   readonly peers: Peers;
+  readonly leaving: Leaving;
+  readonly slotKeeper: SlotKeeper;
   readonly publications: PublicationKeeper;
   readonly tables: Tables;
   readonly policies: ConflictPolicies;
@@ -70,7 +75,7 @@ interface ControlOptions {
 
 /** The control of a running node. */
 export function createControl(options: ControlOptions): NodeControl {
-  const { peers, tables, invites, jobs, quarantine, reading, metrics, database, signal } = options;
+  const { peers, leaving, tables, invites, jobs, quarantine, reading, metrics, database, signal } = options;
   const show = async (peer: Peer) => peerStatus(peer, await viewOf(options));
   const query = (doing: string) => database.control.query(doing);
   const events = new NodeEvents({
@@ -96,13 +101,17 @@ export function createControl(options: ControlOptions): NodeControl {
     },
     getPeer: (name) => show(peers.get(name)),
     putPeer: (name, input, putOptions) => putPeer(options, { ...putOptions, name, input }),
-    removePeer: (name, { force, precondition }) =>
-      peers.remove(name, {
-        force,
-        precondition: (peer) => precondition?.(peerStatus(peer, unseen(options))),
-      }),
+    removePeer: async (name, { force, dryRun, precondition }) => {
+      const require = (peer: Peer) => precondition?.(peerStatus(peer, unseen(options)));
+      if (dryRun) {
+        require(peers.get(name));
+        return await leaving.preview(name);
+      }
+      return force ? await leaving.force(name, require) : await peers.remove(name, require);
+    },
     pausePeer: (name) => change(name, () => peers.pause(name)),
     resumePeer: (name) => change(name, () => peers.resume(name)),
+    renewPeer: (name, way) => change(name, () => peers.renew(name, way)),
     retryPeer: (name) => change(name, () => Promise.resolve(peers.get(name).retry())),
     skipPeer: (name, lsn, skipOptions) =>
       change(name, async () => {
@@ -265,6 +274,8 @@ async function status(options: ControlOptions): Promise<NodeStatus> {
       ...(problem === null ? [] : [problem]),
       ...tables.problems(),
       ...differingPolicies(peers),
+      ...options.slotKeeper.problems(),
+      ...repairProblems(options.peers.list()),
       ...options.copying.problems(),
       ...options.groups.problems(),
       ...quarantineProblems(positions?.quarantined ?? null),
@@ -298,6 +309,11 @@ function updateGauges({ peers, metrics, tls, groups, tables }: ControlOptions, v
       slotSafeWalSizeBytes: numberOf(shown.slot?.safe_wal_size),
       clockSkewSeconds: peer.clock.skew?.seconds ?? null,
       awaitedRows: shown.inbound.awaited_rows,
+      awaySeconds: peer.awaySince === null
+        ? 0
+        : Math.max(0, (Date.now() - Date.parse(peer.awaySince)) / 1000),
+      isEvicted: peer.evicted !== null,
+      isRepairDue: peer.repairDue !== null,
     });
   }
 }

@@ -42,6 +42,8 @@ interface GroupKeeperOptions {
     /** {@link MAX_UNNAMED_GROUPS} where left out. */
     readonly maxGroups?: number;
   };
+  /** Whether a node may lack what was deleted here, or somewhere else: a repair has to know of it. */
+  readonly mayLackDeletes?: () => boolean;
   /** {@link MAX_KEPT_BYTES} where left out. */
   readonly maxKeptBytes?: number;
   /** {@link MAX_TOMBSTONE_BYTES} where left out. */
@@ -144,8 +146,9 @@ export class GroupKeeper {
     const query = this.#options.database.control.query("forget deleted rows");
     let kept = 0;
     const seen = await this.#mergeHorizon.read(query);
+    const areNeeded = this.#options.mayLackDeletes?.() ?? false;
     for (const { origin, bytes } of await readTombstones(query)) {
-      const before = this.horizon(origin);
+      const before = areNeeded ? undefined : this.horizon(origin);
       kept += bytes;
       if (before !== undefined) kept -= await forgetTombstones(query, origin, new Date(before).toISOString());
       while (seen !== undefined && await mergeTombstones(query, origin, seen) > 0);

@@ -31,6 +31,7 @@ import { openDial } from "./dial.ts";
 import { Merging } from "./merging.ts";
 import { openInbox } from "./inbound.ts";
 import { ensureIncarnation } from "./incarnation.ts";
+import { Leaving } from "./leaving.ts";
 import { Invites } from "./invites.ts";
 import { applyObserver, ConflictCounts, conflictObserver, sourceObserver } from "./observers.ts";
 import { outboundPorts } from "./outbound.ts";
@@ -46,6 +47,7 @@ import { ReturnStreams } from "./return_streams.ts";
 import { Reception } from "./reception.ts";
 import { SecondLook } from "./second_look.ts";
 import { ServerClock } from "./server_clock.ts";
+import { SlotKeeper } from "./slot_keeper.ts";
 import { authorityFiles, openTls } from "./tls.ts";
 import { Repair, Resync } from "./repair.ts";
 import { RowWriters } from "./row_writers.ts";
@@ -118,6 +120,7 @@ export async function startNode(config: Config, { signal, apiAddress }: StartOpt
     const groups = new GroupKeeper({
       database,
       peers: () => peers.list().map(({ name }) => name),
+      mayLackDeletes: () => peers.list().some((peer) => peer.mayLackDeletes),
       unnamed: database.facts.versionNumber < ORIGINS_SINCE ? { self: self.node } : undefined,
     });
     const positions = new AppliedPositions();
@@ -300,8 +303,10 @@ export async function startNode(config: Config, { signal, apiAddress }: StartOpt
       },
     });
     const usable = () => guard.problem === null;
+    const keeper = new SlotKeeper({ database, peers, limits: config.limits });
     watching = Promise.all([
       guard.run(ended),
+      keeper.run(ended, usable),
       publications.run(ended, usable),
       groups.run(ended, usable),
       // What is copied of it is about rows that have not come yet.
@@ -330,6 +335,8 @@ export async function startNode(config: Config, { signal, apiAddress }: StartOpt
         database,
         guard,
         peers,
+        slotKeeper: keeper,
+        leaving: new Leaving({ database, self: self.node, peers, verification, signal: ended }),
         publications,
         tables: new Tables({ database, publications, policies }),
         policies,

@@ -4,13 +4,15 @@
 import type { AppliedHistory } from "../applied_history.ts";
 import { DeletesReader, type OwnDeletes } from "../apply/own_deletes.ts";
 import type { CompressionSetting } from "../config.ts";
+import { beginAnew, MmliteError, sendAnew } from "../errors.ts";
 import type { SessionPorts } from "../link/ports.ts";
 import { formatLsn, type Lsn } from "../lsn.ts";
 import { requirePeer, setPeerIdentity, storeAck } from "../pg/peers.ts";
 import { PUBLICATIONS } from "../pg/publication.ts";
 import { readPublishedRow } from "../pg/unsent.ts";
 import { readWalLsn } from "../pg/server.ts";
-import { requireSlot, slotName } from "../pg/slots.ts";
+import type { Query } from "../pg/query.ts";
+import { readSlot, requireSlot, slotName } from "../pg/slots.ts";
 import type { Source } from "../pgoutput/source.ts";
 import { openSource, type SourceObserver } from "../source/source.ts";
 import type { ProvenPeer } from "../wire/channel.ts";
@@ -62,7 +64,13 @@ export function outboundPorts(
   const query = database.control.query(`replicate to peer "${peer}"`);
   const commitTimes = new CommitTimes(query);
   return {
-    prepare: async () => void await options.slots.ensure(peer),
+    prepare: async () => {
+      try {
+        await options.slots.ensure(peer);
+      } catch (thrown) {
+        throw await withRemedy(thrown, { self: self.node, peer, query });
+      }
+    },
     connect: async (signal) => {
       const { url } = await requirePeer(query, peer);
       if (url === null) return await options.returns.take(peer, signal);
@@ -116,6 +124,26 @@ export function outboundPorts(
       readPublishedRow(query, want, { serverVersion: self.serverVersion, maxBytes: MAX_ROW_VALUES }),
     storeAck: (endLsn) => storeAck(query, peer, formatLsn(endLsn)),
   };
+}
+
+/**
+ * A slot that is gone is gone for good: the commands that are due. One that is not there at all was dropped, or never
+ * was there: a standby and most backups have none, and then the rows here are not those to go by.
+ */
+async function withRemedy(
+  thrown: unknown,
+  { self, peer, query }: { readonly self: string; readonly peer: string; readonly query: Query },
+): Promise<unknown> {
+  if (!(thrown instanceof MmliteError) || thrown.kind !== "slot_lost") return thrown;
+  const isMissing = (await requirePeer(query, peer)).evicted === null &&
+    await readSlot(query, slotName(peer)) === undefined;
+  const hint = isMissing
+    ? `If only the slot was dropped: ${
+      sendAnew(self, peer)
+    }. If this server was restored from a backup, or was a ` +
+      `standby: ${beginAnew(self, peer)}`
+    : sendAnew(self, peer);
+  return new MmliteError("slot_lost", thrown.message, { hint, cause: thrown.cause });
 }
 
 /** What {@link noteDeletes} needs. */

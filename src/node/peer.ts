@@ -8,6 +8,7 @@ import { type AttemptReport, Link } from "../link/link.ts";
 import type { SessionObserver, SessionPorts } from "../link/ports.ts";
 import { runSession } from "../link/session.ts";
 import type { Lsn } from "../lsn.ts";
+import type { Eviction } from "../pg/peers.ts";
 import type { MessageBatch } from "../pgoutput/message_batch.ts";
 import { decodeCommit, MESSAGE_TYPE, messageType } from "../pgoutput/peek.ts";
 import type { SourceBatch } from "../pgoutput/source.ts";
@@ -226,6 +227,12 @@ export class Peer {
   policies: string | null = null;
   /** When the certificate expires that it showed when it connected last; null on cleartext and before. */
   certificateExpiresAt: Date | null = null;
+  /** Since when nothing goes to it, RFC 3339; null while it does. */
+  awaySince: string | null = null;
+  /** Why there is no slot for it any more; null while there is. */
+  evicted: Eviction | null = null;
+  /** Since when its rows may differ from ours, RFC 3339; null if nothing says so. */
+  repairDue: string | null = null;
   readonly #asking = new Wish();
   readonly #calling = new Wish();
 
@@ -278,6 +285,11 @@ export class Peer {
   /** Has the stream for the peer to push over kept open, if the peer needs one. */
   startReturning(): void {
     if (this.url !== null && this.dialsBack === false) this.returning.start();
+  }
+
+  /** Whether the peer may lack rows' deletes for longer than it is usually behind, or have ones that we lack. */
+  get mayLackDeletes(): boolean {
+    return this.repairDue !== null || this.link.state.name !== "streaming";
   }
 
   /** Whether the link waits for the peer to dial this node, which cannot dial it. */

@@ -41,7 +41,13 @@ export class PeerSlots {
   async #ensure(peer: string): Promise<Lsn> {
     const { control, target } = this.#database;
     const query = control.query(`set up the slot for peer "${peer}"`);
-    const { slotLsn } = await requirePeer(query, peer);
+    const { slotLsn, evicted } = await requirePeer(query, peer);
+    if (evicted !== null) {
+      throw new MmliteError(
+        "slot_lost",
+        `Cannot send to peer "${peer}": its slot was given up at ${evicted.at}, for what was kept for it: ${evicted.why}`,
+      );
+    }
     if (slotLsn !== null) {
       await requireSlot(query, slotName(peer));
       return slotLsn;

@@ -12,10 +12,13 @@ import {
   type PeerRow,
   readPeer,
   readPeers,
+  type RenewedWay,
   savePeer,
   setPeerDialsBack,
+  setPeerEvicted,
   setPeerIntent,
   setPeerRemoved,
+  setRepairDue,
 } from "../pg/peers.ts";
 import { ensureOrigin } from "../pg/progress.ts";
 import { dropSlot, readSlots, SLOT_PREFIX, slotName } from "../pg/slots.ts";
@@ -25,6 +28,7 @@ import { Peer, type PeerObserver } from "./peer.ts";
 import type { PeerSlots } from "./peer_slots.ts";
 import type { ReturnPorts } from "./return_loop.ts";
 import { Removals } from "./removal.ts";
+import { countUndelivered } from "./undelivered.ts";
 
 /** How long adding a peer waits for the first answer, milliseconds, so that both directions are set up by then. */
 const FIRST_ANSWER_MS = 5_000;
@@ -240,15 +244,18 @@ export class Peers {
   }
 
   /**
-   * Removes a peer: at once if forced, otherwise once it holds every transaction committed here before the call.
+   * Removes a peer once it holds every transaction committed here before the call.
    *
    * Resolves to whether it is gone; a drain that takes longer goes on by itself, across restarts too.
    */
-  async remove(
-    name: string,
-    { force, precondition }: { force: boolean; precondition?: (known: Peer) => void },
-  ): Promise<"removed" | "draining"> {
-    const peer = await this.#inTurn(async () => {
+  async remove(name: string, precondition?: (known: Peer) => void): Promise<"removed" | "draining"> {
+    const drained = this.#removals.drain(await this.#beginRemoval(name, precondition));
+    const outcome = await Promise.race([drained.then(() => true), delay(DRAIN_WAIT_MS).then(() => false)]);
+    return outcome ? "removed" : "draining";
+  }
+
+  #beginRemoval(name: string, precondition?: (known: Peer) => void): Promise<Peer> {
+    return this.#inTurn(async () => {
       const peer = this.get(name);
       precondition?.(peer);
       const query = this.#query(`remove peer "${name}"`);
@@ -258,13 +265,104 @@ export class Peers {
       peer.link.start();
       return peer;
     });
-    if (force) {
-      await this.#removals.force(peer);
-      return "removed";
-    }
-    const drained = this.#removals.drain(peer);
-    const outcome = await Promise.race([drained.then(() => true), delay(DRAIN_WAIT_MS).then(() => false)]);
-    return outcome ? "removed" : "draining";
+  }
+
+  /**
+   * Begins anew with a peer: gives up the slot and makes a new one, or how far the peer is applied here, or both and who
+   * it was. Notes that rows may differ until tables were compared. The peer has to do its part with this node.
+   */
+  renew(name: string, way: RenewedWay): Promise<void> {
+    return this.#inTurn(async () => {
+      const known = this.get(name);
+      this.#refuseRemoving(known, "renew");
+      const row = await this.#removals.renewInTurn(known, way);
+      const peer = await this.#hold(row);
+      try {
+        await ensureOrigin(this.#query(`renew peer "${name}"`), name);
+        await this.#options.slots.ensure(name);
+      } finally {
+        // Its link makes the slot if that failed.
+        if (row.intent !== "paused") peer.link.start();
+        peer.startReturning();
+        // It may have been refused for what is given up now.
+        peer.askAgain();
+      }
+    });
+  }
+
+  /**
+   * Removes a peer at once, delivered or not. `beforeSlotGoes` is called while its link rests and the slot is there yet.
+   */
+  async force(
+    name: string,
+    { precondition, beforeSlotGoes }: {
+      readonly precondition?: (known: Peer) => void;
+      readonly beforeSlotGoes: () => Promise<void>;
+    },
+  ): Promise<void> {
+    const peer = await this.#beginRemoval(name, precondition);
+    await this.#inTurn(async () => {
+      if (this.#peers.get(name) !== peer) return;
+      await peer.link.stop();
+      await beforeSlotGoes();
+      await this.#removals.forgetInTurn(peer);
+    });
+  }
+
+  /**
+   * Gives a peer up whose slot keeps too much: drops the slot, durably, and leaves what comes from it as it is. It has
+   * to begin anew. `why` says which bound was passed.
+   */
+  evict(name: string, why: string): Promise<void> {
+    return this.#inTurn(async () => {
+      const peer = this.#peers.get(name);
+      if (peer === undefined || peer.evicted !== null) return;
+      const wasPaused = peer.link.state.name === "paused";
+      await peer.link.stop();
+      try {
+        const query = this.#query(`give up peer "${name}"`);
+        const undelivered = await countUndelivered({ database: this.#options.database, peer: name });
+        peer.evicted = await setPeerEvicted(query, name, why);
+        await dropSlot(query, slotName(name));
+        this.#logger.error(
+          "Peer {peer} is given up, for what is kept for it: {why}; not delivered: {undelivered}",
+          {
+            ...{ peer: name, why, undelivered: JSON.stringify(undelivered) },
+          },
+        );
+      } finally {
+        if (!wasPaused) peer.link.start();
+      }
+    });
+  }
+
+  /** Does something while nobody reads the slot of a peer; then its link goes on as before. */
+  atRest<Result>(name: string, work: () => Promise<Result>): Promise<Result> {
+    return this.#inTurn(async () => {
+      const { link } = this.get(name);
+      const wasPaused = link.state.name === "paused";
+      await link.stop();
+      try {
+        return await work();
+      } finally {
+        if (!wasPaused) link.start();
+      }
+    });
+  }
+
+  /** Rows may differ from those of a peer until they were compared. */
+  async repairIsDue(name: string): Promise<void> {
+    const peer = this.#peers.get(name);
+    if (peer === undefined) return;
+    peer.repairDue = await setRepairDue(this.#query(`note that peer "${name}" may differ`), name, true);
+  }
+
+  /** All that both nodes had when this was called was compared, and is equal: nothing is due any more. */
+  async repaired(peer: Peer): Promise<void> {
+    if (peer.repairDue === null) return;
+    await setRepairDue(this.#query(`note that peer "${peer.name}" has the same rows`), peer.name, false);
+    peer.repairDue = null;
+    this.#logger.info("The rows of peer {peer} are equal again", { peer: peer.name });
   }
 
   /** Breaks every attempt off, because the local PostgreSQL is going down. */
@@ -325,7 +423,7 @@ export class Peers {
     await forgetPeer(query, name);
   }
 
-  async #hold({ name, url, intent, dialsBack }: PeerRow): Promise<Peer> {
+  async #hold({ name, url, intent, dialsBack, ...row }: PeerRow): Promise<Peer> {
     const peer = new Peer(name, url, {
       ports: () => this.#options.ports(name),
       returnPorts: this.#options.returnPorts(name),
@@ -333,6 +431,9 @@ export class Peers {
     });
     peer.removing = intent === "removing";
     peer.dialsBack = dialsBack;
+    peer.awaySince = row.awaySince;
+    peer.evicted = row.evicted;
+    peer.repairDue = row.repairDue;
     if (intent === "paused") await peer.link.stop();
     this.#peers.set(name, peer);
     return peer;

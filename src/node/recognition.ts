@@ -15,9 +15,11 @@ interface Known {
   readonly name: string;
 }
 
-const REMEDY =
-  "If the other database was replaced on purpose, remove the peer on both nodes, make the tables equal, " +
-  "and add it again";
+/** Whoever runs there now is taken for the peer once the known one is given up. */
+function remedyOf(name: string): string {
+  return `If the other database was replaced on purpose, or its server was, run \`mmlite peers renew ${name}\` here ` +
+    "and then as docs/OPERATIONS.md says, Fenced";
+}
 
 /** Throws `untrusted` where a certificate says other than the node itself; on cleartext there is none to ask. */
 export function requireProven({ cluster, node }: NodeIdentity, proven: PeerName | null): void {
@@ -92,6 +94,6 @@ function requireSameLife(
   }
 }
 
-function fenced(name: string, why: string, hint = REMEDY): MmliteError {
+function fenced(name: string, why: string, hint = remedyOf(name)): MmliteError {
   return new MmliteError("fenced", `Cannot replicate with peer "${name}": ${why}`, { hint });
 }

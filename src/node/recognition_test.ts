@@ -24,6 +24,9 @@ const ROW: PeerRow = {
   timeline: OTHER.timeline,
   dialsBack: null,
   copied: null,
+  awaySince: null,
+  evicted: null,
+  repairDue: null,
   createdAt: 0n,
 };
 

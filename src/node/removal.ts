@@ -7,8 +7,14 @@
 import { delay } from "../backoff.ts";
 import { toMmliteError } from "../errors.ts";
 import { log } from "../log.ts";
-import { formatLsn, type Lsn } from "../lsn.ts";
-import { setPeerRemoved } from "../pg/peers.ts";
+import type { Lsn } from "../lsn.ts";
+import {
+  keepLastProgress,
+  type PeerRow,
+  type RenewedWay,
+  setPeerRemoved,
+  setPeerRenewed,
+} from "../pg/peers.ts";
 import { forgetProgress } from "../pg/progress.ts";
 import { forgetSkip } from "../pg/quarantine.ts";
 import type { Query } from "../pg/query.ts";
@@ -52,25 +58,6 @@ export class Removals {
     return drain;
   }
 
-  /** Removes a peer at once, and logs how much was not delivered. */
-  async force(peer: Peer): Promise<void> {
-    const query = this.#query(peer);
-    const slot = await readSlot(query, slotName(peer.name));
-    const walLsn = await readWalLsn(query);
-    const from = slot?.confirmedFlushLsn ?? null;
-    if (from !== null && from < walLsn) {
-      this.#logger.warn(
-        "Peer {peer} is removed by force: {bytes} bytes of WAL after {lsn} were not delivered",
-        {
-          peer: peer.name,
-          bytes: String(walLsn - from),
-          lsn: formatLsn(from),
-        },
-      );
-    }
-    await this.forget(peer);
-  }
-
   /** Drops what there is of a peer, whatever it holds. */
   forget(peer: Peer): Promise<void> {
     return this.#options.inTurn(() => this.forgetInTurn(peer));
@@ -78,18 +65,46 @@ export class Removals {
 
   /** The same, for a change of the peers that is under way. */
   async forgetInTurn(peer: Peer): Promise<void> {
-    const { dropInbound, isHeld, removed } = this.#options;
+    const { isHeld, removed } = this.#options;
     if (!isHeld(peer)) return;
     const query = this.#query(peer);
     await peer.stop();
-    await dropInbound(peer.name);
+    await this.#options.dropInbound(peer.name);
     await dropSlot(query, slotName(peer.name));
-    await forgetProgress(query, peer.name);
     await forgetSkip(query, peer.name);
     await giveUpUnsent(query, peer.name);
+    await keepLastProgress(query, peer.name);
+    await forgetProgress(query, peer.name);
     await setPeerRemoved(query, peer.name);
     removed(peer);
     this.#logger.info("Peer {peer} is removed", { peer: peer.name });
+  }
+
+  /**
+   * Gives up the slot for a peer that stays one, or how far it is applied, or both and who it was, for a change of the
+   * peers that is under way; returns its row. What was not delivered that way never is. Cut short, it is to be done again.
+   */
+  async renewInTurn(peer: Peer, way: RenewedWay): Promise<PeerRow> {
+    const query = this.#query(peer);
+    await peer.stop();
+    await this.#options.dropInbound(peer.name);
+    if (way !== "received") await dropSlot(query, slotName(peer.name));
+    if (way !== "sent") {
+      await forgetSkip(query, peer.name);
+      await forgetProgress(query, peer.name);
+    }
+    if (way === "both") await giveUpUnsent(query, peer.name);
+    const row = await setPeerRenewed(query, peer.name, way);
+    // It may have come again before its positions were gone.
+    await this.#options.dropInbound(peer.name);
+    this.#options.removed(peer);
+    this.#logger.warn(
+      "Peer {peer} begins anew ({way}): until a repair has ended, rows may differ from its own",
+      {
+        ...{ peer: peer.name, way },
+      },
+    );
+    return row;
   }
 
   /** Resolves when every drain has ended, after the signal. */

@@ -66,10 +66,8 @@ export class Repair implements JobKind<RepairInput> {
       { ...input, right: newest ? "newest" : "there" },
       context,
     );
-    return {
-      ...{ node: this.#options.self, source: peer.name, newest, dry_run, bytes, tables },
-      outcome: worst(tables.map(({ outcome }) => outcome)),
-    };
+    const outcome = worst(tables.map(({ outcome }) => outcome));
+    return { ...{ node: this.#options.self, source: peer.name, newest, dry_run, bytes, tables }, outcome };
   }
 
   /** Makes the rows that differ from a peer's what is right. */
@@ -101,6 +99,9 @@ export class Repair implements JobKind<RepairInput> {
           });
         },
       });
+      if (!input.dry_run) {
+        await verification.noteEqual(peer, { there: sides.there, patterns: input.tables, tables });
+      }
       return { tables: tables.map((table) => toReport(table, self)), bytes: sides.there.bytes };
     });
   }

@@ -79,6 +79,9 @@ export function peerStatus(peer: Peer, { positions, policies }: PeerView): PeerS
     awaits_dial: peer.awaitsDial,
     certificate_expires_at: peer.certificateExpiresAt?.toISOString() ?? null,
     removing: peer.removing,
+    away_since: peer.awaySince,
+    evicted_at: peer.evicted?.at ?? null,
+    repair_due_since: peer.repairDue,
     policies_differ: peer.policies !== null && peer.policies !== policies,
     sent_lsn: lsnText(outbound.sentLsn),
     acked_lsn: lsnText(outbound.ackedLsn),
@@ -126,6 +129,20 @@ export function differingPolicies(peers: readonly PeerStatus[]): MmliteError[] {
         hint:
           `Compare \`mmlite tables list\` and the file's conflicts on both nodes, and make them the same; ` +
           "without track_commit_timestamp a node cannot go by versions",
+      },
+    )
+  );
+}
+
+/** Peers whose rows may differ from ours because something was never delivered. */
+export function repairProblems(peers: readonly Peer[]): MmliteError[] {
+  return peers.filter(({ repairDue }) => repairDue !== null).map(({ name, repairDue }) =>
+    new MmliteError(
+      "conflict",
+      `Rows may differ from those of peer "${name}": something was not delivered before ${repairDue}`,
+      {
+        hint: `Once both links stream, run \`mmlite verify --peer ${name} --repair --newest\`, or after a ` +
+          `restored backup \`--source\` with the other node; then \`mmlite verify --peer ${name}\`, which clears this`,
       },
     )
   );

@@ -7,7 +7,7 @@ import type { Job, VerifyInput, VerifyReport } from "../api/job_schemas.ts";
 import { delay } from "../backoff.ts";
 import { MmliteError, toMmliteError } from "../errors.ts";
 import { log } from "../log.ts";
-import { readPeer } from "../pg/peers.ts";
+import { type LastApplied, readPeer } from "../pg/peers.ts";
 import { parseTablePattern } from "../pg/table_pattern.ts";
 import type { TableName } from "../table_name.ts";
 import { answerQuestions, refuseQuestions } from "../verify/answering.ts";
@@ -129,13 +129,15 @@ export class Verification implements JobKind<VerifyInput> {
   async #verify(peer: Peer, input: VerifyInput, { progress, signal }: JobContext): Promise<PeerReport> {
     let bytes = () => 0;
     try {
-      const tables = await this.withSides(peer, { progress, signal }, ({ here, there }) => {
+      const tables = await this.withSides(peer, { progress, signal }, async ({ here, there }) => {
         bytes = () => there.bytes;
-        return verifyTables({
+        const tables = await verifyTables({
           ...{ here, there, patterns: input.tables, share: input.share, limit: input.limit, signal },
           settleMs: input.settle_seconds * 1000,
           progress: { expect: (rows) => progress.expect(rows), read: (rows) => progress.read(rows) },
         });
+        await this.noteEqual(peer, { there, patterns: input.tables, tables });
+        return tables;
       });
       return {
         peer: peer.name,
@@ -155,6 +157,36 @@ export class Verification implements JobKind<VerifyInput> {
         tables: [],
       };
     }
+  }
+
+  /** Asks a peer how far a third node is applied there. */
+  async askApplied(peer: Peer, node: string, signal: AbortSignal): Promise<LastApplied> {
+    const release = Promise.withResolvers<void>();
+    const remote = new RemoteSide(peer.name, await this.#connect(peer, release.promise, signal));
+    const breakOff = () => remote.breakOff();
+    signal.addEventListener("abort", breakOff, { once: true });
+    if (signal.aborted) breakOff();
+    try {
+      return await remote.applied(node);
+    } finally {
+      signal.removeEventListener("abort", breakOff);
+      await remote.close();
+      release.resolve();
+    }
+  }
+
+  /** Once all tables are equal no repair is due any more, here and there. */
+  async noteEqual(
+    peer: Peer,
+    { there, patterns, tables }: {
+      readonly there: RemoteSide;
+      readonly patterns: readonly string[] | undefined;
+      readonly tables: readonly { readonly outcome: Outcome }[];
+    },
+  ): Promise<void> {
+    if ((patterns ?? []).length > 0 || worst(tables.map(({ outcome }) => outcome)) !== "equal") return;
+    await this.#options.peers.repaired(peer);
+    await there.tellEqual();
   }
 
   /** Does some work with this node's tables and a peer's, on connections that end with it. */
@@ -214,7 +246,14 @@ export class Verification implements JobKind<VerifyInput> {
       open: (ended) => {
         const side = this.#localSide(node, ended);
         const tableOf = (table: TableName) => side.tableOf(table);
-        return { side, writer: this.#options.writers.writer(node, { tableOf, newest: true, signal: ended }) };
+        return {
+          side,
+          writer: this.#options.writers.writer(node, { tableOf, newest: true, signal: ended }),
+          equal: async () => {
+            const peer = this.#options.peers.find(node);
+            if (peer !== undefined) await this.#options.peers.repaired(peer);
+          },
+        };
       },
       signal,
     });

@@ -29,11 +29,30 @@ export interface PeerRow {
   readonly copied: CopiedFrom | null;
   /** When it became a peer for the first time, microseconds since 2000-01-01 UTC; see {@link readSeenBefore}. */
   readonly createdAt: bigint;
+  /** Since when nothing goes to it, RFC 3339 UTC; null while it does. */
+  readonly awaySince: string | null;
+  /** When and why its slot was dropped for the WAL that it kept; null while it was not. */
+  readonly evicted: Eviction | null;
+  /** Since when its rows may differ from ours, as something was never delivered, RFC 3339 UTC; null if nothing says so. */
+  readonly repairDue: string | null;
+}
+
+/** Why there is no slot for a peer any more. */
+export interface Eviction {
+  /** RFC 3339 UTC. */
+  readonly at: string;
+  /** To stand behind "because". */
+  readonly why: string;
 }
 
 const COLUMNS = "name, url, state, slot_lsn::text, acked_lsn::text, incarnation::text, system_identifier, " +
   "timeline::text, dials_back::text, copied_snapshot, copied_until::text, " +
+  `${utc("away_since")}, ${utc("evicted_at")}, evicted_why, ${utc("repair_due")}, ` +
   "(extract(epoch FROM created_at - timestamptz '2000-01-01 00:00:00Z') * 1000000)::bigint::text AS created_us";
+
+function utc(column: string): string {
+  return `to_char(${column} AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"') AS ${column}`;
+}
 
 /** Every peer, removed ones included, by name. */
 export async function readPeers(query: Query): Promise<PeerRow[]> {
@@ -92,14 +111,99 @@ export async function setPeerSlot(query: Query, name: string, slotLsn: string): 
   ]);
 }
 
+/** What is known of a peer only as long as its slot and its life are the same. */
+const FORGET_LIFE =
+  `slot_lsn = NULL, acked_lsn = NULL, incarnation = NULL, system_identifier = NULL, timeline = NULL,
+  copied_snapshot = NULL, copied_until = NULL, away_since = NULL, evicted_at = NULL, evicted_why = NULL`;
+
 /** Forgets slot, ack and identity of a peer whose slot is gone; `removed` keeps the name from coming back by itself. */
 export async function setPeerRemoved(query: Query, name: string): Promise<void> {
   await query(
-    `UPDATE mmlite.peer SET state = 'removed', url = NULL, slot_lsn = NULL, acked_lsn = NULL,
-       incarnation = NULL, system_identifier = NULL, timeline = NULL, dials_back = NULL, copied_snapshot = NULL,
-       copied_until = NULL WHERE name = $1`,
+    `UPDATE mmlite.peer SET state = 'removed', url = NULL, dials_back = NULL, repair_due = NULL, ${FORGET_LIFE}
+      WHERE name = $1`,
     [name],
   );
+}
+
+/** Keeps on record how far a peer is applied here, as its progress is about to be forgotten. */
+export async function keepLastProgress(query: Query, name: string): Promise<void> {
+  await query(
+    `UPDATE mmlite.peer p SET (left_lsn, left_commit_timestamp) =
+       (SELECT g.lsn, g.commit_timestamp FROM mmlite.progress g WHERE g.origin = p.name)
+      WHERE name = $1 AND EXISTS (SELECT 1 FROM mmlite.progress g WHERE g.origin = p.name)`,
+    [name],
+  );
+}
+
+/** What of a peer begins anew: what is sent to it, what is received from it, or both and who it is. */
+export type RenewedWay = "sent" | "received" | "both";
+
+const RENEWED: Readonly<Record<RenewedWay, string>> = {
+  sent: "slot_lsn = NULL, acked_lsn = NULL, away_since = NULL, evicted_at = NULL, evicted_why = NULL",
+  received: "copied_snapshot = NULL, copied_until = NULL",
+  both: FORGET_LIFE,
+};
+
+/**
+ * Forgets slot and ack of a peer that stays one, or what came with its rows, or both and who it is: whoever answers at
+ * its address under its name is it from then on. Notes that rows may differ; returns the row as it is then.
+ */
+export async function setPeerRenewed(query: Query, name: string, way: RenewedWay): Promise<PeerRow> {
+  const [row] = await query(
+    `UPDATE mmlite.peer SET ${
+      RENEWED[way]
+    }, repair_due = clock_timestamp() WHERE name = $1 RETURNING ${COLUMNS}`,
+    [name],
+  );
+  return toPeerRow(row!);
+}
+
+/** How far a node is applied here; nulls where nothing is known of it. */
+export interface LastApplied {
+  readonly lsn: Lsn | null;
+  /** When the last of its transactions committed there, RFC 3339 UTC; null where none came. */
+  readonly at: string | null;
+}
+
+/** How far a node is applied here, or was when it was removed. */
+export async function readLastApplied(query: Query, name: string): Promise<LastApplied> {
+  const [row] = await query(
+    `SELECT lsn::text, ${utc("at")} FROM (
+       SELECT 1 AS place, lsn, commit_timestamp AS at FROM mmlite.progress WHERE origin = $1
+       UNION ALL SELECT 2, left_lsn, left_commit_timestamp FROM mmlite.peer WHERE name = $1 AND state = 'removed'
+     ) known ORDER BY place LIMIT 1`,
+    [name],
+  );
+  return { lsn: row?.lsn == null ? null : parseLsn(row.lsn), at: row?.at ?? null };
+}
+
+/** Notes that a peer is to be sent nothing any more until it begins anew. */
+export async function setPeerEvicted(query: Query, name: string, why: string): Promise<Eviction> {
+  const [row] = await query(
+    `UPDATE mmlite.peer SET evicted_at = clock_timestamp(), evicted_why = $2 WHERE name = $1 RETURNING ${COLUMNS}`,
+    [name, why],
+  );
+  return toPeerRow(row!).evicted!;
+}
+
+/** Notes that from now on nothing goes to a peer, or that something does again; returns since when. */
+export async function setPeerAway(query: Query, name: string, isAway: boolean): Promise<string | null> {
+  const [row] = await query(
+    `UPDATE mmlite.peer SET away_since = CASE WHEN $2::boolean THEN coalesce(away_since, clock_timestamp()) END
+      WHERE name = $1 RETURNING ${COLUMNS}`,
+    [name, String(isAway)],
+  );
+  return row === undefined ? null : toPeerRow(row).awaySince;
+}
+
+/** Notes that rows may differ from those of a peer, or that they do not any more; returns since when. */
+export async function setRepairDue(query: Query, name: string, isDue: boolean): Promise<string | null> {
+  const [row] = await query(
+    `UPDATE mmlite.peer SET repair_due = CASE WHEN $2::boolean THEN coalesce(repair_due, clock_timestamp()) END
+      WHERE name = $1 RETURNING ${COLUMNS}`,
+    [name, String(isDue)],
+  );
+  return row === undefined ? null : toPeerRow(row).repairDue;
 }
 
 /** Makes sure that a node is no peer here until somebody adds it, as if it had been removed; a peer stays one. */
@@ -171,5 +275,8 @@ function toPeerRow(row: Row): PeerRow {
       ? null
       : { snapshot: row.copied_snapshot, until: parseLsn(row.copied_until!) },
     createdAt: BigInt(row.created_us!),
+    awaySince: row.away_since ?? null,
+    evicted: row.evicted_at == null ? null : { at: row.evicted_at, why: row.evicted_why ?? "" },
+    repairDue: row.repair_due ?? null,
   };
 }

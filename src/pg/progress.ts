@@ -17,12 +17,14 @@ export interface Progress {
   readonly commitTimestamp: string | null;
   /** Counts receiving sessions; only the latest may apply. */
   readonly epoch: string;
+  /** Where the origin's slot began that feeds this node; null until it has said so. */
+  readonly slotLsn: Lsn | null;
 }
 
 /** SQLSTATEs of an origin that another session has created meanwhile: the unique index says so, or a check. */
 const EXISTS_NOW = ["23505", "42710"];
 
-const COLUMNS = `origin, lsn::text, epoch::text,
+const COLUMNS = `origin, lsn::text, epoch::text, slot_lsn::text,
   to_char(commit_timestamp AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"') AS commit_timestamp`;
 
 /** The name of the replication origin that tags what came from a node. */
@@ -47,6 +49,11 @@ export async function startProgress(query: Query, origin: string, lsn: string): 
     "INSERT INTO mmlite.progress (origin, lsn, epoch) VALUES ($1, $2::pg_lsn, 0) ON CONFLICT (origin) DO NOTHING",
     [origin, lsn],
   );
+}
+
+/** Notes where the slot of an origin began that feeds this node. */
+export async function setProgressSlot(query: Query, origin: string, slotLsn: string): Promise<void> {
+  await query("UPDATE mmlite.progress SET slot_lsn = $2::pg_lsn WHERE origin = $1", [origin, slotLsn]);
 }
 
 /** Begins a receiving session: every earlier one can apply nothing from here on. */
@@ -92,5 +99,6 @@ function toProgress(row: Row): Progress {
     lsn: parseLsn(row.lsn!),
     commitTimestamp: row.commit_timestamp ?? null,
     epoch: row.epoch!,
+    slotLsn: row.slot_lsn == null ? null : parseLsn(row.slot_lsn),
   };
 }

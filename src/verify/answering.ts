@@ -3,6 +3,7 @@
  */
 import type { z } from "zod";
 import { toMmliteError } from "../errors.ts";
+import { formatLsn, type Lsn } from "../lsn.ts";
 import type { Channel } from "../wire/channel.ts";
 import { Lines } from "../wire/lines.ts";
 import {
@@ -28,11 +29,19 @@ interface Closable {
   close(): Promise<void>;
 }
 
+/** A node's tables, and what it has of other nodes. */
+interface AnsweringSide extends Side, Closable {
+  /** How far a third node is applied here, or was when it was removed; nulls where nothing is known of it. */
+  applied(node: string): Promise<{ readonly lsn: Lsn | null; readonly at: string | null }>;
+}
+
 /** What a node answers with. */
 export interface Answering {
-  readonly side: Side & Closable;
+  readonly side: AnsweringSide;
   /** Opens nothing before it is asked to write. */
   readonly writer: RowWriter & Closable;
+  /** The other node has found that all tables are equal. */
+  readonly equal: () => Promise<void>;
 }
 
 /**
@@ -111,7 +120,8 @@ function toFailure(thrown: unknown): z.infer<typeof Failure> {
   return { error: { kind, message: kind === "internal" ? "Cannot answer about a table" : message, hint } };
 }
 
-async function answer({ side, writer }: Answering, question: Question): Promise<Answer<Question["ask"]>> {
+async function answer(answering: Answering, question: Question): Promise<Answer<Question["ask"]>> {
+  const { side, writer } = answering;
   switch (question.ask) {
     case "tables":
       return {
@@ -147,6 +157,13 @@ async function answer({ side, writer }: Answering, question: Question): Promise<
       };
     case "rows":
       return { rows: (await side.rows(question.keys)).map(toRowMessage) };
+    case "applied": {
+      const { lsn, at } = await side.applied(question.node);
+      return { lsn: lsn === null ? null : formatLsn(lsn), at };
+    }
+    case "equal":
+      await answering.equal();
+      return {};
     case "prepare":
       await writer.begin(question.table);
       return {};

@@ -7,6 +7,7 @@ import { type Client, closeClient } from "../pg/client.ts";
 import { readDiverged } from "../pg/diverged.ts";
 import { mapPostgresError } from "../pg/errors.ts";
 import { behindOf, hasReceived, type Mark, setMark } from "../pg/marks.ts";
+import { type LastApplied, readLastApplied } from "../pg/peers.ts";
 import { type Query, queryWith } from "../pg/query.ts";
 import { openHashClient } from "../pg/row_hash.ts";
 import { readingTable, readScannedTable, type ScannedTable } from "../pg/scanned_table.ts";
@@ -134,6 +135,11 @@ export class LocalSide implements Side {
   rows(keys: readonly Key[]): Promise<WholeRow[]> {
     const { scanned, doing } = this.#begun();
     return this.#run(doing, (query) => readWholeRows(query, scanned, keys));
+  }
+
+  /** How far a third node is applied here, or was when it was removed; nulls where nothing is known of it. */
+  applied(node: string): Promise<LastApplied> {
+    return this.#run("look how far a node is applied", (query) => readLastApplied(query, node));
   }
 
   mark(): Promise<Mark> {

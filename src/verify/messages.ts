@@ -66,6 +66,8 @@ const Question = z.discriminatedUnion("ask", [
   z.object({ ask: z.literal("keys"), hashes: Packed }),
   z.object({ ask: z.literal("look"), keys: z.array(Key).max(100_000) }),
   z.object({ ask: z.literal("rows"), keys: z.array(Key).min(1).max(MAX_ROWS) }),
+  z.object({ ask: z.literal("applied"), node: Identifier }),
+  z.object({ ask: z.literal("equal") }),
   z.object({ ask: z.literal("prepare"), table: Table }),
   z.object({
     ask: z.literal("write"),
@@ -104,6 +106,8 @@ export const Answers = {
     ),
   }),
   rows: z.object({ rows: z.array(RowMessage).min(1).max(MAX_ROWS) }),
+  equal: z.object({}),
+  applied: z.object({ lsn: Lsn.nullable(), at: z.iso.datetime().nullable() }),
   prepare: z.object({}),
   write: z.object({
     outcomes: z.array(

@@ -2,6 +2,7 @@
  * A peer's tables, as they are compared: it is asked over a channel, one question after the other.
  */
 import { isErrorKind, MmliteError } from "../errors.ts";
+import { type Lsn, parseLsn } from "../lsn.ts";
 import type { Mark } from "../pg/marks.ts";
 import type { LookedUp, ScannedRow } from "../pg/table_scan.ts";
 import type { WholeRow } from "../pg/whole_rows.ts";
@@ -84,6 +85,17 @@ export class RemoteSide implements Side {
   async rows(keys: readonly Key[]): Promise<WholeRow[]> {
     const { rows } = await this.#ask({ ask: "rows", keys: keys.map((key) => [...key]) });
     return rows.map(fromRowMessage);
+  }
+
+  /** Tells the peer that all tables are equal. */
+  async tellEqual(): Promise<void> {
+    await this.#ask({ ask: "equal" });
+  }
+
+  /** How far a third node is applied there, or was when it was removed; nulls where nothing is known of it. */
+  async applied(node: string): Promise<{ lsn: Lsn | null; at: string | null }> {
+    const { lsn, at } = await this.#ask({ ask: "applied", node });
+    return { lsn: lsn === null ? null : parseLsn(lsn), at };
   }
 
   /** Writes rows there. */

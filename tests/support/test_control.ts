@@ -6,6 +6,7 @@ import type { Health, NodeControl, NodeEvent, Precondition, WaitOutcome } from "
 import type { Job, JobInput } from "../../src/api/job_schemas.ts";
 import type { Invite } from "../../src/api/invite_schemas.ts";
 import type { QuarantineEntry } from "../../src/api/quarantine_schemas.ts";
+import type { RemovalReport } from "../../src/api/removal_schemas.ts";
 import type { PeerStatus, TableStatus } from "../../src/api/schemas.ts";
 import { MmliteError } from "../../src/errors.ts";
 import type { TableName } from "../../src/table_name.ts";
@@ -86,14 +87,16 @@ export function createTestControl(given: { peers?: PeerStatus[]; tables?: TableS
       if (!dryRun) peers.set(name, peer);
       return { created: current === null, peer };
     },
-    removePeer: async (name, { force, precondition }) => {
+    removePeer: async (name, { force, dryRun, precondition }) => {
       await check(find(name), precondition);
+      if (dryRun) return testRemoval(name, false);
       if (!force) change(name, { removing: true });
       else peers.delete(name);
-      return force ? "removed" : "draining";
+      return force ? testRemoval(name, true) : "draining";
     },
     pausePeer: async (name) => await Promise.resolve(change(name, { state: "paused" })),
     resumePeer: async (name) => await Promise.resolve(change(name, { state: "connecting" })),
+    renewPeer: async (name) => await Promise.resolve(change(name, { state: "connecting" })),
     retryPeer: async (name) => {
       control.retried.push(name);
       return await Promise.resolve(change(name, { state: "connecting" }));
@@ -202,6 +205,22 @@ async function check(
   return await Promise.resolve(current ?? null);
 }
 
+/** What a removal leaves undelivered. */
+export function testRemoval(peer: string, removed: boolean): RemovalReport {
+  const at = "2026-11-22T10:00:00.123456Z";
+  return {
+    peer,
+    removed,
+    undelivered: {
+      ...{ after_lsn: "0/1A", wal_bytes: "8192", complete: true, problem: null, transactions: 1, changes: 2 },
+      tables: [{ table: "public.t", inserts: 2, updates: 0, deletes: 0, truncates: 0 }],
+      ...{ first_committed_at: at, last_committed_at: at },
+    },
+    received: { applied_lsn: "0/2B", committed_at: at, others: [] },
+    remedies: [],
+  };
+}
+
 /** A peer that streams, with every field filled. */
 export function testPeer(name: string, url: string | null): PeerStatus {
   const slot = { name: `mmlite_${name}`, confirmed_flush_lsn: "0/1A", restart_lsn: "0/10", active: true };
@@ -213,6 +232,9 @@ export function testPeer(name: string, url: string | null): PeerStatus {
     awaits_dial: false,
     certificate_expires_at: null,
     removing: false,
+    away_since: null,
+    evicted_at: null,
+    repair_due_since: null,
     policies_differ: false,
     sent_lsn: "0/1B",
     acked_lsn: "0/1A",
