@@ -218,6 +218,7 @@ export async function startNode(config: Config, { signal, apiAddress }: StartOpt
       causes,
       positions,
       maxClockWaitMs: config.conflicts.maxClockWaitMs,
+      awaitTable: (oid) => publications.awaitKnown(oid),
       requireWhole: () => copying.requireWhole(),
       calledBack: (sender) => void verification.calledBack(sender),
     });

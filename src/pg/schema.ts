@@ -14,6 +14,7 @@ import {
 } from "./conflict_schema.ts";
 import { COPY_STEP } from "./copy_schema.ts";
 import { CONFLICT_RECORD_STEP } from "./conflict_record_schema.ts";
+import { LATER_TABLES_STEP } from "./later_tables_schema.ts";
 import { QUARANTINE_STEP } from "./quarantine_schema.ts";
 import { RETRY_STEP } from "./retry_schema.ts";
 import { SECOND_LOOK_STEP } from "./second_look_schema.ts";
@@ -203,6 +204,8 @@ COMMENT ON COLUMN mmlite.apply_group.lasting IS
   'rows of several times that a repair wrote: kept while their versions can be asked for, as the commit record does not name their node';`,
 
   COPY_STEP,
+
+  LATER_TABLES_STEP,
 ];
 
 /** The SQL that brings a database with `done` steps up to this version, one transaction per element. */
