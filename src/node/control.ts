@@ -23,6 +23,7 @@ import type { ConflictCounts } from "./observers.ts";
 import type { GroupKeeper } from "./group_keeper.ts";
 import { Peer } from "./peer.ts";
 import type { Peers } from "./peers.ts";
+import type { PatternChanges } from "./pattern_changes.ts";
 import type { PublicationKeeper } from "./publication_keeper.ts";
 import type { Quarantine } from "./quarantine.ts";
 import type { BehindNode, ReadYourWrites } from "./read_your_writes.ts";
@@ -52,6 +53,7 @@ interface ControlOptions {
   readonly peers: Peers;
   readonly publications: PublicationKeeper;
   readonly tables: Tables;
+  readonly patterns: PatternChanges;
   readonly policies: ConflictPolicies;
   readonly groups: GroupKeeper;
   readonly invites: Invites;
@@ -70,7 +72,7 @@ interface ControlOptions {
 
 /** The control of a running node. */
 export function createControl(options: ControlOptions): NodeControl {
-  const { peers, tables, invites, jobs, quarantine, reading, metrics, database, signal } = options;
+  const { peers, tables, patterns, invites, jobs, quarantine, reading, metrics, database, signal } = options;
   const show = async (peer: Peer) => peerStatus(peer, await viewOf(options));
   const query = (doing: string) => database.control.query(doing);
   const events = new NodeEvents({
@@ -139,6 +141,9 @@ export function createControl(options: ControlOptions): NodeControl {
       return tables.get(table);
     },
     setTablePolicy: (table, input, setOptions) => tables.setPolicy(table, input, setOptions),
+    listPatterns: () => patterns.list(),
+    putPattern: (pattern, kind, putOptions) => patterns.put(pattern, kind, putOptions),
+    removePattern: (pattern, removeOptions) => patterns.remove(pattern, removeOptions),
     clearTable: (table, clearOptions) => tables.clear(table, clearOptions),
     listConflicts: (filter) => listConflicts(query("list the conflicts"), filter),
     getConflict: (id) => getConflict(query(`show conflict ${id}`), id),

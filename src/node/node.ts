@@ -39,6 +39,8 @@ import { Peers } from "./peers.ts";
 import { Jobs } from "./jobs.ts";
 import { PublicationKeeper } from "./publication_keeper.ts";
 import { Quarantine } from "./quarantine.ts";
+import { PatternChanges } from "./pattern_changes.ts";
+import { TablePatterns } from "./table_patterns.ts";
 import { Tables } from "./tables.ts";
 import { ReadYourWrites } from "./read_your_writes.ts";
 import { ReturnStreams } from "./return_streams.ts";
@@ -86,7 +88,9 @@ export async function startNode(config: Config, { signal, apiAddress }: StartOpt
   try {
     const self = await identify(config, database);
     const metrics = createMetrics(VERSION);
-    const publications = new PublicationKeeper({ database, patterns: config.tables });
+    const patterns = new TablePatterns(config.tables);
+    await patterns.load(database.control.query("read the patterns of tables"));
+    const publications = new PublicationKeeper({ database, patterns });
     for (const { message, hint } of serverWarnings(database.facts)) {
       logger.warn("{message}; {hint}", { message, hint });
     }
@@ -229,12 +233,12 @@ export async function startNode(config: Config, { signal, apiAddress }: StartOpt
       database,
       self: self.node,
       peers,
-      patterns: config.tables,
+      patterns,
       dial: dialBeside,
       signal: ended,
     });
     const copying: Copying = new Copying({
-      ...{ database, self: self.node, peers, patterns: config.tables, positions, groups, ownDeletes, clock },
+      ...{ database, self: self.node, peers, patterns, positions, groups, ownDeletes, clock },
       dial: dialBeside,
       copied: (table, rows) => metrics.countCopied(table, rows),
       dropInbound: (sender) => inbox.drop(sender),
@@ -263,7 +267,7 @@ export async function startNode(config: Config, { signal, apiAddress }: StartOpt
       acceptAnswers: (channel, node) => verification.acceptAnswers(channel, node),
       acceptCopy: (channel, node) => copying.acceptCopy(channel, node),
       join: tlsKeys && new Reception({
-        ...{ database, self, invites, peers, tls: tlsKeys, patterns: config.tables, signal: ended },
+        ...{ database, self, invites, peers, tls: tlsKeys, patterns, signal: ended },
       }),
       signal: ended,
     });
@@ -325,6 +329,7 @@ export async function startNode(config: Config, { signal, apiAddress }: StartOpt
         peers,
         publications,
         tables: new Tables({ database, publications, policies }),
+        patterns: new PatternChanges({ database, patterns, publications }),
         policies,
         groups,
         invites,

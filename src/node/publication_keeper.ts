@@ -15,7 +15,6 @@ import { MAX_PICKED_UP_ROWS, type PickedUp, pickUpTable } from "../pg/pick_up.ts
 import {
   ensurePublications,
   planPublications,
-  type Publication,
   publishedTables,
   readPublications,
 } from "../pg/publication.ts";
@@ -24,6 +23,7 @@ import { tableMatcher } from "../pg/table_pattern.ts";
 import { formatTableName, tableKey, type TableName } from "../table_name.ts";
 import { leavesOf, type LocalTable, partitionsByParent, readTables } from "../pg/tables.ts";
 import type { Database } from "./database.ts";
+import type { Patterns } from "./table_patterns.ts";
 
 /** How often the catalog is compared with the patterns, milliseconds: how soon a new table is published. */
 const SYNC_INTERVAL_MS = 5_000;
@@ -36,21 +36,15 @@ export type PublishedTable = Pick<
   "schema" | "name" | "state" | "hint" | "key_columns" | "estimated_rows"
 >;
 
-interface Patterns {
-  readonly include: readonly string[];
-  readonly exclude: readonly string[];
-}
-
-/** The tables that the patterns match now, and the publications that follow from them. */
+/** The tables that there are, and those of them that are to be published by the patterns as they are now. */
 export async function planTables(
   query: Query,
   patterns: Patterns,
   serverVersion: number,
-): Promise<{ present: LocalTable[]; tables: LocalTable[]; wanted: Publication[] }> {
+): Promise<{ present: LocalTable[]; tables: LocalTable[] }> {
   const matches = tableMatcher(patterns);
   const present = await readTables(query);
-  const tables = publishedTables(present, { matches, serverVersion });
-  return { present, tables, wanted: planPublications(tables, serverVersion) };
+  return { present, tables: publishedTables(present, { matches, serverVersion }) };
 }
 
 /** The publications of a running node. */
@@ -87,13 +81,28 @@ export class PublicationKeeper {
     return turn;
   }
 
+  /** See {@link PublicationKeeper.sync}; returns what it failed of. */
+  async trySync(options: { anew?: boolean } = {}): Promise<MmliteError | undefined> {
+    try {
+      await this.sync(options);
+      this.failure = null;
+    } catch (thrown) {
+      const error = toMmliteError(thrown);
+      if (this.failure?.message !== error.message) {
+        this.#logger.warn("{error}; {hint}", { error: error.message, hint: error.hint });
+      }
+      this.failure = error;
+      return error;
+    }
+  }
+
   /**
    * Resolves once a table, by its OID, may have rows of other nodes. Throws `transient` while a new one cannot be published
    * yet.
    */
   async awaitKnown(oid: number): Promise<void> {
     if (this.#known.has(oid)) return;
-    const error = await this.#trySync() ?? this.#awaited.get(oid);
+    const error = await this.trySync() ?? this.#awaited.get(oid);
     // What takes an operator keeps this node from sending, and nothing from coming.
     if (error?.disposition === "retry") throw error;
   }
@@ -177,7 +186,7 @@ export class PublicationKeeper {
     for (;;) {
       await delay(SYNC_INTERVAL_MS, signal);
       if (signal.aborted) return;
-      if (usable()) await this.#trySync();
+      if (usable()) await this.trySync();
     }
   }
 
@@ -211,21 +220,6 @@ export class PublicationKeeper {
     if (this.#tables.length === 0) problems.push(noTables(this.#patterns));
     for (const table of this.#tables) if (table.state === "insert_only") problems.push(keyless(table));
     return problems;
-  }
-
-  /** Returns what it failed of. */
-  async #trySync(): Promise<MmliteError | undefined> {
-    try {
-      await this.sync();
-      this.failure = null;
-    } catch (thrown) {
-      const error = toMmliteError(thrown);
-      if (this.failure?.message !== error.message) {
-        this.#logger.warn("{error}; {hint}", { error: error.message, hint: error.hint });
-      }
-      this.failure = error;
-      return error;
-    }
   }
 
   #warnOfKeyless(tables: readonly LocalTable[]): void {

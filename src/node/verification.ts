@@ -20,6 +20,7 @@ import { readComparableTables } from "./digest_jobs.ts";
 import type { JobContext, JobKind } from "./jobs.ts";
 import type { Peer } from "./peer.ts";
 import type { Peers } from "./peers.ts";
+import type { Patterns } from "./table_patterns.ts";
 
 /** A peer that dials this node has this long to do so, milliseconds. */
 const CALL_BACK_MS = 15_000;
@@ -29,7 +30,7 @@ interface VerificationOptions {
   /** This node's name. */
   readonly self: string;
   readonly peers: Peers;
-  readonly patterns: { readonly include: readonly string[]; readonly exclude: readonly string[] };
+  readonly patterns: Patterns;
   /** On connections that nothing else uses. */
   readonly dial: Dial;
   /** Aborts when the node closes. */
