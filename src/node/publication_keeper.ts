@@ -10,8 +10,9 @@ import { delay } from "../backoff.ts";
 import { MmliteError, toMmliteError } from "../errors.ts";
 import { log } from "../log.ts";
 import { type CatalogStamp, readCatalogStamp } from "../pg/catalog_stamp.ts";
+import { type Client, closeClient } from "../pg/client.ts";
 import { readKnownTables, saveKnownTables } from "../pg/known_tables.ts";
-import { MAX_PICKED_UP_ROWS, type PickedUp, pickUpTable } from "../pg/pick_up.ts";
+import { MAX_PICKED_UP_ROWS, openPickUps, type PickedUp, pickUpTable } from "../pg/pick_up.ts";
 import {
   ensurePublications,
   planPublications,
@@ -144,14 +145,25 @@ export class PublicationKeeper {
 
   /** One after the other, so that a lock on one keeps no other waiting; throws the first error that does not go by itself. */
   async #pickUp(fresh: readonly FreshTable[]): Promise<void> {
-    const { target, facts } = this.#database;
+    this.#awaited = new Map();
+    if (fresh.length === 0) return;
+    const client = await openPickUps(this.#database.target);
+    try {
+      await this.#pickUpEach(client, fresh);
+    } finally {
+      await closeClient(client);
+    }
+  }
+
+  async #pickUpEach(client: Client, fresh: readonly FreshTable[]): Promise<void> {
+    const { facts } = this.#database;
     const server = { serverVersion: facts.versionNumber, isVersioned: facts.trackCommitTimestamp };
     const awaited = new Map<number, MmliteError>();
     let failure: MmliteError | undefined;
     for (const table of fresh) {
       const oids = oidsOf(table);
       try {
-        const done = await pickUpTable({ target, table, oids, ...server });
+        const done = await pickUpTable(client, { table, oids, ...server });
         for (const oid of oids) this.#known.add(oid);
         this.#tables = [...this.#tables, table].sort(byName);
         this.#tell(table, done);

@@ -10,7 +10,7 @@
 import pg from "pg";
 import { MmliteError } from "../errors.ts";
 import { formatTableName } from "../table_name.ts";
-import { type Client, closeClient, openClient } from "./client.ts";
+import { type Client, openClient } from "./client.ts";
 import { mapPostgresError } from "./errors.ts";
 import { addKnownTables } from "./known_tables.ts";
 import { PUBLICATIONS, quoteTable } from "./publication.ts";
@@ -35,47 +35,46 @@ export interface PickedUp {
 }
 
 interface PickUpOptions {
-  readonly target: PostgresTarget;
   readonly table: LocalTable;
   /** Of itself, and of the partitions beneath. */
   readonly oids: readonly number[];
   readonly serverVersion: number;
   /** Whether the server says who wrote a row. */
   readonly isVersioned: boolean;
-  readonly signal?: AbortSignal;
+}
+
+/** `deadlock_timeout` is also when autovacuum gives way; nobody may wait behind the lock for a standby. */
+const SETTINGS = {
+  lock_timeout: LOCK_TIMEOUT,
+  deadlock_timeout: "200ms",
+  statement_timeout: "0",
+  row_security: "off",
+  synchronous_commit: "local",
+  default_transaction_isolation: "read committed",
+  default_transaction_read_only: "off",
+};
+
+/** Opens the connection on which tables are picked up, one after the other. */
+export async function openPickUps(target: PostgresTarget): Promise<Client> {
+  return await openClient(target, { applicationName: "mmlite tables", settings: SETTINGS });
 }
 
 /**
  * Publishes the table and sends its rows, in one transaction that also makes it known. Throws `transient` if it is locked for
  * too long, or is another one by now.
  */
-export async function pickUpTable(options: PickUpOptions): Promise<PickedUp> {
-  const { target, table, signal } = options;
-  let client: Client | undefined;
+export async function pickUpTable(client: Client, options: PickUpOptions): Promise<PickedUp> {
+  const query = queryWith(client);
   try {
-    client = await openClient(target, {
-      applicationName: "mmlite tables",
-      settings: { lock_timeout: LOCK_TIMEOUT, statement_timeout: "0", row_security: "off", ...COMMIT_HERE },
-      signal,
-    });
-    const query = queryWith(client);
     await query("BEGIN");
     const done = await pickUp(query, options);
     await query("COMMIT");
     return done;
   } catch (thrown) {
-    throw mapPostgresError(thrown, `publish table ${formatTableName(table)}`);
-  } finally {
-    if (client !== undefined) await closeClient(client);
+    await query("ROLLBACK").catch(() => {});
+    throw mapPostgresError(thrown, `publish table ${formatTableName(options.table)}`);
   }
 }
-
-/** Nobody may wait behind the lock for a standby. */
-const COMMIT_HERE = {
-  synchronous_commit: "local",
-  default_transaction_isolation: "read committed",
-  default_transaction_read_only: "off",
-};
 
 async function pickUp(query: Query, options: PickUpOptions): Promise<PickedUp> {
   const { table } = options;

@@ -4,8 +4,9 @@ import { type PostgresServer, startPostgres } from "../../tests/support/postgres
 import { makeSlotBed, type SlotBed, transactionsOf } from "../../tests/support/slot_bed.ts";
 import type { MmliteError } from "../errors.ts";
 import { formatTableName } from "../table_name.ts";
+import { closeClient } from "./client.ts";
 import { readKnownTables, saveKnownTables } from "./known_tables.ts";
-import { MAX_PICKED_UP_ROWS, pickUpTable } from "./pick_up.ts";
+import { MAX_PICKED_UP_ROWS, openPickUps, pickUpTable } from "./pick_up.ts";
 import { readPublications } from "./publication.ts";
 import { schemaStatements } from "./schema.ts";
 import { leavesOf, partitionsByParent, readTables } from "./tables.ts";
@@ -29,7 +30,9 @@ async function pickUp({ query, target, serverVersion }: SlotBed, name: string) {
   const table = present.find((one) => one.name === name)!;
   const leaves = table.partitioned ? leavesOf(table, partitionsByParent(present)) : [];
   const oids = [table.oid, ...leaves.map(({ oid }) => oid)];
-  const done = await pickUpTable({ target, table, oids, serverVersion, isVersioned: true });
+  const client = await openPickUps(target);
+  const done = await pickUpTable(client, { table, oids, serverVersion, isVersioned: true })
+    .finally(() => closeClient(client));
   const known = await readKnownTables(query);
   assert.ok(oids.every((oid) => known!.has(oid)));
   return done;
