@@ -101,7 +101,7 @@ export function describeChange(
   }
   if (dryRun) return lines;
   if (published.length > 0) {
-    const first = formatTableName(published[0]);
+    const first = formatTableName(published.find(({ state }) => state === "replicated") ?? published[0]);
     lines.push(
       "Rows that they have already are not sent. Do the same on each node; then `mmlite verify " +
         `${first}\` shows what differs, and \`mmlite tables resync ${first} --from PEER\` fetches it`,

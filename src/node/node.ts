@@ -299,7 +299,11 @@ export async function startNode(config: Config, { signal, apiAddress }: StartOpt
     const usable = () => guard.problem === null;
     watching = Promise.all([
       guard.run(ended),
-      publications.run(ended, usable),
+      publications.run(ended, {
+        usable,
+        // What was refused for want of a table.
+        grown: () => peers.list().forEach((peer) => peer.askAgain()),
+      }),
       groups.run(ended, usable),
       // What is copied of it is about rows that have not come yet.
       secondLook.run(ended, () => usable() && !copying.isUnderWay),

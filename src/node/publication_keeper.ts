@@ -59,6 +59,7 @@ export class PublicationKeeper {
   #known = new Set<number>();
   /** Why new tables are not published yet, by their OID. */
   #awaited: ReadonlyMap<number, MmliteError> = new Map();
+  #hasGrown = false;
   #turn: Promise<unknown> = Promise.resolve();
   /** What the catalog was at the last sync, and when; undefined after one that failed. */
   #synced: { readonly stamp: CatalogStamp; readonly time: number } | undefined;
@@ -135,6 +136,7 @@ export class PublicationKeeper {
     const later = new Set(fresh.flatMap(oidsOf));
     const oids = present.map(({ oid }) => oid).filter((oid) => !later.has(oid));
     if (known === undefined || !isSame(known, oids)) await saveKnownTables(query, oids);
+    this.#hasGrown ||= known !== undefined && present.some(({ oid }) => !known.has(oid));
     this.#known = new Set(oids);
     this.#tables = old;
     await this.#pickUp(fresh);
@@ -193,12 +195,17 @@ export class PublicationKeeper {
     );
   }
 
-  /** Syncs at an interval while `usable` says so, until `signal` aborts. */
-  async run(signal: AbortSignal, usable: () => boolean): Promise<void> {
+  /** Syncs at an interval while `usable` says so, until `signal` aborts; calls `grown` when there are more tables. */
+  async run(
+    signal: AbortSignal,
+    { usable, grown }: { readonly usable: () => boolean; readonly grown: () => void },
+  ): Promise<void> {
     for (;;) {
       await delay(SYNC_INTERVAL_MS, signal);
       if (signal.aborted) return;
       if (usable()) await this.trySync();
+      if (this.#hasGrown) grown();
+      this.#hasGrown = false;
     }
   }
 
