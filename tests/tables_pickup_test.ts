@@ -33,6 +33,11 @@ const TABLES = (major: number) => `
   CREATE TABLE public.shared (id int PRIMARY KEY, v text);
   CREATE TABLE public.taken (id text PRIMARY KEY, v text);`;
 
+/** Rows with their versions, the same on every node. */
+const versioned = (table: string) =>
+  `(SELECT json_agg(json_build_array(id, v, (mmlite.row_version(t.xmin, mmlite.key_hash('public.${table}', ARRAY[id::text])))::text)
+     ORDER BY id) FROM public.${table} t)`;
+
 const CONTENT = `SELECT json_build_object(
   'odd', (SELECT json_agg(t ORDER BY id) FROM "odd.Sch"."a ""b" t),
   'keyed', (SELECT json_agg(json_build_array(id, md5(big), n) ORDER BY id) FROM public.keyed),
@@ -40,8 +45,8 @@ const CONTENT = `SELECT json_build_object(
   'ids', (SELECT json_agg(id ORDER BY id) FROM public.ids),
   'parted', (SELECT json_agg(t ORDER BY id) FROM public.parted t),
   'refers', (SELECT json_agg(t ORDER BY id) FROM public.refers t),
-  'shared', (SELECT json_agg(t ORDER BY id) FROM public.shared t),
-  'taken', (SELECT json_agg(t ORDER BY id) FROM public.taken t)) AS content`;
+  'shared', ${versioned("shared")},
+  'taken', ${versioned("taken")}) AS content`;
 
 /** Writes to every table until the deadline, as several clients; how many transactions were committed. */
 async function write({ server, database, node }: ClusterMember, start: number, until: number) {
@@ -116,6 +121,7 @@ Deno.test("a table that is created on all nodes while they run loses no row of t
     assert.equal(contents[0][name].length, total, `rows of ${name}`);
   }
   assert.equal(contents[0].shared.length, SHARED);
+  for (const [_id, _v, version] of contents[0].shared) assert.match(version, /^\("20.*",[abcd]\)$/);
   for (const { node } of nodes) {
     const { json } = await node.api("GET", "/v1/status");
     assert.deepEqual(
