@@ -21,6 +21,7 @@ import { addNodeRoutes, type NodeRouteOptions } from "./node_routes.ts";
 import { addPeerRoutes } from "./peer_routes.ts";
 import { addQuarantineRoutes } from "./quarantine_routes.ts";
 import { json, REFUSALS } from "./route.ts";
+import { addPatternRoutes } from "./pattern_routes.ts";
 import { addTableRoutes } from "./table_routes.ts";
 import { addTokenRoutes } from "./token_routes.ts";
 import { refuse, refuseThrown, requestLine } from "./problem.ts";
@@ -44,6 +45,7 @@ function createApp(options: ApiOptions): OpenAPIHono<ApiEnv> {
   app.use(checkHost(options), checkToken(options), limitBody());
   addNodeRoutes(app, options);
   addPeerRoutes(app, options.control);
+  addPatternRoutes(app, options.control);
   addTableRoutes(app, options.control);
   addConflictRoutes(app, options.control);
   addEventRoutes(app, options.control);

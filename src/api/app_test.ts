@@ -8,6 +8,7 @@ import { MAX_BODY_BYTES } from "./body.ts";
 import * as conflictSchemas from "./conflict_schemas.ts";
 import * as inviteSchemas from "./invite_schemas.ts";
 import * as jobSchemas from "./job_schemas.ts";
+import * as patternSchemas from "./pattern_schemas.ts";
 import * as quarantineSchemas from "./quarantine_schemas.ts";
 import * as tokenSchemas from "./token_schemas.ts";
 import * as removalSchemas from "./removal_schemas.ts";
@@ -34,6 +35,7 @@ const schemas = {
   ...inviteSchemas,
   ...conflictSchemas,
   ...jobSchemas,
+  ...patternSchemas,
   ...quarantineSchemas,
   ...tokenSchemas,
   ...removalSchemas,
@@ -52,6 +54,9 @@ const SAMPLES: readonly [operation: string, path: string, body?: string][] = [
   ["put /v1/tables/{table}", "/v1/tables/public.users", '{"policy":"error"}'],
   ["delete /v1/tables/{table}", "/v1/tables/public.users"],
   ["post /v1/tables/{table}/clear", "/v1/tables/public.users/clear"],
+  ["put /v1/tables/patterns/{pattern}", "/v1/tables/patterns/app.*", '{"kind":"exclude"}'],
+  ["get /v1/tables/patterns", "/v1/tables/patterns"],
+  ["delete /v1/tables/patterns/{pattern}", "/v1/tables/patterns/app.*"],
   ["get /v1/conflicts", "/v1/conflicts?since=1h&limit=1"],
   ["get /v1/conflicts/{id}", "/v1/conflicts/1"],
   ["get /v1/events", "/v1/events"],

@@ -9,6 +9,7 @@ import type { ConflictList, EventPayloads, TablePolicyInput, WholeConflict } fro
 import type { CreatedInvite, Invite, InviteInput } from "./invite_schemas.ts";
 import type { Job, JobInput, JobSummary } from "./job_schemas.ts";
 import type { z } from "@hono/zod-openapi";
+import type { PatternChange, PatternKind, TablePattern } from "./pattern_schemas.ts";
 import type { QuarantineDetail, QuarantineEntry, QuarantineList } from "./quarantine_schemas.ts";
 import type { BehindNode, NodeStatus, PeerInput, PeerStatus, TableStatus } from "./schemas.ts";
 import type { RemovalReport } from "./removal_schemas.ts";
@@ -172,6 +173,16 @@ export interface NodeControl {
     input: TablePolicyInput | null,
     options: TablePolicyOptions,
   ): Promise<TableStatus>;
+  /** By their text. */
+  listPatterns(): readonly TablePattern[];
+  /** Adds a pattern, or makes it one of that kind, durably; throws `invalid_input` for what is none. */
+  putPattern(
+    pattern: string,
+    kind: PatternKind,
+    options: { readonly dryRun: boolean },
+  ): Promise<{ readonly created: boolean; readonly change: PatternChange }>;
+  /** Takes a pattern away, one of the file too; throws `not_found`. */
+  removePattern(pattern: string, options: { readonly dryRun: boolean }): Promise<PatternChange>;
   /** Clears the mark that nodes may hold different rows of a table; throws `not_found`. */
   clearTable(table: TableName, options: { readonly dryRun: boolean }): Promise<TableStatus>;
 

@@ -10,6 +10,7 @@ import { z } from "@hono/zod-openapi";
 import { ERROR_POLICY, type ErrorKind } from "../errors.ts";
 import { NODE_NAME, NODE_NAME_RULE } from "../node_name.ts";
 import { PEER_STATES } from "../peer_state.ts";
+import { TablePattern } from "./pattern_schemas.ts";
 
 /** The name of a node or peer, as it stands in paths. */
 export const PeerName = z.string()
@@ -238,7 +239,7 @@ export type TableStatus = z.infer<typeof TableStatus>;
 /** A page of peers. */
 export const PeerList = listOf(PeerStatus).openapi("PeerList");
 /** A page of tables. */
-export const TableList = listOf(TableStatus).openapi("TableList");
+export const TableList = listOf(TableStatus).extend({ patterns: z.array(TablePattern) }).openapi("TableList");
 
 /** What `/version` answers. */
 export const VersionInfo = z.object({ name: z.literal("mmlite"), version: z.string() }).openapi(

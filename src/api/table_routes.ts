@@ -19,7 +19,10 @@ const listTables = createRoute({
   tags: TAGS,
   summary: "List the replicated tables",
   request: { query: NoQuery },
-  responses: { 200: json(TableList, "every table of the publication, by schema and name"), ...REFUSALS },
+  responses: {
+    200: json(TableList, "every table of the publication, by schema and name, and the patterns"),
+    ...REFUSALS,
+  },
 });
 
 const getTable = createRoute({
@@ -67,7 +70,8 @@ const clearTable = createRoute({
 /** Adds the routes to the app. */
 export function addTableRoutes(app: OpenAPIHono<ApiEnv>, control: NodeControl): void {
   app.openapi(listTables, async (c) => {
-    return c.json({ items: [...await control.listTables()], next_cursor: null }, 200);
+    const items = [...await control.listTables()];
+    return c.json({ items, next_cursor: null, patterns: [...control.listPatterns()] }, 200);
   }, refuseInvalid(knownKeys(listTables)));
 
   app.openapi(getTable, async (c) => {

@@ -50,6 +50,8 @@ export interface ApplierOptions
   readonly policyOf: (schema: string, name: string) => TablePolicy;
   /** The transaction that is kept in quarantine instead of being applied, by its commit LSN. */
   readonly skipLsn?: Lsn;
+  /** See `RelationsOptions.awaitTable`. */
+  readonly awaitTable?: (oid: number) => Promise<void>;
   /** What the origin is known to have had of other nodes before all that comes; nothing where left out. */
   readonly seen?: SeenVersions;
 }
@@ -130,6 +132,7 @@ export class Applier {
     this.#relations = new Relations({
       serverVersion: session.serverVersion,
       settlementOf: settlementOf(session, options),
+      awaitTable: options.awaitTable,
       forget: (target) => this.#writer.forget(target),
     });
     this.#fetched = new FetchedRows({

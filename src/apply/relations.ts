@@ -26,6 +26,8 @@ export interface RelationsOptions {
   /** `server_version_num`. */
   readonly serverVersion: number;
   readonly settlementOf: (schema: string, name: string) => Settlement;
+  /** Resolves once a local table, by its OID, may be written to, or throws; at once where left out. */
+  readonly awaitTable?: (oid: number) => Promise<void>;
   /** Is called with a target that is no longer used. */
   readonly forget: (target: TargetRelation) => void;
 }
@@ -67,7 +69,9 @@ export class Relations {
       serverVersion: this.#options.serverVersion,
       types: this.#types,
     });
-    known.target = this.#map(known, local);
+    const target = this.#map(known, local);
+    if (local !== undefined) await this.#options.awaitTable?.(local.oid);
+    known.target = target;
     known.former = undefined;
     return known.target;
   }

@@ -2,11 +2,16 @@
  * `mmlite config`: whether the configuration is right, what it says, and its schema; needs no node.
  */
 import type { Command } from "commander";
-import { configJsonSchema } from "../config/schema.ts";
+import type { PatternKind, TablePattern } from "../api/pattern_schemas.ts";
+import type { NodeStatus } from "../api/schemas.ts";
+import { configJsonSchema, type Settings } from "../config/schema.ts";
 import { maskPassword } from "../config/secret.ts";
 import { getSetting, setSetting } from "../config/settings.ts";
 import { completeConfig } from "../config.ts";
+
+import { requestApi } from "./client.ts";
 import { addSettingOptions, type Context, type GlobalOptions, setAction } from "./context.ts";
+import { findEndpoint } from "./endpoint.ts";
 import { loadLocalSettings } from "./local_settings.ts";
 import { formatData, formatTable, heading } from "./output.ts";
 
@@ -53,11 +58,13 @@ async function checkConfig(options: GlobalOptions, context: Context): Promise<nu
 
 async function showConfig(options: ShowOptions, context: Context): Promise<number> {
   const { settings, origins } = await loadLocalSettings("config show", { options, context });
-  const values = [...origins].map(([key, origin]) => ({
+  const patterns = options.origin ? await patternsOfNode(settings, { options, context }) : [];
+  const values: ShownValue[] = [...origins].map(([key, origin]) => ({
     key,
     value: masked(key, getSetting(settings, key)),
     origin,
   }));
+  for (const [key, kind] of PATTERN_KEYS) overrule(values, key, patterns.filter((one) => one.kind === kind));
   if (options.output === "table") {
     const rows = values.map((
       { key, value, origin },
@@ -74,6 +81,44 @@ async function showConfig(options: ShowOptions, context: Context): Promise<numbe
   }
   return 0;
 }
+
+/** Those of the node that runs by these settings; none where it does not answer. */
+async function patternsOfNode(
+  { node, listen }: Settings,
+  { options, context }: { readonly options: ShowOptions; readonly context: Context },
+): Promise<readonly TablePattern[]> {
+  try {
+    const api = options.api ??
+      (listen?.api?.socket === undefined ? listen?.api?.address : `unix:${listen.api.socket}`);
+    const endpoint = await findEndpoint({ ...options, api, tokenFile: listen?.api?.token_file }, context);
+    const { body: status } = await requestApi<NodeStatus>({ method: "GET", path: "/v1/status" }, endpoint);
+    if (status.node.name !== node?.name) return [];
+    const list = { method: "GET", path: "/v1/tables/patterns" } as const;
+    return (await requestApi<{ items: TablePattern[] }>(list, endpoint)).body.items;
+  } catch {
+    return [];
+  }
+}
+
+interface ShownValue {
+  readonly key: string;
+  readonly value: unknown;
+  readonly origin: string;
+}
+
+/** What was set through the API wins. */
+function overrule(values: ShownValue[], key: string, patterns: readonly TablePattern[]): void {
+  if (patterns.every(({ from, active }) => from === "file" && active)) return;
+  const value = patterns.filter(({ active }) => active).map(({ pattern }) => pattern);
+  const at = values.findIndex((one) => one.key === key);
+  if (at < 0) values.push({ key, value, origin: "API" });
+  else values[at] = { key, value, origin: `API, over ${values[at].origin}` };
+}
+
+const PATTERN_KEYS: readonly (readonly [key: string, kind: PatternKind])[] = [
+  ["tables.include", "include"],
+  ["tables.exclude", "exclude"],
+];
 
 function showSchema({ output }: GlobalOptions, context: Context): Promise<number> {
   context.print(formatData(configJsonSchema(), output === "yaml" ? "yaml" : "json"));

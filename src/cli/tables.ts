@@ -2,12 +2,14 @@
  * `mmlite tables`: the tables that a node replicates, and how their conflicts are settled.
  */
 import type { Command } from "commander";
+import type { TablePattern } from "../api/pattern_schemas.ts";
 import type { TableStatus } from "../api/schemas.ts";
 import { MmliteError } from "../errors.ts";
 import { formatTableName } from "../table_name.ts";
 import { type ApiRequest, callApi } from "./client.ts";
 import { type Context, type GlobalOptions, setAction } from "./context.ts";
 import type { ComparisonOptions } from "./job.ts";
+import { addPatterns, formatPatterns } from "./patterns.ts";
 import { resync } from "./repair.ts";
 import { type Cell, formatData, formatTable, heading } from "./output.ts";
 
@@ -33,10 +35,11 @@ replication did not come far enough: try again.`;
 /** Adds the commands. */
 export function addTables(program: Command, context: Context, finish: (exitCode: number) => void): void {
   const tables = program.command("tables").description("the tables that a node replicates");
-  setAction(tables.command("list").description("every table and how it is replicated"), {
+  setAction(tables.command("list").description("every table and how it is replicated, and the patterns"), {
     action: (options) => listTables(options, context),
     finish,
   });
+  addPatterns(tables, context, finish);
   const policy = tables.command("policy <TABLE> [POLICY]")
     .description("set how conflicts of a table are settled, on this node")
     .option(
@@ -168,13 +171,13 @@ function describePolicy({ policy, types, policy_from }: TableStatus): string {
 }
 
 function listTables(options: GlobalOptions, context: Context): Promise<number> {
-  return callApi<{ items: TableStatus[] }>({ method: "GET", path: "/v1/tables" }, {
+  return callApi<{ items: TableStatus[]; patterns: TablePattern[] }>({ method: "GET", path: "/v1/tables" }, {
     options,
     context,
     show: ({ body }) => {
       context.print(
         options.output === "table"
-          ? formatTables(body.items, context.colour)
+          ? `${formatTables(body.items, context.colour)}\n\n${formatPatterns(body.patterns, context.colour)}`
           : formatData(body, options.output),
       );
       return 0;

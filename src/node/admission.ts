@@ -58,6 +58,8 @@ interface AdmissionOptions {
   readonly unsent: Pick<UnsentRows, "of" | "noted">;
   /** Something that was applied is to be looked at again. */
   readonly notedSecondLook: () => void;
+  /** Resolves once a table, by its OID, may have rows of other nodes; throws while that cannot be. */
+  readonly awaitTable: (oid: number) => Promise<void>;
   /** Throws while rows of this node are copied, or are to be. */
   readonly requireWhole: () => void;
   /** Stands for all of them. */
@@ -120,6 +122,7 @@ export async function admit(options: AdmissionOptions, hello: Hello): Promise<Ad
         trust: options.trust(sender),
         mayGroup: options.mayGroup,
         policyOf: options.policyOf,
+        awaitTable: options.awaitTable,
         seenBefore,
         seen: options.seenBy(sender),
         others: () => options.others(sender),

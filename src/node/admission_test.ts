@@ -55,6 +55,7 @@ Deno.test("a life of a database that is over does not take the place of the one 
       wait: () => assert.fail("nothing is applied"),
     },
     appliedLog: () => assert.fail("nothing is applied"),
+    awaitTable: () => assert.fail("nothing is applied"),
     requireWhole: () => {},
     notedSecondLook: () => {},
     unsent: { of: () => assert.fail("nothing is applied"), noted: () => {} },

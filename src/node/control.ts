@@ -24,6 +24,7 @@ import type { ConflictCounts } from "./observers.ts";
 import type { GroupKeeper } from "./group_keeper.ts";
 import { Peer } from "./peer.ts";
 import type { Peers } from "./peers.ts";
+import type { PatternChanges } from "./pattern_changes.ts";
 import type { PublicationKeeper } from "./publication_keeper.ts";
 import type { Quarantine } from "./quarantine.ts";
 import type { BehindNode, ReadYourWrites } from "./read_your_writes.ts";
@@ -57,6 +58,7 @@ interface ControlOptions {
   readonly slotKeeper: SlotKeeper;
   readonly publications: PublicationKeeper;
   readonly tables: Tables;
+  readonly patterns: PatternChanges;
   readonly policies: ConflictPolicies;
   readonly groups: GroupKeeper;
   readonly invites: Invites;
@@ -75,7 +77,8 @@ interface ControlOptions {
 
 /** The control of a running node. */
 export function createControl(options: ControlOptions): NodeControl {
-  const { peers, leaving, tables, invites, jobs, quarantine, reading, metrics, database, signal } = options;
+  const { peers, leaving, tables, patterns, invites, jobs, quarantine, reading, metrics, database, signal } =
+    options;
   const show = async (peer: Peer) => peerStatus(peer, await viewOf(options));
   const query = (doing: string) => database.control.query(doing);
   const events = new NodeEvents({
@@ -148,6 +151,9 @@ export function createControl(options: ControlOptions): NodeControl {
       return tables.get(table);
     },
     setTablePolicy: (table, input, setOptions) => tables.setPolicy(table, input, setOptions),
+    listPatterns: () => patterns.list(),
+    putPattern: (pattern, kind, putOptions) => patterns.put(pattern, kind, putOptions),
+    removePattern: (pattern, removeOptions) => patterns.remove(pattern, removeOptions),
     clearTable: (table, clearOptions) => tables.clear(table, clearOptions),
     listConflicts: (filter) => listConflicts(query("list the conflicts"), filter),
     getConflict: (id) => getConflict(query(`show conflict ${id}`), id),

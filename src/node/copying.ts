@@ -35,13 +35,14 @@ import { isMerge, type Merging } from "./merging.ts";
 import { noteDeletes } from "./outbound.ts";
 import type { Peers } from "./peers.ts";
 import type { ServerClock } from "./server_clock.ts";
+import type { Patterns } from "./table_patterns.ts";
 
 interface CopyingOptions {
   readonly database: Database;
   /** This node's name. */
   readonly self: string;
   readonly peers: Peers;
-  readonly patterns: { readonly include: readonly string[]; readonly exclude: readonly string[] };
+  readonly patterns: Patterns;
   readonly positions: AppliedPositions;
   readonly groups: GroupKeeper;
   readonly clock: Pick<ServerClock, "untilPassed">;

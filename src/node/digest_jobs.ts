@@ -11,6 +11,7 @@ import { type LocalTable, readTables } from "../pg/tables.ts";
 import type { Database } from "./database.ts";
 import type { JoinAnswer, JoinRequestOf } from "./join_messages.ts";
 import { toCompared } from "./table_comparison.ts";
+import type { Patterns } from "./table_patterns.ts";
 
 /** How long one answer waits for the digests, milliseconds: well below what a request may take. */
 const WAIT_MS = 5_000;
@@ -20,12 +21,6 @@ const IDLE_LIMIT_MS = 60_000;
 const ROOT_VERSION = 130_000;
 
 type Digests = NonNullable<JoinAnswer<"digest">["digests"]>;
-
-/** Patterns that say which tables are replicated. */
-interface Patterns {
-  readonly include: readonly string[];
-  readonly exclude: readonly string[];
-}
 
 interface DigestJobsOptions {
   readonly database: Database;

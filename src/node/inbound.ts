@@ -43,6 +43,8 @@ interface InboundOptions {
   readonly causes: Causality;
   readonly positions: AppliedPositions;
   readonly maxClockWaitMs: number;
+  /** Resolves once a table, by its OID, may have rows of other nodes; throws while that cannot be. */
+  readonly awaitTable: (oid: number) => Promise<void>;
   /** Throws while rows of this node are copied, or are to be. */
   readonly requireWhole: () => void;
   /** A sender asks this node to open a stream on which it answers about its tables. */

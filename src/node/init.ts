@@ -3,12 +3,21 @@
  */
 import type { Config } from "../config.ts";
 import { ensureOrigin, originName } from "../pg/progress.ts";
-import { ensurePublications, publicationStatements, readPublications } from "../pg/publication.ts";
+import { readKnownTables } from "../pg/known_tables.ts";
+import {
+  ensurePublications,
+  planPublications,
+  type Publication,
+  publicationStatements,
+  readPublications,
+} from "../pg/publication.ts";
+import type { Query } from "../pg/query.ts";
 import { ensureSchema, readSchemaSteps, schemaStatements } from "../pg/schema.ts";
 import { requireUsable } from "../pg/server.ts";
 import { describeTarget } from "../pg/target.ts";
 import { reachDatabase } from "./database.ts";
 import { planTables } from "./publication_keeper.ts";
+import { TablePatterns } from "./table_patterns.ts";
 
 /** Creates schema, publications and origins, or with `dryRun` nothing; returns the SQL, in order. */
 export async function initNode(config: Config, { dryRun }: { dryRun: boolean }): Promise<string[]> {
@@ -16,10 +25,10 @@ export async function initNode(config: Config, { dryRun }: { dryRun: boolean }):
   try {
     requireUsable(facts);
     const query = control.query(`set up ${describeTarget(target)}`);
-    const publications = await planTables(query, config.tables, facts.versionNumber);
+    const wanted = await planWanted(query, config, facts.versionNumber);
     const statements = [
       ...schemaStatements(await readSchemaSteps(query)),
-      ...publicationStatements(publications.wanted, {
+      ...publicationStatements(wanted, {
         present: await readPublications(query),
         serverVersion: facts.versionNumber,
       }),
@@ -27,10 +36,23 @@ export async function initNode(config: Config, { dryRun }: { dryRun: boolean }):
     ];
     if (dryRun) return statements;
     await ensureSchema(query);
-    await ensurePublications(query, { wanted: publications.wanted, serverVersion: facts.versionNumber });
+    await ensurePublications(query, { wanted, serverVersion: facts.versionNumber });
     for (const { name } of config.peers) await ensureOrigin(query, name);
     return statements;
   } finally {
     await control.close();
   }
+}
+
+/** Where a node has run already, by its patterns; a table that is new since it looked last is left to it, with its rows. */
+async function planWanted(query: Query, { tables }: Config, serverVersion: number): Promise<Publication[]> {
+  const patterns = new TablePatterns(tables);
+  const [{ found }] = await query("SELECT to_regclass('mmlite.known_tables') AS found");
+  const known = found === null ? undefined : await readKnownTables(query);
+  if (found !== null) await patterns.load(query);
+  const plan = await planTables(query, patterns, serverVersion);
+  return planPublications(
+    plan.tables.filter(({ oid }) => known === undefined || known.has(oid)),
+    serverVersion,
+  );
 }

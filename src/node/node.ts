@@ -41,6 +41,8 @@ import { Peers } from "./peers.ts";
 import { Jobs } from "./jobs.ts";
 import { PublicationKeeper } from "./publication_keeper.ts";
 import { Quarantine } from "./quarantine.ts";
+import { PatternChanges } from "./pattern_changes.ts";
+import { TablePatterns } from "./table_patterns.ts";
 import { Tables } from "./tables.ts";
 import { ReadYourWrites } from "./read_your_writes.ts";
 import { ReturnStreams } from "./return_streams.ts";
@@ -90,7 +92,9 @@ export async function startNode(config: Config, { signal, apiAddress }: StartOpt
   try {
     const self = await identify(config, database);
     const metrics = createMetrics(VERSION);
-    const publications = new PublicationKeeper({ database, patterns: config.tables });
+    const patterns = new TablePatterns(config.tables);
+    await patterns.load(database.control.query("read the patterns of tables"));
+    const publications = new PublicationKeeper({ database, patterns });
     for (const { message, hint } of serverWarnings(database.facts)) {
       logger.warn("{message}; {hint}", { message, hint });
     }
@@ -223,6 +227,7 @@ export async function startNode(config: Config, { signal, apiAddress }: StartOpt
       causes,
       positions,
       maxClockWaitMs: config.conflicts.maxClockWaitMs,
+      awaitTable: (oid) => publications.awaitKnown(oid),
       requireWhole: () => copying.requireWhole(),
       calledBack: (sender) => void verification.calledBack(sender),
     });
@@ -237,7 +242,7 @@ export async function startNode(config: Config, { signal, apiAddress }: StartOpt
       database,
       self: self.node,
       peers,
-      patterns: config.tables,
+      patterns,
       dial: dialBeside,
       writers,
       signal: ended,
@@ -245,7 +250,7 @@ export async function startNode(config: Config, { signal, apiAddress }: StartOpt
     const repair = new Repair({ self: self.node, peers, verification, writers });
     const copying: Copying = new Copying({
       merging: new Merging({ self: self.node, peers, repair, writers }),
-      ...{ database, self: self.node, peers, patterns: config.tables, positions, groups, ownDeletes, clock },
+      ...{ database, self: self.node, peers, patterns, positions, groups, ownDeletes, clock },
       dial: dialBeside,
       copied: (table, rows) => metrics.countCopied(table, rows),
       dropInbound: (sender) => inbox.drop(sender),
@@ -273,7 +278,7 @@ export async function startNode(config: Config, { signal, apiAddress }: StartOpt
       acceptAnswers: (channel, node) => verification.acceptAnswers(channel, node),
       acceptCopy: (channel, node) => copying.acceptCopy(channel, node),
       join: tlsKeys && new Reception({
-        ...{ database, self, invites, peers, tls: tlsKeys, patterns: config.tables, signal: ended },
+        ...{ database, self, invites, peers, tls: tlsKeys, patterns, signal: ended },
       }),
       signal: ended,
     });
@@ -307,7 +312,11 @@ export async function startNode(config: Config, { signal, apiAddress }: StartOpt
     watching = Promise.all([
       guard.run(ended),
       keeper.run(ended, usable),
-      publications.run(ended, usable),
+      publications.run(ended, {
+        usable,
+        // What was refused for want of a table.
+        grown: () => peers.list().forEach((peer) => peer.askAgain()),
+      }),
       groups.run(ended, usable),
       // What is copied of it is about rows that have not come yet.
       secondLook.run(ended, () => usable() && !copying.isUnderWay),
@@ -339,6 +348,7 @@ export async function startNode(config: Config, { signal, apiAddress }: StartOpt
         leaving: new Leaving({ database, self: self.node, peers, verification, signal: ended }),
         publications,
         tables: new Tables({ database, publications, policies }),
+        patterns: new PatternChanges({ database, patterns, publications }),
         policies,
         groups,
         invites,

@@ -1,22 +1,30 @@
 /**
  * Keeps the publications equal to the table patterns, and knows which tables those are.
+ *
+ * A table that is new since the last time is published with the rows that it has by then; of any other, what was there
+ * before stays where it is. Nothing of peers is applied to a table before it is known here (`awaitKnown`): so what a new
+ * table has is of this node's own clients, and what they delete of other nodes' rows is decoded.
  */
 import type { TableStatus } from "../api/schemas.ts";
 import { delay } from "../backoff.ts";
 import { MmliteError, toMmliteError } from "../errors.ts";
 import { log } from "../log.ts";
 import { type CatalogStamp, readCatalogStamp } from "../pg/catalog_stamp.ts";
+import { type Client, closeClient } from "../pg/client.ts";
+import { readKnownTables, saveKnownTables } from "../pg/known_tables.ts";
+import { MAX_PICKED_UP_ROWS, openPickUps, type PickedUp, pickUpTable } from "../pg/pick_up.ts";
 import {
   ensurePublications,
   planPublications,
-  type Publication,
   publishedTables,
+  readPublications,
 } from "../pg/publication.ts";
 import type { Query } from "../pg/query.ts";
 import { tableMatcher } from "../pg/table_pattern.ts";
-import { formatTableName, type TableName } from "../table_name.ts";
-import { type LocalTable, readTables } from "../pg/tables.ts";
+import { formatTableName, tableKey, type TableName } from "../table_name.ts";
+import { leavesOf, type LocalTable, partitionsByParent, readTables } from "../pg/tables.ts";
 import type { Database } from "./database.ts";
+import type { Patterns } from "./table_patterns.ts";
 
 /** How often the catalog is compared with the patterns, milliseconds: how soon a new table is published. */
 const SYNC_INTERVAL_MS = 5_000;
@@ -29,20 +37,15 @@ export type PublishedTable = Pick<
   "schema" | "name" | "state" | "hint" | "key_columns" | "estimated_rows"
 >;
 
-interface Patterns {
-  readonly include: readonly string[];
-  readonly exclude: readonly string[];
-}
-
-/** The tables that the patterns match now, and the publications that follow from them. */
+/** The tables that there are, and those of them that are to be published by the patterns as they are now. */
 export async function planTables(
   query: Query,
   patterns: Patterns,
   serverVersion: number,
-): Promise<{ tables: LocalTable[]; wanted: Publication[] }> {
+): Promise<{ present: LocalTable[]; tables: LocalTable[] }> {
   const matches = tableMatcher(patterns);
-  const tables = publishedTables(await readTables(query), { matches, serverVersion });
-  return { tables, wanted: planPublications(tables, serverVersion) };
+  const present = await readTables(query);
+  return { present, tables: publishedTables(present, { matches, serverVersion }) };
 }
 
 /** The publications of a running node. */
@@ -52,6 +55,12 @@ export class PublicationKeeper {
   readonly #logger = log("tables");
   #tables: readonly LocalTable[] = [];
   #warned = new Set<string>();
+  /** OIDs of tables that may have rows of other nodes. */
+  #known = new Set<number>();
+  /** Why new tables are not published yet, by their OID. */
+  #awaited: ReadonlyMap<number, MmliteError> = new Map();
+  #hasGrown = false;
+  #turn: Promise<unknown> = Promise.resolve();
   /** What the catalog was at the last sync, and when; undefined after one that failed. */
   #synced: { readonly stamp: CatalogStamp; readonly time: number } | undefined;
 
@@ -63,34 +72,140 @@ export class PublicationKeeper {
     this.#patterns = patterns;
   }
 
-  /** Makes the publications equal to the patterns, unless nothing has changed since they were. */
-  async sync(): Promise<void> {
+  /**
+   * Makes the publications equal to the patterns, unless nothing has changed since they were; with `anew` in any case. A new
+   * table that is locked is left for the next time.
+   */
+  sync({ anew = false } = {}): Promise<void> {
+    const sync = () => this.#sync(anew);
+    const turn = this.#turn.then(sync, sync);
+    this.#turn = turn.catch(() => {});
+    return turn;
+  }
+
+  /** See {@link PublicationKeeper.sync}; returns what it failed of. */
+  async trySync(options: { anew?: boolean } = {}): Promise<MmliteError | undefined> {
+    try {
+      await this.sync(options);
+      this.failure = null;
+    } catch (thrown) {
+      const error = toMmliteError(thrown);
+      if (this.failure?.message !== error.message) {
+        this.#logger.warn("{error}; {hint}", { error: error.message, hint: error.hint });
+      }
+      this.failure = error;
+      return error;
+    }
+  }
+
+  /**
+   * Resolves once a table, by its OID, may have rows of other nodes. Throws `transient` while a new one cannot be published
+   * yet.
+   */
+  async awaitKnown(oid: number): Promise<void> {
+    if (this.#known.has(oid)) return;
+    const error = await this.trySync() ?? this.#awaited.get(oid);
+    // What takes an operator keeps this node from sending, and nothing from coming.
+    if (error?.disposition === "retry") throw error;
+  }
+
+  async #sync(anew: boolean): Promise<void> {
     const query = this.#database.control.query("keep the publications");
     const last = this.#synced;
     this.#synced = undefined;
     const stamp = await readCatalogStamp(query, last?.stamp);
     const time = performance.now();
-    const isCurrent = last !== undefined && stamp.rows === last.stamp.rows && time - last.time < MAX_AGE_MS;
+    const isCurrent = !anew && last !== undefined && stamp.rows === last.stamp.rows &&
+      time - last.time < MAX_AGE_MS;
     // The stamp is the older: what changes while the publications are made equal is seen the next time.
-    if (!isCurrent) await this.#makeEqual(query);
+    if (!isCurrent && !await this.#makeEqual(query)) return;
     this.#synced = { stamp, time: isCurrent ? last.time : time };
   }
 
-  async #makeEqual(query: Query): Promise<void> {
+  /** Whether they are equal now, and not only as far as locks allowed. */
+  async #makeEqual(query: Query): Promise<boolean> {
     const { facts } = this.#database;
-    const { tables, wanted } = await planTables(query, this.#patterns, facts.versionNumber);
-    const changes = await ensurePublications(query, { wanted, serverVersion: facts.versionNumber });
-    this.#tables = tables;
-    if (changes.length > 0) this.#logger.info("{count} tables are published", { count: tables.length });
-    this.#warnOfKeyless(tables);
+    const { present, tables } = await planTables(query, this.#patterns, facts.versionNumber);
+    const known = await readKnownTables(query);
+    const fresh = known === undefined ? [] : await freshTables(query, { tables, known, present });
+    const old = tables.filter((table) => !fresh.some(({ oid }) => oid === table.oid));
+    const changes = await ensurePublications(query, {
+      wanted: planPublications(old, facts.versionNumber),
+      serverVersion: facts.versionNumber,
+    });
+    const later = new Set(fresh.flatMap(oidsOf));
+    const oids = present.map(({ oid }) => oid).filter((oid) => !later.has(oid));
+    if (known === undefined || !isSame(known, oids)) await saveKnownTables(query, oids);
+    this.#hasGrown ||= known !== undefined && present.some(({ oid }) => !known.has(oid));
+    this.#known = new Set(oids);
+    this.#tables = old;
+    await this.#pickUp(fresh);
+    if (changes.length > 0) this.#logger.info("{count} tables are published", { count: old.length });
+    this.#warnOfKeyless(this.#tables);
+    return this.#awaited.size === 0;
   }
 
-  /** Syncs at an interval while `usable` says so, until `signal` aborts. */
-  async run(signal: AbortSignal, usable: () => boolean): Promise<void> {
+  /** One after the other, so that a lock on one keeps no other waiting; throws the first error that does not go by itself. */
+  async #pickUp(fresh: readonly FreshTable[]): Promise<void> {
+    this.#awaited = new Map();
+    if (fresh.length === 0) return;
+    const client = await openPickUps(this.#database.target);
+    try {
+      await this.#pickUpEach(client, fresh);
+    } finally {
+      await closeClient(client);
+    }
+  }
+
+  async #pickUpEach(client: Client, fresh: readonly FreshTable[]): Promise<void> {
+    const { facts } = this.#database;
+    const server = { serverVersion: facts.versionNumber, isVersioned: facts.trackCommitTimestamp };
+    const awaited = new Map<number, MmliteError>();
+    let failure: MmliteError | undefined;
+    for (const table of fresh) {
+      const oids = oidsOf(table);
+      try {
+        const done = await pickUpTable(client, { table, oids, ...server });
+        for (const oid of oids) this.#known.add(oid);
+        this.#tables = [...this.#tables, table].sort(byName);
+        this.#tell(table, done);
+      } catch (thrown) {
+        const error = toMmliteError(thrown);
+        if (error.disposition !== "retry") failure ??= error;
+        else for (const oid of oids) awaited.set(oid, error);
+      }
+    }
+    this.#awaited = awaited;
+    if (failure !== undefined) throw failure;
+  }
+
+  #tell(table: LocalTable, { rows, sent }: PickedUp): void {
+    const name = formatTableName(table);
+    if (rows === 0 || sent) {
+      this.#logger.info("Table {table} is new and published now, with {rows} rows", { table: name, rows });
+      return;
+    }
+    this.#logger.warn(
+      "Table {table} is new and published now; its rows are too many to be sent (more than {limit}, or too large); {hint}",
+      {
+        table: name,
+        limit: MAX_PICKED_UP_ROWS,
+        hint: `run \`mmlite tables resync ${name} --from THIS_NODE\` on the peers`,
+      },
+    );
+  }
+
+  /** Syncs at an interval while `usable` says so, until `signal` aborts; calls `grown` when there are more tables. */
+  async run(
+    signal: AbortSignal,
+    { usable, grown }: { readonly usable: () => boolean; readonly grown: () => void },
+  ): Promise<void> {
     for (;;) {
       await delay(SYNC_INTERVAL_MS, signal);
       if (signal.aborted) return;
-      if (usable()) await this.#trySync();
+      if (usable()) await this.trySync();
+      if (this.#hasGrown) grown();
+      this.#hasGrown = false;
     }
   }
 
@@ -107,7 +222,7 @@ export class PublicationKeeper {
       "not_found",
       `Cannot find table ${formatTableName({ schema, name })}: it is not replicated`,
       {
-        hint: "`mmlite tables list` shows those that are; the patterns are set with --tables",
+        hint: "`mmlite tables list` shows those that are, and `mmlite tables add` takes more",
       },
     );
   }
@@ -120,22 +235,10 @@ export class PublicationKeeper {
   /** What an operator should know; none of it keeps the node from its work but a {@link failure}. */
   problems(): MmliteError[] {
     const problems = this.failure === null ? [] : [this.failure];
+    problems.push(...new Set(this.#awaited.values()));
     if (this.#tables.length === 0) problems.push(noTables(this.#patterns));
     for (const table of this.#tables) if (table.state === "insert_only") problems.push(keyless(table));
     return problems;
-  }
-
-  async #trySync(): Promise<void> {
-    try {
-      await this.sync();
-      this.failure = null;
-    } catch (thrown) {
-      const error = toMmliteError(thrown);
-      if (this.failure?.message !== error.message) {
-        this.#logger.warn("{error}; {hint}", { error: error.message, hint: error.hint });
-      }
-      this.failure = error;
-    }
   }
 
   #warnOfKeyless(tables: readonly LocalTable[]): void {
@@ -161,11 +264,44 @@ function keyless(table: LocalTable): MmliteError {
 }
 
 function noTables({ include }: Patterns): MmliteError {
-  return new MmliteError("config", `Cannot replicate anything: no table matches ${include.join(", ")}`, {
-    hint: "Create the tables, or correct --tables; a new table is picked up within seconds",
+  const why = include.length === 0 ? "there is no pattern" : `no table matches ${include.join(", ")}`;
+  return new MmliteError("config", `Cannot replicate anything: ${why}`, {
+    hint: "Create the tables, or run `mmlite tables add`; a new table is picked up within seconds",
   });
 }
 
 function toPublished({ schema, name, state, hint, keyColumns, estimatedRows }: LocalTable): PublishedTable {
   return { schema, name, state, hint, key_columns: [...keyColumns], estimated_rows: estimatedRows };
+}
+
+/** A table that is to be published and was created since the last time. */
+type FreshTable = LocalTable & { readonly leaves: readonly LocalTable[] };
+
+/** Those that nobody has published yet. */
+async function freshTables(
+  query: Query,
+  { tables, known, present }: {
+    readonly tables: readonly LocalTable[];
+    readonly known: ReadonlySet<number>;
+    readonly present: readonly LocalTable[];
+  },
+): Promise<FreshTable[]> {
+  const unknown = tables.filter(({ oid }) => !known.has(oid));
+  if (unknown.length === 0) return [];
+  const published = new Set((await readPublications(query)).flatMap(({ tables }) => tables.map(tableKey)));
+  const partitions = partitionsByParent(present);
+  return unknown.filter((table) => !published.has(tableKey(table)))
+    .map((table) => ({ ...table, leaves: table.partitioned ? leavesOf(table, partitions) : [] }));
+}
+
+function oidsOf({ oid, leaves }: FreshTable): number[] {
+  return [oid, ...leaves.map(({ oid }) => oid)];
+}
+
+function isSame(known: ReadonlySet<number>, oids: readonly number[]): boolean {
+  return known.size === oids.length && oids.every((oid) => known.has(oid));
+}
+
+function byName(a: TableName, b: TableName): number {
+  return tableKey(a) < tableKey(b) ? -1 : 1;
 }

@@ -23,6 +23,7 @@ import {
   TABLES_PER_MESSAGE,
 } from "./join_messages.ts";
 import type { Peers } from "./peers.ts";
+import type { Patterns } from "./table_patterns.ts";
 
 interface ReceptionOptions {
   readonly database: Database;
@@ -30,7 +31,7 @@ interface ReceptionOptions {
   readonly tls: TlsKeys;
   readonly invites: Invites;
   readonly peers: Peers;
-  readonly patterns: { readonly include: readonly string[]; readonly exclude: readonly string[] };
+  readonly patterns: Patterns;
   /** Ends what is under way. */
   readonly signal: AbortSignal;
 }

@@ -22,6 +22,7 @@ import type { JobContext, JobKind } from "./jobs.ts";
 import type { Peer } from "./peer.ts";
 import type { Peers } from "./peers.ts";
 import type { RowWriters } from "./row_writers.ts";
+import type { Patterns } from "./table_patterns.ts";
 
 /** A peer that dials this node has this long to do so, milliseconds. */
 const CALL_BACK_MS = 15_000;
@@ -31,7 +32,7 @@ interface VerificationOptions {
   /** This node's name. */
   readonly self: string;
   readonly peers: Peers;
-  readonly patterns: { readonly include: readonly string[]; readonly exclude: readonly string[] };
+  readonly patterns: Patterns;
   /** On connections that nothing else uses. */
   readonly dial: Dial;
   /** For peers that repair rows here. */

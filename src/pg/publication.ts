@@ -170,7 +170,8 @@ function tableList(tables: readonly TableName[]): string {
   return tables.map((table) => `ONLY ${quoteTable(table)}`).join(", ");
 }
 
-function quoteTable({ schema, name }: TableName): string {
+/** A table in SQL. */
+export function quoteTable({ schema, name }: TableName): string {
   return `${pg.escapeIdentifier(schema)}.${pg.escapeIdentifier(name)}`;
 }
 

@@ -14,6 +14,7 @@ import {
 } from "./conflict_schema.ts";
 import { COPY_STEP } from "./copy_schema.ts";
 import { CONFLICT_RECORD_STEP } from "./conflict_record_schema.ts";
+import { LATER_TABLES_STEP } from "./later_tables_schema.ts";
 import { QUARANTINE_STEP } from "./quarantine_schema.ts";
 import { LEAVE_STEP } from "./leave_schema.ts";
 import { RETRY_STEP } from "./retry_schema.ts";
@@ -206,6 +207,8 @@ COMMENT ON COLUMN mmlite.apply_group.lasting IS
   COPY_STEP,
 
   LEAVE_STEP,
+
+  LATER_TABLES_STEP,
 ];
 
 /** The SQL that brings a database with `done` steps up to this version, one transaction per element. */

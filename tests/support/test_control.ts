@@ -5,6 +5,7 @@ import type { WholeConflict } from "../../src/api/conflict_schemas.ts";
 import type { Health, NodeControl, NodeEvent, Precondition, WaitOutcome } from "../../src/api/control.ts";
 import type { Job, JobInput } from "../../src/api/job_schemas.ts";
 import type { Invite } from "../../src/api/invite_schemas.ts";
+import type { TablePattern } from "../../src/api/pattern_schemas.ts";
 import type { QuarantineEntry } from "../../src/api/quarantine_schemas.ts";
 import type { RemovalReport } from "../../src/api/removal_schemas.ts";
 import type { PeerStatus, TableStatus } from "../../src/api/schemas.ts";
@@ -17,6 +18,8 @@ const STARTED = "2026-11-22T10:00:00.000Z";
 export interface TestControl extends NodeControl {
   readonly peers: Map<string, PeerStatus>;
   readonly tables: TableStatus[];
+  /** By their text. */
+  readonly patterns: Map<string, TablePattern>;
   readonly invites: Invite[];
   /** The latest first. */
   readonly jobs: Job[];
@@ -64,6 +67,7 @@ export function createTestControl(given: { peers?: PeerStatus[]; tables?: TableS
     quarantined: new Map(["1", "2"].map((id) => [id, testQuarantined(id)])),
     peers,
     tables: given.tables ?? [],
+    patterns: new Map(),
     invites: [],
     jobs: [],
     conflicts: [testConflict("2"), testConflict("1")],
@@ -160,6 +164,24 @@ export function createTestControl(given: { peers?: PeerStatus[]; tables?: TableS
       control.jobs.splice(at, 1);
     },
     listTables: () => Promise.resolve(control.tables),
+    listPatterns: () => [...control.patterns.values()],
+    putPattern: async (pattern, kind, { dryRun }) => {
+      const created = control.patterns.get(pattern)?.kind !== kind;
+      const set = { pattern, kind, from: "api" as const, active: true };
+      if (!dryRun) control.patterns.set(pattern, set);
+      return await Promise.resolve({
+        created,
+        change: { ...set, matches: [], published: [], withdrawn: [] },
+      });
+    },
+    removePattern: async (pattern, { dryRun }) => {
+      const known = control.patterns.get(pattern);
+      if (known === undefined) {
+        throw new MmliteError("not_found", `Cannot remove pattern ${pattern}: there is none`);
+      }
+      if (!dryRun) control.patterns.delete(pattern);
+      return await Promise.resolve({ ...known, active: false, matches: [], published: [], withdrawn: [] });
+    },
     getTable: async (table) => await Promise.resolve(findTable(table)),
     setTablePolicy: async (table, input, { dryRun, precondition }) => {
       const current = findTable(table);

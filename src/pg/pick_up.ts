@@ -1,0 +1,177 @@
+/**
+ * Publishes a table that is new, with the rows that it has already: what was committed between its creation and this
+ * moment was decoded by nobody.
+ *
+ * While nobody else may write to the table, its rows are deleted and inserted again as they were. In the same
+ * transaction the table is published for inserts alone meanwhile: so exactly one whole insert of each row is decoded, for
+ * tables with a key and without one, large values included.
+ */
+// @ts-types="@types/pg"
+import pg from "pg";
+import { MmliteError } from "../errors.ts";
+import { formatTableName } from "../table_name.ts";
+import { type Client, openClient } from "./client.ts";
+import { mapPostgresError } from "./errors.ts";
+import { addKnownTables } from "./known_tables.ts";
+import { PUBLICATIONS, quoteTable } from "./publication.ts";
+import { type Query, queryWith } from "./query.ts";
+import { ORIGINS_SINCE } from "./server.ts";
+import type { LocalTable } from "./tables.ts";
+import type { PostgresTarget } from "./target.ts";
+
+/** Of a table with more rows none is sent: writers wait meanwhile, about 1 s for as many. */
+export const MAX_PICKED_UP_ROWS = 100_000;
+/** The same of the space that its rows take, bytes. */
+export const MAX_PICKED_UP_BYTES = 64 * 2 ** 20;
+/** How long the lock on the table may take: whoever writes to it queues up behind. It is tried again in some seconds. */
+const LOCK_TIMEOUT = "500ms";
+
+/** What became of a table. */
+export interface PickedUp {
+  /** Rows that were there; one more than {@link MAX_PICKED_UP_ROWS} stands for any number above. */
+  readonly rows: number;
+  /** Whether they go to the peers. */
+  readonly sent: boolean;
+}
+
+interface PickUpOptions {
+  readonly table: LocalTable;
+  /** Of itself, and of the partitions beneath. */
+  readonly oids: readonly number[];
+  readonly serverVersion: number;
+  /** Whether the server says who wrote a row. */
+  readonly isVersioned: boolean;
+}
+
+/** `deadlock_timeout` is also when autovacuum gives way; nobody may wait behind the lock for a standby. */
+const SETTINGS = {
+  lock_timeout: LOCK_TIMEOUT,
+  deadlock_timeout: "200ms",
+  statement_timeout: "0",
+  row_security: "off",
+  synchronous_commit: "local",
+  default_transaction_isolation: "read committed",
+  default_transaction_read_only: "off",
+};
+
+/** Opens the connection on which tables are picked up, one after the other. */
+export async function openPickUps(target: PostgresTarget): Promise<Client> {
+  return await openClient(target, { applicationName: "mmlite tables", settings: SETTINGS });
+}
+
+/**
+ * Publishes the table and sends its rows, in one transaction that also makes it known. Throws `transient` if it is locked for
+ * too long, or is another one by now.
+ */
+export async function pickUpTable(client: Client, options: PickUpOptions): Promise<PickedUp> {
+  const query = queryWith(client);
+  try {
+    await query("BEGIN");
+    const done = await pickUp(query, options);
+    await query("COMMIT");
+    return done;
+  } catch (thrown) {
+    await query("ROLLBACK").catch(() => {});
+    throw mapPostgresError(thrown, `publish table ${formatTableName(options.table)}`);
+  }
+}
+
+async function pickUp(query: Query, options: PickUpOptions): Promise<PickedUp> {
+  const { table } = options;
+  const [whole, inserts] = PUBLICATIONS;
+  const named = tableExpression(table);
+  // Whoever locks rows waits as well: it would find that they are gone.
+  await query(`LOCK TABLE ${named} IN EXCLUSIVE MODE`);
+  await requireSame(query, table);
+  const { rows, fits } = await measure(query, options);
+  const columns = await writableColumns(query, table);
+  const sent = fits && rows > 0 && columns.length > 0;
+  if (sent) {
+    await query(`ALTER PUBLICATION ${inserts} ADD TABLE ONLY ${quoteTable(table)}`);
+    // Triggers of applications, and what refers to the rows, are left alone.
+    await query("SELECT pg_catalog.set_config('session_replication_role', 'replica', true)");
+    await query(insertAgain(named, columns, options));
+    if (table.state === "replicated") {
+      await query(`ALTER PUBLICATION ${inserts} DROP TABLE ONLY ${quoteTable(table)}`);
+    }
+  }
+  if (!sent || table.state === "replicated") {
+    const publication = table.state === "replicated" ? whole : inserts;
+    await query(`ALTER PUBLICATION ${publication} ADD TABLE ONLY ${quoteTable(table)}`);
+  }
+  if (rows > 0 && !sent) await markUnsent(query, table);
+  await addKnownTables(query, options.oids);
+  return { rows, sent };
+}
+
+/** ONLY: children by plain inheritance are tables of their own. */
+function tableExpression(table: LocalTable): string {
+  return table.partitioned ? quoteTable(table) : `ONLY ${quoteTable(table)}`;
+}
+
+async function requireSame(query: Query, table: LocalTable): Promise<void> {
+  const [row] = await query("SELECT $1::regclass::oid::text AS oid", [quoteTable(table)]);
+  if (Number(row?.oid) === table.oid) return;
+  throw new MmliteError(
+    "transient",
+    `Cannot publish table ${formatTableName(table)}: it is another one by now`,
+  );
+}
+
+async function measure(
+  query: Query,
+  { table, oids }: PickUpOptions,
+): Promise<{ rows: number; fits: boolean }> {
+  const [{ rows, bytes }] = await query(
+    `SELECT (SELECT count(*) FROM (SELECT FROM ${tableExpression(table)} LIMIT ${
+      MAX_PICKED_UP_ROWS + 1
+    }) t)::text
+       AS rows, (SELECT coalesce(sum(pg_table_size(oid)), 0) FROM unnest($1::oid[]) oid)::text AS bytes`,
+    [`{${oids.join(",")}}`],
+  );
+  const count = Number(rows);
+  return { rows: count, fits: count <= MAX_PICKED_UP_ROWS && Number(bytes) <= MAX_PICKED_UP_BYTES };
+}
+
+/** Names of the columns that are not computed, quoted. */
+async function writableColumns(query: Query, { oid }: LocalTable): Promise<string[]> {
+  const rows = await query(
+    `SELECT a.attname AS name FROM pg_attribute a
+      WHERE a.attrelid = $1::oid AND a.attnum > 0 AND NOT a.attisdropped
+        AND coalesce(to_jsonb(a) ->> 'attgenerated', '') = '' ORDER BY a.attnum`,
+    [String(oid)],
+  );
+  return rows.map(({ name }) => pg.escapeIdentifier(name!));
+}
+
+/**
+ * All rows but those that came from other nodes. None should have, as nothing is applied to a table before it is known;
+ * but what could not be published for want of a right may have rows by now.
+ */
+function insertAgain(
+  named: string,
+  columns: readonly string[],
+  { serverVersion, isVersioned }: PickUpOptions,
+): string {
+  const list = columns.join(", ");
+  const foreign = serverVersion >= ORIGINS_SINCE
+    ? "(SELECT roident FROM pg_catalog.pg_xact_commit_timestamp_origin(x::xid)) <> 0"
+    : "EXISTS (SELECT FROM mmlite.apply_group g WHERE g.xid = mmlite.full_xid(x::xid))";
+  const foreigners =
+    `SELECT x FROM (SELECT DISTINCT xmin::text AS x FROM ${named}) AS writers WHERE ${foreign}`;
+  return `WITH foreigners AS (${isVersioned ? foreigners : "SELECT ''::text AS x WHERE false"}),
+    gone AS (DELETE FROM ${named} WHERE xmin::text NOT IN (SELECT x FROM foreigners) RETURNING ${list})
+    INSERT INTO ${named.replace(/^ONLY /, "")} (${list}) OVERRIDING SYSTEM VALUE SELECT ${list} FROM gone`;
+}
+
+async function markUnsent(query: Query, { schema, name }: LocalTable): Promise<void> {
+  const [{ node }] = await query("SELECT name AS node FROM mmlite.node");
+  await query(
+    `INSERT INTO mmlite.diverged (table_schema, table_name, reason) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING`,
+    [
+      schema,
+      name,
+      `it had too many rows when node ${node} began to publish it: they were not sent (\`mmlite tables resync\`)`,
+    ],
+  );
+}
