@@ -6,7 +6,6 @@
  * What it holds beyond that the other node is told, and is not sent again. The order of the steps is the argument of
  * `docs/GUARANTEES.md`, "A node that joins".
  */
-import { Buffer } from "node:buffer";
 import { delay } from "../backoff.ts";
 import { MmliteError } from "../errors.ts";
 import { formatLsn, type Lsn } from "../lsn.ts";
@@ -20,7 +19,7 @@ import {
   readOldestRunning,
   takeTransactionId,
 } from "../pg/copy_source.ts";
-import type { CopiedRows } from "../pg/copy_out.ts";
+import type { CopiedBytes } from "../pg/copy_data.ts";
 import { setMark } from "../pg/marks.ts";
 import { type Query, queryWith } from "../pg/query.ts";
 import type { LocalTable } from "../pg/tables.ts";
@@ -63,9 +62,8 @@ const TELL_MS = 5_000;
 const LONG_AGO = "2000-01-01 00:00:00.000001+00";
 /** A Welcome has room for no longer a list of transactions, characters. */
 const MAX_SNAPSHOT_LENGTH = 50_000;
-/** Rows go in chunks of about this many bytes, and at most. */
-const CHUNK_BYTES = 0x2_0000;
-const MAX_CHUNK_BYTES = 0x10_0000;
+/** Bytes of rows are announced when there are as many, or twice that at most: what is read of a socket is no longer. */
+const CHUNK_BYTES = 0x1_0000;
 
 /** Gives all rows on a channel; never throws: what goes wrong is told on it. */
 export async function giveCopy(
@@ -203,27 +201,18 @@ class Giving {
     for await (const note of notes) await this.#lines.write({ note });
   }
 
-  async #giveRows(parts: AsyncIterable<CopiedRows>): Promise<void> {
-    let held: Uint8Array[] = [];
-    let [length, count] = [0, 0];
-    const send = async () => {
-      const bytes = held.length === 1 ? held[0] : Buffer.concat(held);
-      let rows = count;
-      [held, length, count] = [[], 0, 0];
-      // A row may be as long as PostgreSQL has them.
-      for (let at = 0; at < bytes.length; at += MAX_CHUNK_BYTES) {
-        const piece = bytes.subarray(at, at + MAX_CHUNK_BYTES);
-        await this.#lines.writeWith({ data: piece.length, rows }, piece);
-        rows = 0;
-      }
-    };
-    for await (const { bytes, rows } of parts) {
-      held.push(bytes);
-      length += bytes.length;
-      count += rows;
-      if (length >= CHUNK_BYTES) await send();
+  async #giveRows(parts: AsyncIterable<CopiedBytes>): Promise<void> {
+    let pieces: Uint8Array[] = [];
+    let [data, rows] = [0, 0];
+    for await (const { bytes, rows: more } of parts) {
+      pieces.push(bytes);
+      data += bytes.length;
+      rows += more;
+      if (data < CHUNK_BYTES) continue;
+      await this.#lines.writeWith({ data, rows }, pieces);
+      [pieces, data, rows] = [[], 0, 0];
     }
-    await send();
+    if (data > 0) await this.#lines.writeWith({ data, rows }, pieces);
   }
 
   /** What third nodes committed before the peer's slots there begin is in the snapshot. */

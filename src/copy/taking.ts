@@ -251,7 +251,7 @@ class Taking {
   ): Promise<number> {
     await this.#become(version.node);
     await this.#writer.begin({ table, columns, binary });
-    for await (const bytes of this.#data(table)) await this.#writer.write(bytes);
+    for await (const pieces of this.#data(table)) await this.#writer.write(pieces);
     return await this.#writer.end(version);
   }
 
@@ -262,7 +262,9 @@ class Taking {
     const write = async (groups: readonly VersionedRows[]) => {
       for (const group of groups) rows += await this.#writeGroup(into, group);
     };
-    for await (const bytes of this.#data(into.table)) await write(reader.push(bytes));
+    for await (const pieces of this.#data(into.table)) {
+      for (const bytes of pieces) await write(reader.push(bytes));
+    }
     await write(reader.finish());
     return rows;
   }
@@ -274,18 +276,18 @@ class Taking {
     const from = node ?? this.#ports.source;
     await this.#become(from);
     await this.#writer.begin({ table, columns, binary: false });
-    await this.#writer.write(Buffer.concat(lines));
+    await this.#writer.write([Buffer.concat(lines)]);
     const times = { at: formatTimestamp(last), first: formatTimestamp(first) };
     return await this.#writer.end({ node: from, ...times, entries });
   }
 
   /** The rows of the part that has begun. */
-  async *#data(table: TableName): AsyncGenerator<Uint8Array> {
+  async *#data(table: TableName): AsyncGenerator<Uint8Array[]> {
     const name = formatTableName(table);
     for (;;) {
       const answer = await this.#next();
       if ("data" in answer) {
-        yield await this.#lines.readBytes(answer.data);
+        yield await this.#lines.readPieces(answer.data);
         this.#ports.progress.read(name, answer.rows);
       } else if ("end" in answer && answer.end === "part") return;
       else if (!("waiting" in answer)) throw this.#strange();

@@ -12,7 +12,8 @@ import { type Lsn, parseLsn } from "../lsn.ts";
 import { formatTableName, type TableName } from "../table_name.ts";
 import { type Client, closeClient, destroyClient, openClient, passAnyBytes } from "./client.ts";
 import { type CopiedNote, NOTES_OF_SNAPSHOT, readNotes } from "./copy_notes.ts";
-import { type CopiedRows, copyOut } from "./copy_out.ts";
+import type { CopiedBytes } from "./copy_data.ts";
+import { copyOut } from "./copy_out.ts";
 import { type Query, queryWith } from "./query.ts";
 import { readLocalTable } from "./relation.ts";
 import { VALUE_SETTINGS } from "./replication.ts";
@@ -222,7 +223,7 @@ export class CopySource {
       readonly part: CopiedPart;
       readonly before: string;
     },
-  ): AsyncGenerator<CopiedRows> {
+  ): AsyncGenerator<CopiedBytes> {
     const list = columns.map(({ name }) => `t.${pg.escapeIdentifier(name)}`).join(", ");
     const isNew = `pg_xact_commit_timestamp(t.xmin) > ${literal(before)}`;
     const select = (what: string, where: string) =>
@@ -269,7 +270,7 @@ export class CopySource {
     return keyHash(hashedAs, key.map((column) => sentText(`t.${pg.escapeIdentifier(column)}`)));
   }
 
-  #copy(sql: string, table: TableName): AsyncGenerator<CopiedRows> {
+  #copy(sql: string, table: TableName): AsyncGenerator<CopiedBytes> {
     return copyOut(this.#client, sql, `copy table ${formatTableName(table)}`);
   }
 }
