@@ -2,6 +2,7 @@
  * The JSON of `/v1/jobs`: long work that a node does for an operator.
  */
 import { z } from "@hono/zod-openapi";
+import { BYTE_SIZE_RULE, parseByteSize } from "../byte_size.ts";
 import { NODE_NAME } from "../node_name.ts";
 
 /** Keys of a table that a comparison reports, unless told, and at most. */
@@ -52,6 +53,8 @@ export type VerifyInput = z.infer<typeof VerifyInput>;
 export const CopyInput = z.strictObject({
   type: z.literal("copy"),
   from: z.string().regex(NODE_NAME).openapi({ description: "a peer that has the rows", example: "ams" }),
+  max_rate: z.string().refine((text) => parseByteSize(text) !== null, `Expected ${BYTE_SIZE_RULE}`).optional()
+    .openapi({ description: "bytes of rows in a second, at most", example: "20MiB" }),
 }).openapi("CopyInput");
 export type CopyInput = z.infer<typeof CopyInput>;
 

@@ -8,12 +8,15 @@ import type { CopyInput, CopyReport } from "../api/job_schemas.ts";
 import type { OwnDeletes } from "../apply/own_deletes.ts";
 import { openApplySession } from "../apply/session.ts";
 import { backoffMs, delay } from "../backoff.ts";
+import { parseByteSize } from "../byte_size.ts";
 import { giveCopy } from "../copy/giving.ts";
+import type { GivenRows } from "../copy/given_rows.ts";
+import { paceOf } from "../copy/pace.ts";
 import { takeCopy, type TakenTable } from "../copy/taking.ts";
 import { MmliteError, toMmliteError } from "../errors.ts";
 import { log } from "../log.ts";
 import { type Lsn, maxLsn, ZERO_LSN } from "../lsn.ts";
-import { closeClient, destroyClient, openClient } from "../pg/client.ts";
+import { type Client, closeClient, destroyClient, openClient } from "../pg/client.ts";
 import { readSettledBefore } from "../pg/copy_source.ts";
 import { hasOwnRows, noteCopy, readCopy, shutTables } from "../pg/copy_target.ts";
 import { mapPostgresError } from "../pg/errors.ts";
@@ -55,8 +58,18 @@ interface CopyingOptions {
   readonly signal: AbortSignal;
 }
 
+/** A copy under way. */
+interface CopyRun extends JobRun {
+  readonly pace: (bytes: number) => Promise<void>;
+}
+
 /** How many tables an error names. */
 const MAX_NAMED_TABLES = 10;
+/**
+ * What the replication origins of further sessions are called, of which each takes a place for good: that of repairs, none
+ * of which runs meanwhile, and one more.
+ */
+const MORE_ORIGINS = ["repair", "copy"] as const;
 /** Another reader may hold the slot for a moment: it is tried again for this long, milliseconds. */
 const SLOT_WAIT_MS = 15_000;
 const SLOT_RETRY_MS = 200;
@@ -70,6 +83,8 @@ export class Copying implements JobKind<CopyInput> {
   #source: string | undefined;
   #isRunning = false;
   #waiting = "";
+  /** Copies of the rows of this node. */
+  readonly #given = new Map<string, GivenRows>();
 
   constructor(options: CopyingOptions) {
     this.#options = options;
@@ -126,10 +141,11 @@ export class Copying implements JobKind<CopyInput> {
     this.#requireSource(from);
   }
 
-  async run({ from }: CopyInput, run: JobRun): Promise<CopyReport> {
+  async run({ from, max_rate }: CopyInput, run: JobRun): Promise<CopyReport> {
     this.#isRunning = true;
+    const pace = paceOf(max_rate === undefined ? undefined : parseByteSize(max_rate)!, run.signal);
     try {
-      const tables = await this.#repeat(from, run);
+      const tables = await this.#repeat(from, { ...run, pace });
       this.#source = undefined;
       this.#options.peers.list().forEach((peer) => peer.askAgain());
       return this.#report(from, tables);
@@ -161,6 +177,7 @@ export class Copying implements JobKind<CopyInput> {
       holdDeletes: () => groups.holdDeletes(),
       failed: (error) =>
         this.#logger.warn("Rows cannot be given to peer {peer}: {error}", { peer, error: error.message }),
+      underWay: this.#given,
       oldBefore: async () => {
         const horizon = groups.horizon(peer);
         if (horizon === undefined) return "-infinity";
@@ -192,7 +209,7 @@ export class Copying implements JobKind<CopyInput> {
   }
 
   /** Tries until it is done, cancelled, or stands before something that only an operator can change. */
-  async #repeat(from: string, run: JobRun): Promise<readonly TakenTable[]> {
+  async #repeat(from: string, run: CopyRun): Promise<readonly TakenTable[]> {
     const { progress, signal } = run;
     let hasBegun = false;
     for (let failures = 0;; failures++) {
@@ -213,7 +230,7 @@ export class Copying implements JobKind<CopyInput> {
     }
   }
 
-  async #copy(from: string, { progress, signal, succeed }: JobRun): Promise<TakenTable[]> {
+  async #copy(from: string, { progress, signal, succeed, pace }: CopyRun): Promise<TakenTable[]> {
     const { database, self, patterns, dial, clock } = this.#options;
     const query = this.#query(`copy rows from "${from}"`);
     const { name, url } = this.#requireSource(from);
@@ -221,21 +238,26 @@ export class Copying implements JobKind<CopyInput> {
     const own = [];
     for (const table of tables) own.push({ table, columns: await readHashedColumns(query, table.oid) });
     const applied = [...await this.#applied(query), { node: self, lsn: (await setMark(query)).lsn }];
-    const channel = await dial({ name, url }, "copy", signal);
+    const dialCopy = () => dial({ name, url }, "copy", signal);
+    const channel = await dialCopy();
     this.#waiting = "";
     return await takeCopy(channel, {
       untilPassed: (at) => clock.untilPassed(at),
       signal,
       ...{ self, source: from, tables: own, applied },
       isVersioned: database.facts.trackCommitTimestamp,
-      openSession: async (node) => {
-        const origin = {
-          target: database.streamTarget,
-          origin: node,
-          originName: await this.#originOf(query, node),
-        };
-        return (await openApplySession({ ...origin, signal })).client;
+      openSession: async (node) => this.#openSession(node, await this.#originOf(query, node), signal),
+      dialMore: dialCopy,
+      openMore: async (number) => {
+        const originName = `mmlite:${self}:${MORE_ORIGINS[number]}`;
+        await ensureNamedOrigin(query, originName);
+        return await this.#openSession(`${self} (${MORE_ORIGINS[number]})`, originName, signal);
       },
+      fewer: (thrown) =>
+        void this.#logger.info("Rows are copied by fewer sessions: {error}", {
+          error: toMmliteError(thrown).message,
+        }),
+      pace,
       originOf: (node) => this.#originOf(query, node),
       closeSession: (client) => closeClient(client),
       record: (query, tables) => succeed(query, this.#report(from, tables)),
@@ -252,6 +274,11 @@ export class Copying implements JobKind<CopyInput> {
         },
       },
     });
+  }
+
+  async #openSession(origin: string, originName: string, signal: AbortSignal): Promise<Client> {
+    const target = this.#options.database.streamTarget;
+    return (await openApplySession({ target, origin, originName, signal })).client;
   }
 
   /** How far each peer is applied here; throws `transient` while one has not said where its stream begins. */
