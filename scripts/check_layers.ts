@@ -42,8 +42,6 @@ const GUARDED_PACKAGES: Readonly<Record<string, readonly string[]>> = {
   "@types/pg": ["pg"],
   "postgres": ["pg"],
   "pg-connection-string": ["pg", "config"],
-  "pg-copy-streams": ["pg"],
-  "@types/pg-copy-streams": ["pg"],
   "node:http2": ["http"],
   "hono": ["api"],
   "@hono/node-server": ["api"],

@@ -13,9 +13,10 @@ import { type Mmlite, startMmlite } from "../tests/support/mmlite.ts";
 import { eventually } from "../tests/support/poll.ts";
 import { type Bed, createDatabases, createTarget, dropTarget, openBed, SOURCE } from "./bench/bed.ts";
 import { digestSource, digestTarget, PUBLICATION, type Run } from "./bench/bed.ts";
+import { type ProcessorTime, serverTimes, timeBetween } from "./bench/processor_time.ts";
 import { request, SENDER, startSender } from "./bench/sidecars.ts";
 import { openAuthority } from "./certificates.ts";
-import { MemoryWatch } from "./memory_watch.ts";
+import { cpuSeconds, MemoryWatch } from "./memory_watch.ts";
 import { median } from "./statistics.ts";
 import { formatTable } from "./text_table.ts";
 
@@ -38,6 +39,8 @@ const SCHEMA =
 /** What was measured of one way. */
 interface Measured {
   readonly seconds: number;
+  /** Of both servers, and of both mmlite. */
+  readonly processor: ProcessorTime;
   /** Resident memory of the two mmlite, bytes. */
   readonly memory?: readonly [number, number];
 }
@@ -68,7 +71,7 @@ async function byPipe({ name, bed }: Run): Promise<Measured> {
   const directory = await Deno.makeTempDir();
   await Deno.chmod(directory, 0o777);
   try {
-    const began = performance.now();
+    const [began, before] = [performance.now(), await serverTimes(bed)];
     for (const table of TABLES) {
       const fifo = join(directory, table);
       await new Deno.Command("mkfifo", { args: ["-m", "666", fifo] }).output();
@@ -77,14 +80,16 @@ async function byPipe({ name, bed }: Run): Promise<Measured> {
         bed.subscriber.sql(name, `COPY ${table} FROM PROGRAM 'cat ${fifo}'`),
       ]);
     }
-    return { seconds: (performance.now() - began) / 1000 };
+    const seconds = (performance.now() - began) / 1000;
+    return { seconds, processor: timeBetween(before, await serverTimes(bed)) };
   } finally {
     await Deno.remove(directory, { recursive: true });
   }
 }
 
-async function byBuiltin({ name, bed: { publisher, subscriber } }: Run): Promise<Measured> {
-  const began = performance.now();
+async function byBuiltin({ name, bed }: Run): Promise<Measured> {
+  const { publisher, subscriber } = bed;
+  const [began, before] = [performance.now(), await serverTimes(bed)];
   await subscriber.sql(
     name,
     `CREATE SUBSCRIPTION ${name} CONNECTION 'host=127.0.0.1 port=${publisher.port} user=postgres dbname=${SOURCE}'
@@ -98,8 +103,9 @@ async function byBuiltin({ name, bed: { publisher, subscriber } }: Run): Promise
     return left === 0;
   }, { timeoutMs: COPY_TIMEOUT_MS });
   const seconds = (performance.now() - began) / 1000;
+  const processor = timeBetween(before, await serverTimes(bed));
   await subscriber.sql(name, `DROP SUBSCRIPTION ${name}`);
-  return { seconds };
+  return { seconds, processor };
 }
 
 function byMmlite(sender: Mmlite, issue: (node: string) => Promise<string>) {
@@ -117,7 +123,12 @@ function byMmlite(sender: Mmlite, issue: (node: string) => Promise<string>) {
       return peers.every(({ json }) => json.state === "streaming" && json.inbound.state === "streaming");
     });
     const watches = [sender, receiver].map((node) => new MemoryWatch(() => node.pid));
-    const began = performance.now();
+    const times = async () => ({
+      ...await serverTimes(bed),
+      sender: await cpuSeconds(sender.pid!),
+      receiver: await cpuSeconds(receiver.pid!),
+    });
+    const [began, before] = [performance.now(), await times()];
     const { json: { id } } = await receiver.api("POST", "/v1/jobs", { type: "copy", from: SENDER });
     await eventually("the rows to be copied", async () => {
       const { json: { state, error } } = await receiver.api("GET", `/v1/jobs/${id}`);
@@ -125,12 +136,13 @@ function byMmlite(sender: Mmlite, issue: (node: string) => Promise<string>) {
       return state === "succeeded";
     }, { timeoutMs: COPY_TIMEOUT_MS });
     const seconds = (performance.now() - began) / 1000;
+    const processor = timeBetween(before, await times());
     for (const watch of watches) watch.stop();
     const [given, taken] = watches.map(({ peak }) => peak);
     await request(sender, "DELETE", `/v1/peers/${name}?force=true`);
     await receiver[Symbol.asyncDispose]();
     await bed.subscriber.sql(name, `SELECT pg_drop_replication_slot('mmlite_${SENDER}')`);
-    return { seconds, memory: [given, taken] };
+    return { seconds, processor, memory: [given, taken] };
   };
 }
 
@@ -162,10 +174,21 @@ async function measure(rows: number, runs: number): Promise<Record<Way, Measured
       }
       await dropTarget(run);
       measured[way].push(result);
-      console.log(`run ${number}, ${way}: ${result.seconds.toFixed(1)} s`);
+      console.log(`run ${number}, ${way}: ${result.seconds.toFixed(1)} s, ${describeProcessor(result)}`);
     }
   }
   return measured;
+}
+
+/** Of both servers and both mmlite, seconds. */
+function describeProcessor({ processor, memory }: Measured): string {
+  const used = Object.entries(processor).map(([part, seconds]) => `${part} ${seconds!.toFixed(2)}`).join(
+    ", ",
+  );
+  const resident = memory === undefined
+    ? ""
+    : `; ${memory.map((bytes) => Math.round(bytes / MB)).join(" and ")} MB`;
+  return `processor: ${used}${resident}`;
 }
 
 function parseOptions(): { rows: number; runs: number; json: string | undefined } {
@@ -183,14 +206,17 @@ function parseOptions(): { rows: number; runs: number; json: string | undefined 
 const { rows, runs, json } = parseOptions();
 const measured = await measure(rows, runs);
 const seconds = (way: Way) => median(measured[way].map((one) => one.seconds));
+const processor = (way: Way) =>
+  median(measured[way].map((one) => Object.values(one.processor).reduce((sum, part) => sum + part, 0)));
 const ratio = (way: Way) => median(measured[way].map((one, i) => one.seconds / measured.mmlite[i].seconds));
 const memory = [0, 1].map((place) => Math.max(...measured.mmlite.map((one) => one.memory![place])));
 console.log(
   formatTable([
-    ["way", "seconds", "rows/s", "mmlite is so many times as fast"],
+    ["way", "seconds", "processor s", "rows/s", "mmlite is so many times as fast"],
     ...(["mmlite", "builtin", "pipe"] as const).map((way) => [
       way,
       seconds(way).toFixed(1),
+      processor(way).toFixed(1),
       Math.round(rows / seconds(way)).toLocaleString("en"),
       way === "mmlite" ? "" : ratio(way).toFixed(2),
     ]),

@@ -1,5 +1,5 @@
 /**
- * Amounts of bytes as PostgreSQL's settings have them: `512MB`, `10GB`, in steps of 1024.
+ * Amounts of bytes as PostgreSQL's settings have them, in steps of 1024: `512MB`, `10GB`; `512MiB` is the same.
  */
 
 const UNIT_BYTES: Readonly<Record<string, number>> = {
@@ -10,12 +10,13 @@ const UNIT_BYTES: Readonly<Record<string, number>> = {
 };
 
 /** What is expected of an amount, to stand behind "expected". */
-export const BYTE_SIZE_RULE = "a number and its unit, such as 512MB or 10GB";
+export const BYTE_SIZE_RULE = "a number and its unit, such as 512MB, 20MiB or 10GB";
 
-/** Bytes, more than 0, or null for what is no such amount. */
+/** Whole bytes, more than 0, or null for what is no such amount. */
 export function parseByteSize(text: string): number | null {
-  const match = /^(\d{1,9})(kB|MB|GB|TB)$/.exec(text);
-  const bytes = match === null ? 0 : Number(match[1]) * UNIT_BYTES[match[2]];
+  const match = /^(\d{1,9}(?:\.\d{1,3})?)([kKMGT])(i?)B$/.exec(text);
+  if (match === null || (match[2] === "K" && match[3] === "")) return null;
+  const bytes = Math.round(Number(match[1]) * UNIT_BYTES[match[2] === "K" ? "kB" : `${match[2]}B`]);
   return bytes > 0 && Number.isSafeInteger(bytes) ? bytes : null;
 }
 

@@ -2,6 +2,7 @@
  * The JSON of `/v1/jobs`: long work that a node does for an operator.
  */
 import { z } from "@hono/zod-openapi";
+import { BYTE_SIZE_RULE, parseByteSize } from "../byte_size.ts";
 import { NODE_NAME } from "../node_name.ts";
 
 /** Keys of a table that a comparison reports, unless told, and at most. */
@@ -57,6 +58,8 @@ export const CopyInput = z.strictObject({
       "what becomes of rows here: with empty there must be none of this node's own, with replace they are given up, " +
       "with keep they must be equal, and with merge both nodes get the newer one of each",
   }),
+  max_rate: z.string().refine((text) => parseByteSize(text) !== null, `Expected ${BYTE_SIZE_RULE}`).optional()
+    .openapi({ description: "bytes of rows in a second, at most", example: "20MiB" }),
 }).openapi("CopyInput");
 export type CopyInput = z.infer<typeof CopyInput>;
 

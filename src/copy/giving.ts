@@ -6,21 +6,14 @@
  * What it holds beyond that the other node is told, and is not sent again. The order of the steps is the argument of
  * `docs/GUARANTEES.md`, "A node that joins".
  */
-import { Buffer } from "node:buffer";
 import { delay } from "../backoff.ts";
 import { MmliteError } from "../errors.ts";
 import { formatLsn, type Lsn } from "../lsn.ts";
 import { closeClient, openClient } from "../pg/client.ts";
 import { mapPostgresError } from "../pg/errors.ts";
 import { type CopiedNote, LATER_NOTES, readNotes } from "../pg/copy_notes.ts";
-import {
-  type CopiedPart,
-  type CopiedTable,
-  CopySource,
-  readOldestRunning,
-  takeTransactionId,
-} from "../pg/copy_source.ts";
-import type { CopiedRows } from "../pg/copy_out.ts";
+import type { CopiedTable } from "../pg/copy_reader.ts";
+import { CopySource, readOldestRunning, type SnapshotFacts, takeTransactionId } from "../pg/copy_source.ts";
 import { setMark } from "../pg/marks.ts";
 import { type Query, queryWith } from "../pg/query.ts";
 import type { LocalTable } from "../pg/tables.ts";
@@ -29,7 +22,8 @@ import { tableKey } from "../table_name.ts";
 import type { Channel } from "../wire/channel.ts";
 import { Lines } from "../wire/lines.ts";
 import { isSameInBinary } from "./binary_types.ts";
-import { type CopyRequest, parseRequest } from "./messages.ts";
+import { type DescribedTable, GivenRows } from "./given_rows.ts";
+import { type CopyRequest, type MoreRequest, parseRequest } from "./messages.ts";
 
 /** What giving needs of the rest of the node. */
 export interface GivingPorts {
@@ -53,20 +47,16 @@ export interface GivingPorts {
   readonly failed: (error: MmliteError) => void;
   /** No change that is older than this, as PostgreSQL reads it, can come to the peer; `-infinity` where that is not known. */
   readonly oldBefore: () => Promise<string>;
+  /** What is given at present, by its {@link GivenRows.id}. */
+  readonly underWay: Map<string, GivenRows>;
 }
 
 /** How often it is looked whether what is waited for is over, milliseconds. */
 const LOOK_MS = 200;
 /** How often the other node is told what is waited for, milliseconds. */
 const TELL_MS = 5_000;
-/** The oldest time that a commit can be given: PostgreSQL takes 2000-01-01 itself for none, and the present instead. */
-const LONG_AGO = "2000-01-01 00:00:00.000001+00";
 /** A Welcome has room for no longer a list of transactions, characters. */
 const MAX_SNAPSHOT_LENGTH = 50_000;
-/** Rows go in chunks of about this many bytes, and at most. */
-const CHUNK_BYTES = 0x2_0000;
-const MAX_CHUNK_BYTES = 0x10_0000;
-
 /** Gives all rows on a channel; never throws: what goes wrong is told on it. */
 export async function giveCopy(
   channel: Channel,
@@ -80,9 +70,10 @@ export async function giveCopy(
   signal.addEventListener("abort", breakOff, { once: true });
   try {
     const request = parseRequest(await lines.read());
+    if ("more" in request) return await giveMore(lines, { request: request.more, ports });
     // Nothing more comes: the end says that the other node has all, or is gone.
     const left = lines.read().catch(() => {}).then(() => gone.abort());
-    await new Giving(lines, ports, ended).run(request);
+    await new Giving(lines, ports, ended).run(request.copy);
     await left;
     await lines.end();
   } catch (thrown) {
@@ -95,6 +86,18 @@ export async function giveCopy(
     signal.removeEventListener("abort", breakOff);
     lines.close();
   }
+}
+
+/** Gives rows of a copy that is under way on one more channel. */
+async function giveMore(
+  lines: Lines,
+  { request, ports }: { readonly request: MoreRequest; readonly ports: GivingPorts },
+): Promise<void> {
+  const rows = ports.underWay.get(request.copy);
+  // Where the copy has ended meanwhile, nothing is left of it.
+  if (rows?.peer === ports.peer) await rows.giveMore(lines);
+  await lines.write({ end: "all" });
+  await lines.end();
 }
 
 class Giving {
@@ -128,61 +131,55 @@ class Giving {
     source: CopySource,
     { request, release }: { readonly request: CopyRequest; readonly release: () => void },
   ): Promise<void> {
-    const { readTables, query, peer, oldBefore } = this.#ports;
+    const { readTables, query, self, peer, oldBefore, underWay } = this.#ports;
     // Before the snapshot: what it lacks is newer than this.
     const facts = await source.take(await oldBefore());
-    const { before } = facts;
     // What the snapshot sees is on disk here before any of it is given.
     await setMark(query);
     if (facts.quarantined > 0) throw this.#inQuarantine(facts.quarantined);
     if (facts.snapshot.length > MAX_SNAPSHOT_LENGTH) throw tooManyRunning();
-    const tables = await readTables(query);
-    const described: CopiedTable[] = [];
-    for (const table of tables) described.push(await source.describe(table));
+    const reader = await source.openReader();
+    try {
+      const theirs = new Map(request.tables.map((table) => [tableKey(table), table]));
+      const tables: DescribedTable[] = [];
+      for (const table of await readTables(query)) {
+        const described = await reader.describe(table);
+        tables.push({ ...described, table, binary: canBeBinary(described, theirs) });
+      }
+      const rows = new GivenRows({
+        ...{ self, peer, before: facts.before, query, tables },
+        openReader: () => source.openReader(),
+      });
+      await this.#writeSnapshot(rows.id, facts, tables);
+      await reader.begin();
+      await this.#writeNotes(reader.notes());
+      await reader.end();
+      await this.#giveLaterNotes(facts.untilLsn);
+      release();
+      underWay.set(rows.id, rows);
+      const parts = await rows.give(this.#lines, reader).finally(() => underWay.delete(rows.id));
+      await this.#lines.write({ end: "all", parts });
+    } finally {
+      await reader.close();
+    }
+  }
+
+  async #writeSnapshot(id: string, facts: SnapshotFacts, tables: readonly DescribedTable[]): Promise<void> {
     await this.#lines.write({
       snapshot: {
+        id,
         sees: facts.snapshot,
         until: formatLsn(facts.untilLsn),
         at: facts.takenAt,
-        applied: facts.applied.filter(({ node }) => node !== peer)
+        applied: facts.applied.filter(({ node }) => node !== this.#ports.peer)
           .map(({ node, lsn, commitTimestamp }) => ({ node, lsn: formatLsn(lsn), at: commitTimestamp })),
-        tables: described.map(({ estimatedRows, columns, ...table }) => ({
-          ...table,
+        tables: tables.map(({ schema, name, estimatedRows, columns }) => ({
+          ...{ schema, name },
           columns: columns.map(({ name }) => name),
           rows: estimatedRows,
         })),
       },
     });
-    await source.reading(() => this.#writeNotes(source.notes()));
-    await this.#giveLaterNotes(facts.untilLsn);
-    release();
-    const theirs = new Map(request.tables.map((table) => [tableKey(table), table]));
-    for (const [index, table] of tables.entries()) {
-      const { columns } = described[index];
-      const binary = canBeBinary(described[index], theirs);
-      await source.reading(async () => {
-        await source.requireUnchanged(table, query);
-        for (const part of await source.parts(table, before)) {
-          const version = this.#versionOf(part, before);
-          await this.#lines.write({ part: { table: index, version, binary: binary && version !== null } });
-          await this.#giveRows(source.read({ table, columns, binary, part, before }));
-          await this.#lines.write({ end: "part" });
-        }
-      });
-    }
-    await this.#lines.write({ end: "all" });
-  }
-
-  /** What old rows have is a version that is older than whatever can come: which one makes no difference. */
-  #versionOf(part: CopiedPart, before: string): { node: string; at: string } | null {
-    switch (part.kind) {
-      case "old":
-        return { node: this.#ports.self, at: before === "-infinity" ? LONG_AGO : before };
-      case "one":
-        return { node: part.node === "" ? this.#ports.self : part.node, at: part.at };
-      case "each":
-        return null;
-    }
   }
 
   /** Deletes that the snapshot has: whatever is older may come to the other node still. */
@@ -201,29 +198,6 @@ class Giving {
 
   async #writeNotes(notes: AsyncIterable<CopiedNote>): Promise<void> {
     for await (const note of notes) await this.#lines.write({ note });
-  }
-
-  async #giveRows(parts: AsyncIterable<CopiedRows>): Promise<void> {
-    let held: Uint8Array[] = [];
-    let [length, count] = [0, 0];
-    const send = async () => {
-      const bytes = held.length === 1 ? held[0] : Buffer.concat(held);
-      let rows = count;
-      [held, length, count] = [[], 0, 0];
-      // A row may be as long as PostgreSQL has them.
-      for (let at = 0; at < bytes.length; at += MAX_CHUNK_BYTES) {
-        const piece = bytes.subarray(at, at + MAX_CHUNK_BYTES);
-        await this.#lines.writeWith({ data: piece.length, rows }, piece);
-        rows = 0;
-      }
-    };
-    for await (const { bytes, rows } of parts) {
-      held.push(bytes);
-      length += bytes.length;
-      count += rows;
-      if (length >= CHUNK_BYTES) await send();
-    }
-    await send();
   }
 
   /** What third nodes committed before the peer's slots there begin is in the snapshot. */

@@ -13,8 +13,13 @@ const Position = z.string().regex(/^[0-9A-F]{1,8}\/[0-9A-F]{1,8}$/i).transform(p
 const Time = z.string().max(64);
 const Count = z.number().int().min(0);
 
-/** The only request. */
-const Request = z.object({
+/** More rows of a copy that is under way, on another channel. */
+const MoreRequest = z.object({ more: z.object({ copy: z.string().max(64) }) });
+/** See {@link parseRequest}. */
+export type MoreRequest = z.infer<typeof MoreRequest>["more"];
+
+/** The rows of a node. */
+const CopyRequest = z.object({
   copy: z.object({
     /** How far each node is applied where the rows are to come to. */
     applied: z.array(z.object({ node: Identifier, lsn: Position })).max(10_000),
@@ -27,7 +32,8 @@ const Request = z.object({
   }),
 });
 /** See {@link parseRequest}. */
-export type CopyRequest = z.infer<typeof Request>["copy"];
+export type CopyRequest = z.infer<typeof CopyRequest>["copy"];
+const Request = z.union([CopyRequest, MoreRequest]);
 
 const Answer = z.union([
   /** It takes a while still, and why. */
@@ -35,6 +41,8 @@ const Answer = z.union([
   /** The snapshot is taken. */
   z.object({
     snapshot: z.object({
+      /** By which more channels are asked for. */
+      id: z.string().max(64),
       /** `txid_current_snapshot()`. */
       sees: z.string().regex(/^\d+:\d+:[\d,]*$/),
       until: Position,
@@ -64,7 +72,8 @@ const Answer = z.union([
   }),
   /** So many bytes of so many rows, about, are right behind this line. */
   z.object({ data: Count.max(MAX_LINE_BYTES), rows: Count }),
-  z.object({ end: z.enum(["part", "all"]) }),
+  /** After the last part on the first channel: how many there were on all. */
+  z.object({ end: z.enum(["part", "all"]), parts: Count.optional() }),
   z.object({
     error: z.object({
       kind: z.string().max(64),
@@ -79,9 +88,9 @@ export type CopyAnswer = z.infer<typeof Answer>;
 export type CopySnapshot = Extract<CopyAnswer, { snapshot: unknown }>["snapshot"];
 
 /** Reads the request; throws `protocol`. */
-export function parseRequest(line: unknown): CopyRequest {
+export function parseRequest(line: unknown): z.infer<typeof Request> {
   const { data, error } = Request.safeParse(line);
-  if (data !== undefined) return data.copy;
+  if (data !== undefined) return data;
   throw strange("request for rows", error!);
 }
 
@@ -99,6 +108,11 @@ export function parseCopyAnswer(line: unknown, node: string): CopyAnswer {
 /** A request as it travels. */
 export function toRequest({ applied, tables }: CopyRequest): unknown {
   return { copy: { applied: applied.map(({ node, lsn }) => ({ node, lsn: formatLsn(lsn) })), tables } };
+}
+
+/** Asks for more rows of a copy, by the id of its snapshot. */
+export function toMoreRequest(copy: string): unknown {
+  return { more: { copy } };
 }
 
 function strange(what: string, { issues }: z.ZodError): MmliteError {

@@ -4,34 +4,26 @@
  * Whatever was here goes first, so that the work may be begun anew after anything that cut it short. Every row is
  * written under the replication origin of a node that wrote it, or of the one that it comes from: none leaves this node.
  */
-import { Buffer } from "node:buffer";
+import { delay } from "../backoff.ts";
 import { MmliteError } from "../errors.ts";
 import type { Lsn } from "../lsn.ts";
-import { type CopiedNote, NOTE_KINDS, writeNote } from "../pg/copy_notes.ts";
-import { changeOrigin, type CopyVersion, CopyWriter, endCopy, truncateTables } from "../pg/copy_target.ts";
-import { delay } from "../backoff.ts";
 import { type Client, destroyClient } from "../pg/client.ts";
+import { type CopiedNote, NOTE_KINDS, writeNote } from "../pg/copy_notes.ts";
+import { endCopy, truncateTables } from "../pg/copy_target.ts";
 import { isLockTrouble, mapPostgresError } from "../pg/errors.ts";
-import type { LocalTable } from "../pg/tables.ts";
-import type { HashedColumn } from "../pg/row_hash.ts";
 import { type Query, queryWith } from "../pg/query.ts";
-import { formatTimestamp } from "../pg/timestamp.ts";
-import { formatTableName, tableKey, type TableName } from "../table_name.ts";
+import type { HashedColumn } from "../pg/row_hash.ts";
+import type { LocalTable } from "../pg/tables.ts";
+import { formatTableName, tableKey } from "../table_name.ts";
 import type { Channel } from "../wire/channel.ts";
 import { Lines } from "../wire/lines.ts";
-import { type CopyAnswer, type CopySnapshot, parseCopyAnswer, toRequest } from "./messages.ts";
-import { VersionedRowReader, type VersionedRows } from "./versioned_rows.ts";
+import { type CopyAnswer, type CopySnapshot, toMoreRequest, toRequest } from "./messages.ts";
+import { RowTaker, type TakenParts, type TargetTable } from "./row_taker.ts";
 
 /** A table of this node, and the columns that it takes. */
 export interface OwnTable {
   readonly table: LocalTable;
   readonly columns: readonly HashedColumn[];
-}
-
-/** A table that rows are copied into, and the columns of them. */
-interface TargetTable {
-  readonly table: LocalTable;
-  readonly columns: readonly string[];
 }
 
 /** What taking needs of the rest of the node. */
@@ -50,6 +42,14 @@ export interface TakingPorts {
   /** The replication origin of a node, which exists when this returns. */
   readonly originOf: (node: string) => Promise<string>;
   readonly closeSession: (client: Client) => Promise<void>;
+  /** Another channel to the source. */
+  readonly dialMore: () => Promise<Channel>;
+  /** Another session that writes, under an origin of its own. */
+  readonly openMore: (number: number) => Promise<Client>;
+  /** There cannot be as many sessions or channels. */
+  readonly fewer: (thrown: unknown) => undefined;
+  /** Resolves when as many bytes may be taken. */
+  readonly pace: (bytes: number) => Promise<void>;
   /** See `ServerClock`. */
   readonly untilPassed: (at: bigint) => number;
   readonly signal: AbortSignal;
@@ -80,51 +80,90 @@ const MAX_NAMED_COLUMNS = 10;
 /** How often the clock is looked at, milliseconds. */
 const CLOCK_LOOK_MS = 1_000;
 
+/** Channels that are opened beside the first, each with a session; what takes no longer than a moment needs none. */
+const MORE_CHANNELS = 2;
+const FEW_BYTES = 0x40_0000;
+
 /**
  * Takes all rows over a channel to the source. When it returns they are on disk, and so is what is received next.
  * Throws what stands in the way; then nothing else may be applied here until it was done again.
  */
 export async function takeCopy(channel: Channel, ports: TakingPorts): Promise<TakenTable[]> {
+  const ends = new Ends();
+  const breakOff = () => ends.breakOff();
   const { signal } = ports;
-  const lines = new Lines(channel);
-  let client: Client | undefined;
-  const breakOff = () => {
-    lines.close();
-    if (client !== undefined) destroyClient(client);
-  };
   signal.addEventListener("abort", breakOff, { once: true });
-  if (signal.aborted) breakOff();
-  ports.progress.bytes(() => lines.bytes);
   try {
-    client = await ports.openSession(ports.source);
-    return await new Taking(lines, client, ports).run();
+    const lines = ends.addChannel(channel);
+    ports.progress.bytes(() => ends.bytes);
+    if (signal.aborted) breakOff();
+    const client = ends.addSession(await ports.openSession(ports.source));
+    return await new Taking(lines, client, { ...ports, ends }).run();
   } catch (thrown) {
     if (signal.aborted) throw new MmliteError("aborted", "Cannot copy the rows: stopped");
-    throw thrown;
+    throw ends.reason ?? thrown;
   } finally {
     signal.removeEventListener("abort", breakOff);
-    lines.close();
-    if (client !== undefined) await ports.closeSession(client);
+    ends.breakOff();
+    await Promise.all(ends.sessions.map(ports.closeSession));
+  }
+}
+
+/** All channels and sessions of a copy: they live and end together. */
+class Ends {
+  readonly sessions: Client[] = [];
+  readonly #lines: Lines[] = [];
+  #isOver = false;
+  /** What broke them off. */
+  reason: unknown;
+
+  get isOver(): boolean {
+    return this.#isOver;
+  }
+
+  /** Bytes that came and went. */
+  get bytes(): number {
+    return this.#lines.reduce((sum, { bytes }) => sum + bytes, 0);
+  }
+
+  addChannel(channel: Channel): Lines {
+    const lines = new Lines(channel);
+    this.#lines.push(lines);
+    if (this.#isOver) lines.close();
+    return lines;
+  }
+
+  addSession(client: Client): Client {
+    this.sessions.push(client);
+    if (this.#isOver) destroyClient(client);
+    return client;
+  }
+
+  breakOff(reason?: unknown): void {
+    this.reason ??= reason;
+    if (this.#isOver) return;
+    this.#isOver = true;
+    for (const lines of this.#lines) lines.close();
+    for (const client of this.sessions) destroyClient(client);
   }
 }
 
 class Taking {
   readonly #lines: Lines;
   readonly #query: Query;
-  readonly #ports: TakingPorts;
-  readonly #writer: CopyWriter;
+  readonly #ports: TakingPorts & { readonly ends: Ends };
+  readonly #rows: RowTaker;
+  /** Opens further channels when it is time. */
+  #beginMore = () => {};
   /** The tables of this node by their {@link tableKey}. */
   readonly #own: ReadonlyMap<string, OwnTable>;
-  /** Whose origin the session has. */
-  #node: string;
 
-  constructor(lines: Lines, client: Client, ports: TakingPorts) {
+  constructor(lines: Lines, client: Client, ports: TakingPorts & { readonly ends: Ends }) {
     this.#lines = lines;
     this.#ports = ports;
     this.#query = queryWith(client);
-    this.#node = ports.source;
     this.#own = new Map(ports.tables.map((one) => [tableKey(one.table), one]));
-    this.#writer = new CopyWriter(client, this.#query, { isVersioned: ports.isVersioned });
+    this.#rows = this.#takerOf(lines, client, ports.originOf);
   }
 
   async run(): Promise<TakenTable[]> {
@@ -144,11 +183,7 @@ class Taking {
       "empty the tables",
       () => truncateTables(this.#query, tables.map(({ table }) => table)),
     );
-    const rows = tables.map(() => 0);
-    let answer = await this.#takeNotes();
-    for (; !isEnd(answer); answer = await this.#next()) {
-      if ("part" in answer) rows[answer.part.table] += await this.#takePart(answer.part, tables);
-    }
+    const rows = await this.#takeRows(await this.#takeNotes(), { snapshot, tables });
     const taken = tables.map(({ table }, i) => ({ table: formatTableName(table), rows: rows[i] }));
     const positions = {
       source,
@@ -165,6 +200,68 @@ class Taking {
       )
     );
     return taken;
+  }
+
+  /** Takes all rows; when it returns how many of each table, all transactions of all sessions have been committed. */
+  async #takeRows(
+    first: CopyAnswer,
+    { snapshot, tables }: { readonly snapshot: CopySnapshot; readonly tables: readonly TargetTable[] },
+  ): Promise<number[]> {
+    const { ends } = this.#ports;
+    const rows = tables.map(() => 0);
+    let parts = 0;
+    const work = {
+      ...{ snapshot, tables },
+      took: (table: number, more: number) => {
+        rows[table] += more;
+        parts++;
+      },
+    };
+    const others: Promise<void>[] = [];
+    this.#beginMore = () => {
+      if (ends.bytes < FEW_BYTES || others.length > 0) return;
+      for (let number = 0; number < MORE_CHANNELS; number++) others.push(this.#takeMore(number, work));
+    };
+    const given = await this.#rows.takeParts(first, work);
+    await Promise.all(others);
+    if (ends.reason !== undefined) throw ends.reason;
+    if (given !== parts) throw this.#rows.strange();
+    return rows;
+  }
+
+  /** Takes rows on another channel into another session; never throws. */
+  async #takeMore(
+    number: number,
+    work: TakenParts & { readonly snapshot: CopySnapshot },
+  ): Promise<void> {
+    const { ends, openMore, dialMore, fewer } = this.#ports;
+    const open = async () => {
+      const client = ends.addSession(await openMore(number));
+      return { client, lines: ends.addChannel(await dialMore()) };
+    };
+    const opened = await open().catch(fewer);
+    if (opened === undefined) return;
+    // What is given from here on is given to nobody else.
+    try {
+      const taker = this.#takerOf(opened.lines, opened.client);
+      await opened.lines.write(toMoreRequest(work.snapshot.id));
+      await taker.takeParts(await taker.next(), work);
+      await opened.lines.end();
+    } catch (thrown) {
+      ends.breakOff(thrown);
+    }
+  }
+
+  #takerOf(lines: Lines, client: Client, originOf?: TakingPorts["originOf"]): RowTaker {
+    const { source, isVersioned, progress, pace } = this.#ports;
+    return new RowTaker({
+      ...{ lines, client, source, isVersioned, originOf, pace },
+      waiting: progress.waiting,
+      read: (table, rows) => {
+        progress.read(table, rows);
+        this.#beginMore();
+      },
+    });
   }
 
   /** What is written here next must not be older than what was copied. */
@@ -201,9 +298,9 @@ class Taking {
 
   async #snapshot(): Promise<CopySnapshot> {
     for (;;) {
-      const answer = await this.#next();
+      const answer = await this.#rows.next();
       if ("snapshot" in answer) return answer.snapshot;
-      if (!("waiting" in answer)) throw this.#strange();
+      if (!("waiting" in answer)) throw this.#rows.strange();
     }
   }
 
@@ -211,7 +308,7 @@ class Taking {
   async #takeNotes(): Promise<CopyAnswer> {
     await this.#query("BEGIN");
     for (;;) {
-      const answer = await this.#next();
+      const answer = await this.#rows.next();
       if (!("waiting" in answer)) this.#ports.progress.waiting("");
       if ("note" in answer) await writeNote(this.#query, toNote(answer.note));
       else if (!("waiting" in answer)) {
@@ -219,83 +316,6 @@ class Taking {
         return answer;
       }
     }
-  }
-
-  async #next(): Promise<CopyAnswer> {
-    const { source, progress } = this.#ports;
-    const line = await this.#lines.read();
-    if (line === undefined) {
-      throw new MmliteError("unreachable", `Cannot copy the rows of node "${source}": it ended the stream`);
-    }
-    const answer = parseCopyAnswer(line, source);
-    if ("waiting" in answer) progress.waiting(answer.waiting);
-    return answer;
-  }
-
-  async #takePart(
-    { table, version, binary }: Extract<CopyAnswer, { part: unknown }>["part"],
-    tables: readonly TargetTable[],
-  ): Promise<number> {
-    const into = tables[table];
-    if (into === undefined) throw this.#strange();
-    return await this.#trying(
-      `copy rows into ${formatTableName(into.table)}`,
-      () => version === null ? this.#takeVersioned(into) : this.#takeAlike(into, { version, binary }),
-    );
-  }
-
-  /** Rows that all have one version. */
-  async #takeAlike(
-    { table, columns }: TargetTable,
-    { version, binary }: { readonly version: CopyVersion; readonly binary: boolean },
-  ): Promise<number> {
-    await this.#become(version.node);
-    await this.#writer.begin({ table, columns, binary });
-    for await (const bytes of this.#data(table)) await this.#writer.write(bytes);
-    return await this.#writer.end(version);
-  }
-
-  /** Rows that say their versions. */
-  async #takeVersioned(into: TargetTable): Promise<number> {
-    const reader = new VersionedRowReader();
-    let rows = 0;
-    const write = async (groups: readonly VersionedRows[]) => {
-      for (const group of groups) rows += await this.#writeGroup(into, group);
-    };
-    for await (const bytes of this.#data(into.table)) await write(reader.push(bytes));
-    await write(reader.finish());
-    return rows;
-  }
-
-  async #writeGroup(
-    { table, columns }: TargetTable,
-    { node, first, last, entries, lines }: VersionedRows,
-  ): Promise<number> {
-    const from = node ?? this.#ports.source;
-    await this.#become(from);
-    await this.#writer.begin({ table, columns, binary: false });
-    await this.#writer.write(Buffer.concat(lines));
-    const times = { at: formatTimestamp(last), first: formatTimestamp(first) };
-    return await this.#writer.end({ node: from, ...times, entries });
-  }
-
-  /** The rows of the part that has begun. */
-  async *#data(table: TableName): AsyncGenerator<Uint8Array> {
-    const name = formatTableName(table);
-    for (;;) {
-      const answer = await this.#next();
-      if ("data" in answer) {
-        yield await this.#lines.readBytes(answer.data);
-        this.#ports.progress.read(name, answer.rows);
-      } else if ("end" in answer && answer.end === "part") return;
-      else if (!("waiting" in answer)) throw this.#strange();
-    }
-  }
-
-  async #become(node: string): Promise<void> {
-    if (node === this.#node) return;
-    await changeOrigin(this.#query, await this.#ports.originOf(node));
-    this.#node = node;
   }
 
   #targetOf({ schema, name, columns }: CopySnapshot["tables"][number]): TargetTable {
@@ -329,13 +349,6 @@ class Taking {
       );
     }
   }
-
-  #strange(): MmliteError {
-    return new MmliteError(
-      "protocol",
-      `Cannot copy the rows of node "${this.#ports.source}": it lost its order`,
-    );
-  }
 }
 
 function notAPeer(node: string, source: string): MmliteError {
@@ -347,10 +360,6 @@ function notAPeer(node: string, source: string): MmliteError {
         `Make this node and "${node}" peers of each other first, or remove "${node}" on "${source}" if it is gone`,
     },
   );
-}
-
-function isEnd(answer: CopyAnswer): boolean {
-  return "end" in answer && answer.end === "all";
 }
 
 function toNote({ kind, row }: Extract<CopyAnswer, { note: unknown }>["note"]): CopiedNote {

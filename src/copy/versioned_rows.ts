@@ -42,22 +42,24 @@ interface Held {
 /** See the module's head. */
 export class VersionedRowReader {
   readonly #held = new Map<string, Held>();
-  #rest: Buffer = Buffer.alloc(0);
+  /** What has come of a row whose end has not. */
+  #rest: Buffer[] = [];
 
   /** Takes the next bytes and returns what is to be written now. */
   push(bytes: Uint8Array): VersionedRows[] {
     const full: VersionedRows[] = [];
     const chunk = Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength);
-    const text = this.#rest.length === 0 ? chunk : Buffer.concat([this.#rest, chunk]);
     let start = 0;
-    for (let end = text.indexOf(LINE_END); end >= 0; end = text.indexOf(LINE_END, start)) {
-      const node = this.#take(text.subarray(start, end + 1));
+    for (let end = chunk.indexOf(LINE_END); end >= 0; end = chunk.indexOf(LINE_END, start)) {
+      const line = chunk.subarray(start, end + 1);
+      const node = this.#take(this.#rest.length === 0 ? line : Buffer.concat([...this.#rest, line]));
+      this.#rest = [];
       const held = this.#held.get(node)!;
       if (held.lines.length >= MAX_ROWS || held.bytes >= MAX_BYTES) full.push(this.#release(node, held));
       start = end + 1;
     }
     // A copy: what it is part of must not stay for it.
-    this.#rest = Buffer.from(text.subarray(start));
+    if (start < chunk.length) this.#rest.push(Buffer.from(chunk.subarray(start)));
     return full;
   }
 

@@ -57,3 +57,15 @@ Deno.test("what does not begin with a version is refused", () => {
     assert.throws(() => readAll(text, 100), { kind: "protocol" });
   }
 });
+
+Deno.test("a long row in many pieces takes no longer for that", () => {
+  const reader = new VersionedRowReader();
+  const piece = Buffer.alloc(1_000, "x");
+  const began = performance.now();
+  reader.push(Buffer.from("ams\t7\t1\t"));
+  for (let i = 0; i < 30_000; i++) reader.push(piece);
+  const [{ lines }] = reader.push(Buffer.from("\n"));
+  assert.equal(lines[0].length, 30_000 * piece.length + 1);
+  // Looking at what came before again at each would take minutes.
+  assert(performance.now() - began < 10_000);
+});

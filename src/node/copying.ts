@@ -8,12 +8,15 @@ import type { CopyInput, CopyReport } from "../api/job_schemas.ts";
 import type { OwnDeletes } from "../apply/own_deletes.ts";
 import { openApplySession } from "../apply/session.ts";
 import { backoffMs, delay } from "../backoff.ts";
+import { parseByteSize } from "../byte_size.ts";
 import { giveCopy } from "../copy/giving.ts";
+import type { GivenRows } from "../copy/given_rows.ts";
+import { paceOf } from "../copy/pace.ts";
 import { takeCopy, type TakenTable } from "../copy/taking.ts";
 import { MmliteError, toMmliteError } from "../errors.ts";
 import { log } from "../log.ts";
 import { type Lsn, maxLsn, ZERO_LSN } from "../lsn.ts";
-import { closeClient, destroyClient, openClient } from "../pg/client.ts";
+import { type Client, closeClient, destroyClient, openClient } from "../pg/client.ts";
 import { readSettledBefore } from "../pg/copy_source.ts";
 import { hasOwnRows, noteCopy, readCopy, shutTables } from "../pg/copy_target.ts";
 import { mapPostgresError } from "../pg/errors.ts";
@@ -59,8 +62,18 @@ interface CopyingOptions {
   readonly signal: AbortSignal;
 }
 
+/** A copy under way. */
+interface CopyRun extends JobRun {
+  readonly pace: (bytes: number) => Promise<void>;
+}
+
 /** How many tables an error names. */
 const MAX_NAMED_TABLES = 10;
+/**
+ * What the replication origins of further sessions are called, of which each takes a place for good: that of repairs, none
+ * of which runs meanwhile, and one more.
+ */
+const MORE_ORIGINS = ["repair", "copy"] as const;
 /** Another reader may hold the slot for a moment: it is tried again for this long, milliseconds. */
 const SLOT_WAIT_MS = 15_000;
 const SLOT_RETRY_MS = 200;
@@ -74,6 +87,8 @@ export class Copying implements JobKind<CopyInput> {
   #source: string | undefined;
   #isRunning = false;
   #waiting = "";
+  /** Copies of the rows of this node. */
+  readonly #given = new Map<string, GivenRows>();
 
   constructor(options: CopyingOptions) {
     this.#options = options;
@@ -138,8 +153,12 @@ export class Copying implements JobKind<CopyInput> {
       return await this.#options.merging.run(input, run);
     }
     this.#isRunning = true;
+    const pace = paceOf(
+      input.max_rate === undefined ? undefined : parseByteSize(input.max_rate)!,
+      run.signal,
+    );
     try {
-      const tables = await this.#repeat(input, run);
+      const tables = await this.#repeat(input, { ...run, pace });
       this.#source = undefined;
       this.#options.peers.list().forEach((peer) => peer.askAgain());
       return this.#report(input, tables);
@@ -171,6 +190,7 @@ export class Copying implements JobKind<CopyInput> {
       holdDeletes: () => groups.holdDeletes(),
       failed: (error) =>
         this.#logger.warn("Rows cannot be given to peer {peer}: {error}", { peer, error: error.message }),
+      underWay: this.#given,
       oldBefore: async () => {
         const horizon = groups.horizon(peer);
         if (horizon === undefined) return "-infinity";
@@ -212,7 +232,7 @@ export class Copying implements JobKind<CopyInput> {
   }
 
   /** Tries until it is done, cancelled, or stands before something that only an operator can change. */
-  async #repeat(input: CopyInput, run: JobRun): Promise<readonly TakenTable[]> {
+  async #repeat(input: CopyInput, run: CopyRun): Promise<readonly TakenTable[]> {
     const { progress, signal } = run;
     let hasBegun = false;
     for (let failures = 0;; failures++) {
@@ -233,7 +253,7 @@ export class Copying implements JobKind<CopyInput> {
     }
   }
 
-  async #copy(input: CopyInput, { progress, signal, succeed }: JobRun): Promise<TakenTable[]> {
+  async #copy(input: CopyInput, { progress, signal, succeed, pace }: CopyRun): Promise<TakenTable[]> {
     const { database, self, patterns, dial, clock } = this.#options;
     const { from } = input;
     const query = this.#query(`copy rows from "${from}"`);
@@ -242,21 +262,26 @@ export class Copying implements JobKind<CopyInput> {
     const own = [];
     for (const table of tables) own.push({ table, columns: await readHashedColumns(query, table.oid) });
     const applied = [...await this.#applied(query), { node: self, lsn: (await setMark(query)).lsn }];
-    const channel = await dial({ name, url }, "copy", signal);
+    const dialCopy = () => dial({ name, url }, "copy", signal);
+    const channel = await dialCopy();
     this.#waiting = "";
     return await takeCopy(channel, {
       untilPassed: (at) => clock.untilPassed(at),
       signal,
       ...{ self, source: from, tables: own, applied },
       isVersioned: database.facts.trackCommitTimestamp,
-      openSession: async (node) => {
-        const origin = {
-          target: database.streamTarget,
-          origin: node,
-          originName: await this.#originOf(query, node),
-        };
-        return (await openApplySession({ ...origin, signal })).client;
+      openSession: async (node) => this.#openSession(node, await this.#originOf(query, node), signal),
+      dialMore: dialCopy,
+      openMore: async (number) => {
+        const originName = `mmlite:${self}:${MORE_ORIGINS[number]}`;
+        await ensureNamedOrigin(query, originName);
+        return await this.#openSession(`${self} (${MORE_ORIGINS[number]})`, originName, signal);
       },
+      fewer: (thrown) =>
+        void this.#logger.info("Rows are copied by fewer sessions: {error}", {
+          error: toMmliteError(thrown).message,
+        }),
+      pace,
       originOf: (node) => this.#originOf(query, node),
       closeSession: (client) => closeClient(client),
       record: (query, tables) => succeed(query, this.#report(input, tables)),
@@ -273,6 +298,11 @@ export class Copying implements JobKind<CopyInput> {
         },
       },
     });
+  }
+
+  async #openSession(origin: string, originName: string, signal: AbortSignal): Promise<Client> {
+    const target = this.#options.database.streamTarget;
+    return (await openApplySession({ target, origin, originName, signal })).client;
   }
 
   /** How far each peer is applied here; throws `transient` while one has not said where its stream begins. */

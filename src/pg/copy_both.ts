@@ -20,7 +20,7 @@ export const BACKEND_MESSAGE = {
 } as const;
 
 /** Type byte and length. */
-const HEADER_BYTES = 5;
+export const HEADER_BYTES = 5;
 /** Longest body taken: PostgreSQL allocates at most 1 GiB for a message; copy headers come on top. */
 const MAX_BODY_BYTES = 0x4000_0100;
 
@@ -111,7 +111,8 @@ function plainBytes(length: number): Uint8Array {
   return new Uint8Array(Buffer.allocUnsafeSlow(length).buffer);
 }
 
-function bodyLength(bytes: Uint8Array, at: number): number {
+/** The length of the body of the message that begins at `at`; throws `protocol` for an impossible one. */
+export function bodyLength(bytes: Uint8Array, at: number): number {
   const length = bytes[at + 1] * 0x100_0000 + (bytes[at + 2] << 16) + (bytes[at + 3] << 8) + bytes[at + 4];
   if (length >= 4 && length - 4 <= MAX_BODY_BYTES) return length - 4;
   throw new MmliteError(

@@ -2,51 +2,36 @@
  * Rows as `COPY … TO STDOUT` prints them, read from the socket of an idle connection of the driver, which has it back
  * when all have come.
  *
- * The driver would make an object of every row, and pg-copy-streams stands still under Deno 2.9.6 on a connection that
- * has been idle.
+ * The driver would make an object of every row.
  */
-import { Buffer } from "node:buffer";
 import { MmliteError } from "../errors.ts";
 import { type Client, clientConnection, destroyClient } from "./client.ts";
-import { BACKEND_MESSAGE, decodeServerReport, MessageFramer, type ServerReport } from "./copy_both.ts";
+import { BACKEND_MESSAGE, decodeServerReport, type ServerReport } from "./copy_both.ts";
+import { type CopiedBytes, CopyDataReader } from "./copy_data.ts";
 import { mapPostgresError } from "./errors.ts";
 
 /** With more than this unread, bytes, the socket rests. */
-const PENDING_BYTES = 0x10_0000;
-
-/** Some rows, whole. */
-export interface CopiedRows {
-  readonly bytes: Uint8Array;
-  /** How many; in binary one too many at the end. */
-  readonly rows: number;
-}
+const PENDING_BYTES = 0x4_0000;
 
 /** Runs a COPY and yields its rows; `doing` completes "Cannot …". One that is left early breaks the connection off. */
-export async function* copyOut(client: Client, sql: string, doing: string): AsyncGenerator<CopiedRows> {
+export async function* copyOut(client: Client, sql: string, doing: string): AsyncGenerator<CopiedBytes> {
   const connection = clientConnection(client);
   const socket = connection.stream;
-  let pieces: Uint8Array[] = [];
+  const pieces: CopiedBytes[] = [];
   let pending = 0;
   let report: ServerReport | undefined;
   let failure: unknown;
   let ended = false;
   let wake = () => {};
-  const framer = new MessageFramer((type, bytes, start, end) => {
-    switch (type) {
-      case BACKEND_MESSAGE.copyData:
-        pieces.push(bytes.subarray(start, end));
-        pending += end - start;
-        break;
-      case BACKEND_MESSAGE.errorResponse:
-        report = decodeServerReport(bytes.subarray(start, end));
-        break;
-      case BACKEND_MESSAGE.readyForQuery:
-        ended = true;
-    }
+  const reader = new CopyDataReader((type, body) => {
+    if (type === BACKEND_MESSAGE.errorResponse) report = decodeServerReport(body);
+    else if (type === BACKEND_MESSAGE.readyForQuery) ended = true;
   });
   const receive = (chunk: Uint8Array) => {
     try {
-      framer.push(new Uint8Array(chunk.buffer, chunk.byteOffset, chunk.byteLength));
+      const piece = reader.push(new Uint8Array(chunk.buffer, chunk.byteOffset, chunk.byteLength));
+      pending += piece.bytes.length;
+      if (piece.bytes.length > 0 || piece.rows > 0) pieces.push(piece);
     } catch (thrown) {
       failure = thrown;
     }
@@ -63,12 +48,11 @@ export async function* copyOut(client: Client, sql: string, doing: string): Asyn
   connection.query(sql);
   try {
     for (;;) {
-      if (pending > 0) {
-        const rows = pieces.length;
-        const bytes = rows === 1 ? pieces[0] : Buffer.concat(pieces);
-        [pieces, pending] = [[], 0];
-        if (socket.isPaused()) socket.resume();
-        yield { bytes, rows };
+      const piece = pieces.shift();
+      if (piece !== undefined) {
+        pending -= piece.bytes.length;
+        if (pending < PENDING_BYTES && socket.isPaused()) socket.resume();
+        yield piece;
       } else if (failure !== undefined) throw failure;
       else if (ended) break;
       else await new Promise<void>((resolve) => wake = resolve);

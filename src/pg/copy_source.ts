@@ -1,27 +1,15 @@
 /**
- * One snapshot of this database as a node that joins copies it: the rows of tables as COPY prints them, each with the
- * version that it has, and what the snapshot has of other nodes.
+ * One snapshot of this database as a node that joins copies it, and what it has of other nodes.
  *
  * The snapshot is an ordinary one. One that comes with a replication slot can take a transaction for aborted that is
  * about to be committed (pgsql-hackers, January 2026, "Race conditions in logical decoding").
  */
-// @ts-types="@types/pg"
-import pg from "pg";
-import { MmliteError } from "../errors.ts";
 import { type Lsn, parseLsn } from "../lsn.ts";
-import { formatTableName, type TableName } from "../table_name.ts";
 import { type Client, closeClient, destroyClient, openClient, passAnyBytes } from "./client.ts";
-import { type CopiedNote, NOTES_OF_SNAPSHOT, readNotes } from "./copy_notes.ts";
-import { type CopiedRows, copyOut } from "./copy_out.ts";
+import { CopyReader, type SourceFacts } from "./copy_reader.ts";
 import { type Query, queryWith } from "./query.ts";
-import { readLocalTable } from "./relation.ts";
 import { VALUE_SETTINGS } from "./replication.ts";
-import { type HashedColumn, readHashedColumns, rowsOf } from "./row_hash.ts";
-import type { LocalTable } from "./tables.ts";
 import type { PostgresTarget } from "./target.ts";
-import { ColumnTypes } from "./column_types.ts";
-import { estimateRows, keyHash } from "./scanned_table.ts";
-import { sentText } from "./sent_text.ts";
 import { SEEN_UNTIL } from "./unsent.ts";
 
 /** How far another node is applied in the snapshot. */
@@ -47,28 +35,6 @@ export interface SnapshotFacts {
   readonly quarantined: number;
 }
 
-/** A table that is copied. */
-export interface CopiedTable extends TableName {
-  /** The columns whose values are copied, by name. */
-  readonly columns: readonly HashedColumn[];
-  /** By what the planner knows, or what was counted of changes. */
-  readonly estimatedRows: number;
-}
-
-/** Which rows of a table are copied together, and the version that they have. */
-export type CopiedPart =
-  /** Those that nothing older than them can meet any more, or of which no version is known: as of one time. */
-  | { readonly kind: "old" }
-  /** Those that one transaction wrote here. */
-  | { readonly kind: "one"; readonly xid: string; readonly node: string; readonly at: string }
-  /** All others: before its columns each row has its node, its time in microseconds and the hash of its key. */
-  | { readonly kind: "each"; readonly except: readonly string[] };
-
-/** A transaction that wrote at least as many rows is copied by itself: they need no hashes. */
-const MANY_ROWS = 10_000;
-/** At most as many of them: the table is read once for each. */
-const MAX_ALONE = 16;
-
 const SETTINGS: Readonly<Record<string, string>> = {
   ...VALUE_SETTINGS,
   // An error instead of the rows that a policy leaves.
@@ -78,47 +44,33 @@ const SETTINGS: Readonly<Record<string, string>> = {
   default_transaction_read_only: "off",
 };
 
-/**
- * A transaction with one snapshot, open until {@link CopySource.close}, and another connection on which each table is
- * read by it in a transaction of its own: none is locked for longer than reading it takes.
- */
+/** A transaction with one snapshot, open until {@link CopySource.close}. */
 export class CopySource {
   readonly #holder: Client;
-  readonly #client: Client;
-  readonly #query: Query;
+  readonly #options: CopySourceOptions;
+  readonly #target: PostgresTarget;
   #exported = "";
-  readonly #serverVersion: number;
-  readonly #isVersioned: boolean;
 
-  private constructor(
-    { holder, client }: { readonly holder: Client; readonly client: Client },
-    { serverVersion, isVersioned }: SourceFacts,
-  ) {
+  private constructor(holder: Client, target: PostgresTarget, options: CopySourceOptions) {
     this.#holder = holder;
-    this.#client = client;
-    this.#query = queryWith(client);
-    this.#serverVersion = serverVersion;
-    this.#isVersioned = isVersioned;
+    this.#target = target;
+    this.#options = options;
   }
 
   /** Takes no snapshot yet: {@link CopySource.take} does. `signal` breaks the connections off. */
-  static async open(
-    target: PostgresTarget,
-    { signal, ...facts }: SourceFacts & { readonly signal: AbortSignal },
-  ): Promise<CopySource> {
-    const holder = await openSession(target, signal);
-    try {
-      return new CopySource({ holder, client: await openSession(target, signal) }, facts);
-    } catch (thrown) {
-      await closeClient(holder);
-      throw thrown;
-    }
+  static async open(target: PostgresTarget, options: CopySourceOptions): Promise<CopySource> {
+    return new CopySource(await openSession(target, options.signal), target, options);
   }
 
-  /** Lets go of the snapshot. */
+  /** Lets go of the snapshot: what reads it then goes on to. */
   async close(): Promise<void> {
-    await closeClient(this.#client);
     await closeClient(this.#holder);
+  }
+
+  /** Another connection that reads the snapshot, once it is taken. */
+  async openReader(): Promise<CopyReader> {
+    const { signal, ...facts } = this.#options;
+    return new CopyReader(await openSession(this.#target, signal), { ...facts, snapshot: this.#exported });
   }
 
   /** Takes the snapshot; once. Nothing that was committed before `before` comes to the other node any more. */
@@ -145,133 +97,11 @@ export class CopySource {
       takenAt: row.taken_at!,
     };
   }
+}
 
-  /** What is copied of a table. */
-  async describe(table: LocalTable): Promise<CopiedTable> {
-    const { schema, name } = table;
-    return {
-      ...{ schema, name, estimatedRows: await estimateRows(this.#query, table) },
-      columns: await readHashedColumns(this.#query, table.oid),
-    };
-  }
-
-  /** Runs work that reads one table, or notes, in a transaction that has the snapshot. */
-  async reading(work: () => Promise<void>): Promise<void> {
-    await this.#query("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY");
-    await this.#query(`SET TRANSACTION SNAPSHOT ${literal(this.#exported)}`);
-    await work();
-    await this.#query("COMMIT");
-  }
-
-  /**
-   * Throws `transient` where a table was altered since the snapshot, within {@link CopySource.reading}: one that was
-   * rewritten for it is empty in older snapshots. From here on nobody alters it. `query` runs outside of the snapshot.
-   */
-  async requireUnchanged(table: LocalTable, query: Query): Promise<void> {
-    await this.#query(`SELECT FROM ${rowsOf(table)} LIMIT 0`);
-    const shape =
-      `SELECT (SELECT json_agg(json_build_array(attnum, attname, atttypid, atttypmod, attisdropped) ORDER BY attnum)
-      FROM pg_attribute WHERE attrelid = ${table.oid} AND attnum > 0)::text AS columns`;
-    const [[then], [now]] = [await this.#query(shape), await query(shape)];
-    if (then.columns === now.columns) return;
-    throw new MmliteError(
-      "transient",
-      `Cannot give the rows: table ${formatTableName(table)} was altered meanwhile`,
-      {
-        hint: "The copy begins anew by itself; alter no tables until it has ended",
-      },
-    );
-  }
-
-  /** What is noted of rows in the snapshot, within {@link CopySource.reading}. */
-  notes(): AsyncGenerator<CopiedNote> {
-    return readNotes(this.#query, NOTES_OF_SNAPSHOT);
-  }
-
-  /** The parts that a table is copied in, within {@link CopySource.reading}; rows that were committed up to `before` are old. */
-  async parts(table: LocalTable, before: string): Promise<CopiedPart[]> {
-    if (!this.#isVersioned) return [{ kind: "old" }];
-    const rows = await this.#query(
-      `WITH n AS (
-         SELECT t.xmin::text AS xid, count(*) AS rows FROM ${rowsOf(table)} AS t
-          WHERE pg_xact_commit_timestamp(t.xmin) > ${literal(before)} GROUP BY 1)
-       SELECT c.transactions::text AS transactions, m.xid, v.node, v.at::text AS at,
-         EXISTS (SELECT FROM mmlite.apply_group g WHERE g.xid = f.id AND length(g.entries) > 0)::text AS differ
-        FROM (SELECT count(*) AS transactions FROM n) c
-        LEFT JOIN (SELECT n.xid FROM n WHERE n.rows >= ${MANY_ROWS} ORDER BY n.rows DESC LIMIT ${MAX_ALONE}) m ON true
-        LEFT JOIN LATERAL (SELECT mmlite.full_xid(m.xid::xid) AS id OFFSET 0) f ON true
-        LEFT JOIN LATERAL mmlite.row_version(m.xid::xid, 0) v ON true`,
-    );
-    // Rows of one transaction may be of several that were applied together.
-    const alone = rows.filter(({ xid, differ }) => xid !== null && differ === "false");
-    const parts: CopiedPart[] = [{ kind: "old" }];
-    for (const { xid, node, at } of alone) parts.push({ kind: "one", xid: xid!, node: node ?? "", at: at! });
-    if (alone.length < Number(rows[0].transactions)) {
-      parts.push({ kind: "each", except: alone.map(({ xid }) => xid!) });
-    }
-    return parts;
-  }
-
-  /** The rows of a part as COPY prints them, in chunks of whole rows; throws where they cannot be read. */
-  async *read(
-    { table, columns, binary, part, before }: {
-      readonly table: LocalTable;
-      readonly columns: readonly HashedColumn[];
-      /** Of rows that do not say their versions. */
-      readonly binary: boolean;
-      readonly part: CopiedPart;
-      readonly before: string;
-    },
-  ): AsyncGenerator<CopiedRows> {
-    const list = columns.map(({ name }) => `t.${pg.escapeIdentifier(name)}`).join(", ");
-    const isNew = `pg_xact_commit_timestamp(t.xmin) > ${literal(before)}`;
-    const select = (what: string, where: string) =>
-      `COPY (SELECT ${what} FROM ${rowsOf(table)} AS t${where}) TO STDOUT${
-        binary && part.kind !== "each" ? " (FORMAT binary)" : ""
-      }`;
-    switch (part.kind) {
-      case "old":
-        return yield* this.#copy(
-          select(list, this.#isVersioned ? ` WHERE (${isNew}) IS NOT TRUE` : ""),
-          table,
-        );
-      case "one":
-        return yield* this.#copy(select(list, ` WHERE t.xmin::text = ${literal(part.xid)}`), table);
-      case "each": {
-        const hash = await this.#hashOf(table);
-        const version =
-          `v.node, (extract(epoch FROM v.at - timestamptz '2000-01-01 00:00:00Z') * 1000000)::bigint, h.hash`;
-        const except = part.except.length === 0
-          ? ""
-          : ` AND t.xmin::text NOT IN (${part.except.map(literal).join(", ")})`;
-        return yield* this.#copy(
-          select(
-            [version, ...columns.length > 0 ? [list] : []].join(", "),
-            `, LATERAL (SELECT ${hash} AS hash OFFSET 0) h, LATERAL mmlite.row_version(t.xmin, h.hash) v WHERE ${isNew}${except}`,
-          ),
-          table,
-        );
-      }
-    }
-  }
-
-  /** What a row is known by in lists of versions; 0 where it has no key. */
-  async #hashOf(table: LocalTable): Promise<string> {
-    const { schema, name } = table;
-    const options = { schema, name, serverVersion: this.#serverVersion, types: new ColumnTypes() };
-    const local = await readLocalTable(this.#query, options);
-    const primary = local?.uniqueIndexes.find((index) => index.primary)?.columns ?? [];
-    const names = table.keyColumns.length > 0 ? table.keyColumns : primary;
-    if (local === undefined || names.length === 0) return "0::bigint";
-    // A partition's rows are known as those of its root, and their keys in the order of that.
-    const hashedAs = local.root ?? { schema, name, columns: local.columns.map((column) => column.name) };
-    const key = hashedAs.columns.filter((column) => names.includes(column));
-    return keyHash(hashedAs, key.map((column) => sentText(`t.${pg.escapeIdentifier(column)}`)));
-  }
-
-  #copy(sql: string, table: TableName): AsyncGenerator<CopiedRows> {
-    return copyOut(this.#client, sql, `copy table ${formatTableName(table)}`);
-  }
+/** What {@link CopySource} needs to know. */
+interface CopySourceOptions extends SourceFacts {
+  readonly signal: AbortSignal;
 }
 
 async function openSession(target: PostgresTarget, signal: AbortSignal): Promise<Client> {
@@ -283,13 +113,6 @@ async function openSession(target: PostgresTarget, signal: AbortSignal): Promise
     await query(`SELECT set_config(name, '0', false) FROM pg_settings WHERE name = '${name}'`);
   }
   return client;
-}
-
-/** What is known of the server. */
-interface SourceFacts {
-  readonly serverVersion: number;
-  /** Whether it keeps versions of rows. */
-  readonly isVersioned: boolean;
 }
 
 /**
@@ -320,8 +143,4 @@ export async function takeTransactionId(query: Query): Promise<bigint> {
 export async function readOldestRunning(query: Query): Promise<bigint> {
   const [row] = await query("SELECT txid_snapshot_xmin(txid_current_snapshot())::text AS oldest");
   return BigInt(row.oldest!);
-}
-
-function literal(text: string): string {
-  return pg.escapeLiteral(text);
 }

@@ -2,17 +2,14 @@
  * This database as rows of another node are copied into it: the note that they are, and the trigger that keeps
  * applications out; then the session that writes them.
  */
-import { once } from "node:events";
-import type { Writable } from "node:stream";
 import { Buffer } from "node:buffer";
 // @ts-types="@types/pg"
 import pg from "pg";
-// @ts-types="@types/pg-copy-streams"
-import { from as copyFrom } from "pg-copy-streams";
 import { MmliteError } from "../errors.ts";
 import { formatLsn, type Lsn } from "../lsn.ts";
 import { formatTableName, type TableName } from "../table_name.ts";
 import type { Client } from "./client.ts";
+import { CopyIn } from "./copy_in.ts";
 import { COPYING_TRIGGER } from "./copy_schema.ts";
 import { mapPostgresError, sqlState } from "./errors.ts";
 import type { Query } from "./query.ts";
@@ -106,8 +103,7 @@ export class CopyWriter {
   readonly #query: Query;
   readonly #client: Client;
   readonly #isVersioned: boolean;
-  #stream: (Writable & { rowCount: number }) | undefined;
-  #failed: Error | undefined;
+  #copy: CopyIn | undefined;
 
   constructor(client: Client, query: Query, { isVersioned }: { readonly isVersioned: boolean }) {
     this.#client = client;
@@ -119,34 +115,21 @@ export class CopyWriter {
   async begin({ table, columns, binary }: CopyInto): Promise<void> {
     await this.#query("BEGIN");
     const list = columns.map((name) => pg.escapeIdentifier(name)).join(", ");
-    const stream = this.#client.query(
-      copyFrom(
-        `COPY ${quoted(table)}${list === "" ? "" : ` (${list})`} FROM STDIN${
-          binary ? " (FORMAT binary)" : ""
-        }`,
-      ),
+    const form = binary ? " (FORMAT binary)" : "";
+    this.#copy = await CopyIn.begin(
+      this.#client,
+      `COPY ${quoted(table)}${list === "" ? "" : ` (${list})`} FROM STDIN${form}`,
     );
-    this.#failed = undefined;
-    stream.on("error", (error: Error) => void (this.#failed = error));
-    this.#stream = stream as unknown as Writable & { rowCount: number };
   }
 
   /** Takes the next bytes; resolves once there is room for more. */
-  async write(bytes: Uint8Array): Promise<void> {
-    const stream = this.#stream!;
-    if (this.#failed !== undefined) throw this.#failed;
-    if (stream.write(Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength))) return;
-    // An error ends the wait as well.
-    await once(stream, "drain");
+  async write(pieces: readonly Uint8Array[]): Promise<void> {
+    await this.#copy!.write(pieces);
   }
 
   /** Commits what was taken; returns how many rows. */
   async end({ node, at, first = at, entries = new Uint8Array() }: CopyVersion): Promise<number> {
-    const stream = this.#stream!;
-    if (this.#failed !== undefined) throw this.#failed;
-    const finished = once(stream, "finish");
-    stream.end();
-    await finished;
+    const rows = await this.#copy!.end();
     if (this.#isVersioned) {
       await this.#query(
         `INSERT INTO mmlite.apply_group (xid, origin, first_timestamp, last_timestamp, entries)
@@ -159,7 +142,7 @@ export class CopyWriter {
       [at],
     );
     await this.#query("COMMIT");
-    return stream.rowCount;
+    return rows;
   }
 }
 

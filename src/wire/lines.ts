@@ -35,14 +35,14 @@ export class Lines {
     await this.#send(`${JSON.stringify(value)}\n`);
   }
 
-  /** Sends a value and bytes right behind it. The bytes must not change afterwards. */
-  async writeWith(value: unknown, bytes: Uint8Array): Promise<void> {
+  /** Sends a value and bytes right behind it, in pieces that must not change afterwards. */
+  async writeWith(value: unknown, pieces: readonly Uint8Array[]): Promise<void> {
     // One after the other without a turn between them, or a heartbeat could come in between.
-    await Promise.all([this.write(value), this.#sendBytes(bytes)]);
+    await Promise.all([this.write(value), ...pieces.map((bytes) => this.#sendBytes(bytes))]);
   }
 
-  /** The next `length` bytes, at most {@link MAX_LINE_BYTES}; throws `protocol` where the channel ends before. */
-  async readBytes(length: number): Promise<Uint8Array> {
+  /** The next `length` bytes as they came, at most {@link MAX_LINE_BYTES}; throws `protocol` where the channel ends before. */
+  async readPieces(length: number): Promise<Uint8Array[]> {
     const pieces: Buffer[] = [];
     for (let missing = length; missing > 0;) {
       if (this.#rest.length === 0) {
@@ -55,7 +55,7 @@ export class Lines {
       pieces.push(piece);
       missing -= piece.length;
     }
-    return pieces.length === 1 ? pieces[0] : Buffer.concat(pieces);
+    return pieces;
   }
 
   /** The next value; undefined at the end. Throws `unreachable` when the other end is gone, `protocol` for what is no JSON. */
