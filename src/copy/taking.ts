@@ -9,8 +9,8 @@ import { MmliteError } from "../errors.ts";
 import type { Lsn } from "../lsn.ts";
 import { type Client, destroyClient } from "../pg/client.ts";
 import { type CopiedNote, NOTE_KINDS, writeNote } from "../pg/copy_notes.ts";
-import { endCopy, truncateTables } from "../pg/copy_target.ts";
-import { isLockTrouble, mapPostgresError } from "../pg/errors.ts";
+import { noteWhole, truncateTables } from "../pg/copy_target.ts";
+import { mapPostgresError } from "../pg/errors.ts";
 import { type Query, queryWith } from "../pg/query.ts";
 import type { HashedColumn } from "../pg/row_hash.ts";
 import type { LocalTable } from "../pg/tables.ts";
@@ -54,8 +54,8 @@ export interface TakingPorts {
   readonly untilPassed: (at: bigint) => number;
   readonly signal: AbortSignal;
   readonly progress: TakingProgress;
-  /** Puts on record what was copied, in the transaction that ends the copy. */
-  readonly record: (query: Query, tables: readonly TakenTable[]) => Promise<void>;
+  /** What is kept of what was copied, with the note that all of it has come. */
+  readonly report: (tables: readonly TakenTable[]) => unknown;
 }
 
 /** Is told how far it is. */
@@ -85,7 +85,8 @@ const MORE_CHANNELS = 2;
 const FEW_BYTES = 0x40_0000;
 
 /**
- * Takes all rows over a channel to the source. When it returns they are on disk, and so is what is received next.
+ * Takes all rows over a channel to the source. When it returns they are on disk, and so is where
+ * what is received next begins.
  * Throws what stands in the way; then nothing else may be applied here until it was done again.
  */
 export async function takeCopy(channel: Channel, ports: TakingPorts): Promise<TakenTable[]> {
@@ -192,12 +193,10 @@ class Taking {
       applied: snapshot.applied,
     };
     await this.#awaitClock(snapshot.at);
-    await this.#end(() =>
-      endCopy(
-        this.#query,
-        { ...positions, asked: applied },
-        () => this.#ports.record(this.#query, taken),
-      )
+    const { report } = this.#ports;
+    await this.#trying(
+      "note that all rows have come",
+      () => noteWhole(this.#query, { ...positions, asked: applied }, report(taken)),
     );
     return taken;
   }
@@ -271,20 +270,6 @@ class Taking {
       progress.waiting(`the clock of this server is ${Math.ceil(ms)} ms behind what was copied`);
       await delay(Math.min(ms, CLOCK_LOOK_MS), signal);
       if (signal.aborted) throw new MmliteError("aborted", "Cannot copy the rows: stopped");
-    }
-  }
-
-  /** Somebody may read a table at its end, and hold it for long: what was copied is not thrown away for that. */
-  async #end(work: () => Promise<void>): Promise<void> {
-    for (;;) {
-      try {
-        return await work();
-      } catch (thrown) {
-        if (!isLockTrouble(thrown) || this.#ports.signal.aborted) throw thrown;
-        this.#ports.progress.waiting(
-          "all rows have come, and a table is held by a session (pg_locks shows it)",
-        );
-      }
     }
   }
 

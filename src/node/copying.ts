@@ -1,8 +1,7 @@
 /**
  * Rows of one node copied to another: asked for as a job of the node that they come to, and given to peers.
  *
- * From its beginning to its end nothing is received and applications cannot write to the tables, across restarts: what
- * is there meanwhile is not whole.
+ * Until all rows have come nothing is received, and to its end applications cannot write to the tables, across restarts.
  */
 import type { CopyInput, CopyReport } from "../api/job_schemas.ts";
 import type { OwnDeletes } from "../apply/own_deletes.ts";
@@ -18,7 +17,7 @@ import { log } from "../log.ts";
 import { type Lsn, maxLsn, ZERO_LSN } from "../lsn.ts";
 import { type Client, closeClient, destroyClient, openClient } from "../pg/client.ts";
 import { readSettledBefore } from "../pg/copy_source.ts";
-import { hasOwnRows, noteCopy, readCopy, shutTables } from "../pg/copy_target.ts";
+import { hasOwnRows, noteCopy, readCopy, shutTables, type UnendedCopy } from "../pg/copy_target.ts";
 import { mapPostgresError } from "../pg/errors.ts";
 import { setMark } from "../pg/marks.ts";
 import { readPeer } from "../pg/peers.ts";
@@ -32,6 +31,7 @@ import type { AppliedPositions } from "./applied_positions.ts";
 import type { Database } from "./database.ts";
 import type { Dial } from "./dial.ts";
 import { readComparableTables } from "./digest_jobs.ts";
+import { awaitPeers, heardUntil, openToApplications } from "./going_live.ts";
 import { type GroupKeeper, SKEW_MARGIN_MS } from "./group_keeper.ts";
 import type { JobKind, JobRun } from "./jobs.ts";
 import { isMerge, type Merging } from "./merging.ts";
@@ -83,8 +83,8 @@ export class Copying implements JobKind<CopyInput> {
   readonly interruptedHint = null;
   readonly #options: CopyingOptions;
   readonly #logger = log("copy");
-  /** From whom the rows of this node are copied, or are to be; undefined while they are whole. */
-  #source: string | undefined;
+  /** The copy that has not ended; undefined where there is none. */
+  #copy: UnendedCopy | undefined;
   #isRunning = false;
   #waiting = "";
   /** Copies of the rows of this node. */
@@ -96,36 +96,42 @@ export class Copying implements JobKind<CopyInput> {
 
   /** Reads what an earlier process left undone. */
   async load(): Promise<void> {
-    this.#source = (await readCopy(this.#query("look for a copy of rows")))?.source;
+    this.#copy = await this.#read();
+  }
+
+  #read(): Promise<UnendedCopy | undefined> {
+    return readCopy(this.#query("look for a copy of rows"));
   }
 
   /** Throws `copying` while the rows of this node are not whole: nothing can be applied to them. */
   requireWhole(): void {
-    if (this.#source !== undefined) throw this.#notWhole("receive");
+    if (this.isUnderWay) throw this.#notWhole("receive");
   }
 
   /** Whether they are not. */
   get isUnderWay(): boolean {
-    return this.#source !== undefined;
+    return this.#copy !== undefined && this.#copy.report === undefined;
   }
 
   #notWhole(doing: string): MmliteError {
     const { self } = this.#options;
     return new MmliteError(
       "copying",
-      `Cannot ${doing}: node "${self}" copies its rows from "${this.#source}" first`,
+      `Cannot ${doing}: node "${self}" copies its rows from "${this.#copy!.source}" first`,
       { hint: `See \`mmlite status\` on "${self}"` },
     );
   }
 
   /** What an operator should know. */
   problems(): MmliteError[] {
-    if (this.#source === undefined) return [];
+    if (this.#copy === undefined) return [];
     const { self } = this.#options;
+    const { source, report } = this.#copy;
+    if (report !== undefined) return [this.#catchingUp(source)];
     if (this.#isRunning) {
       const why = this.#waiting === "" ? "" : `; it waits: ${this.#waiting}`;
       return [
-        new MmliteError("transient", `Rows of this node are being copied from "${this.#source}"${why}`, {
+        new MmliteError("transient", `Rows of this node are being copied from "${source}"${why}`, {
           hint: "GET /v1/jobs tells how far it is; until it has ended, write to other nodes",
         }),
       ];
@@ -133,12 +139,23 @@ export class Copying implements JobKind<CopyInput> {
     return [
       new MmliteError(
         "conflict",
-        `The rows of this node are not whole: a copy from "${this.#source}" has not ended`,
+        `The rows of this node are not whole: a copy from "${source}" has not ended`,
         {
-          hint: `Begin it again: \`mmlite copy --from ${this.#source}\` on "${self}"`,
+          hint: `Begin it again: \`mmlite copy --from ${source}\` on "${self}"`,
         },
       ),
     ];
+  }
+
+  #catchingUp(source: string): MmliteError {
+    if (this.#isRunning) {
+      return new MmliteError("transient", `Applications cannot write on this node yet: ${this.#waiting}`, {
+        hint: "Until then, write to other nodes",
+      });
+    }
+    return new MmliteError("conflict", "Applications cannot write on this node: a copy has been cut short", {
+      hint: `Go on with it: \`mmlite copy --from ${source}\` on "${this.#options.self}"`,
+    });
   }
 
   check(input: CopyInput): void {
@@ -158,10 +175,7 @@ export class Copying implements JobKind<CopyInput> {
       run.signal,
     );
     try {
-      const tables = await this.#repeat(input, { ...run, pace });
-      this.#source = undefined;
-      this.#options.peers.list().forEach((peer) => peer.askAgain());
-      return this.#report(input, tables);
+      return await this.#repeat(input, { ...run, pace });
     } finally {
       this.#isRunning = false;
       this.#waiting = "";
@@ -178,7 +192,7 @@ export class Copying implements JobKind<CopyInput> {
       isVersioned: database.facts.trackCommitTimestamp,
       requireAllowed: async () => {
         await this.#requirePeer(peer);
-        if (this.#source !== undefined) throw this.#notWhole("give rows");
+        if (this.isUnderWay) throw this.#notWhole("give rows");
         this.#logger.info("Peer {peer} copies the rows of this node", { peer });
       },
       readTables: (query) => readComparableTables(query, patterns),
@@ -212,7 +226,7 @@ export class Copying implements JobKind<CopyInput> {
     const { database, self, patterns, peers, dropInbound } = this.#options;
     this.#requireSource(from);
     await noteComingCopy({ database, self, patterns, signal }, { from, isGivenUp: mode === "replace" });
-    this.#source = from;
+    this.#copy = { source: from, report: undefined };
     for (const { name } of peers.list()) await dropInbound(name);
   }
 
@@ -223,26 +237,31 @@ export class Copying implements JobKind<CopyInput> {
 
   /** Throws `conflict` where rows cannot be kept as they are not whole. */
   #requireSame({ mode }: CopyInput): void {
-    if (this.#source === undefined) return;
+    if (this.#copy === undefined) return;
     throw new MmliteError(
       "conflict",
-      `Cannot ${mode} the rows of this node: they are not whole, as a copy from "${this.#source}" has not ended`,
+      `Cannot ${mode} the rows of this node: a copy from "${this.#copy.source}" has not ended`,
       { hint: 'Copy them: use the mode "empty" or "replace"' },
     );
   }
 
   /** Tries until it is done, cancelled, or stands before something that only an operator can change. */
-  async #repeat(input: CopyInput, run: CopyRun): Promise<readonly TakenTable[]> {
+  async #repeat(input: CopyInput, run: CopyRun): Promise<CopyReport> {
     const { progress, signal } = run;
     let hasBegun = false;
     for (let failures = 0;; failures++) {
       try {
-        // The connection was lost behind the commit that ends the copy and puts the result on record.
-        if (hasBegun && await readCopy(this.#query("look for a copy of rows")) === undefined) return [];
+        // A connection may have been lost behind a commit that another one sees.
+        const copy = await this.#read();
+        if (hasBegun && copy === undefined) return this.#ended();
+        if (copy?.report !== undefined && (hasBegun || isGoneOnWith(copy, input))) {
+          return await this.#goLive(copy, run);
+        }
         if (!hasBegun) await this.#begin(input, signal);
         hasBegun = true;
         progress.restart();
-        return await this.#copy(input, run);
+        await this.#takeRows(input, run);
+        failures = 0;
       } catch (thrown) {
         const error = toMmliteError(thrown);
         if (signal.aborted || error.disposition !== "retry") throw error;
@@ -253,7 +272,27 @@ export class Copying implements JobKind<CopyInput> {
     }
   }
 
-  async #copy(input: CopyInput, { progress, signal, succeed, pace }: CopyRun): Promise<TakenTable[]> {
+  /** All rows have come: applications may write once what was committed elsewhere meanwhile is applied. */
+  async #goLive(copy: UnendedCopy, { signal, succeed }: CopyRun): Promise<CopyReport> {
+    const { database, peers, groups } = this.#options;
+    const waiting = (sentence: string) => void (this.#waiting = sentence);
+    // Before anything is received again.
+    const heard = heardUntil(peers, groups);
+    this.#copy = copy;
+    peers.list().forEach((peer) => peer.askAgain());
+    await awaitPeers({ peers, groups, heard, waiting, signal });
+    const alongside = (query: Query) => succeed(query, copy.report as CopyReport);
+    await openToApplications(database.target, { alongside, waiting, signal });
+    return this.#ended();
+  }
+
+  #ended(): CopyReport {
+    const report = this.#copy!.report as CopyReport;
+    this.#copy = undefined;
+    return report;
+  }
+
+  async #takeRows(input: CopyInput, { progress, signal, pace }: CopyRun): Promise<void> {
     const { database, self, patterns, dial, clock } = this.#options;
     const { from } = input;
     const query = this.#query(`copy rows from "${from}"`);
@@ -265,7 +304,7 @@ export class Copying implements JobKind<CopyInput> {
     const dialCopy = () => dial({ name, url }, "copy", signal);
     const channel = await dialCopy();
     this.#waiting = "";
-    return await takeCopy(channel, {
+    await takeCopy(channel, {
       untilPassed: (at) => clock.untilPassed(at),
       signal,
       ...{ self, source: from, tables: own, applied },
@@ -284,7 +323,7 @@ export class Copying implements JobKind<CopyInput> {
       pace,
       originOf: (node) => this.#originOf(query, node),
       closeSession: (client) => closeClient(client),
-      record: (query, tables) => succeed(query, this.#report(input, tables)),
+      report: (tables) => this.#report(input, tables),
       progress: {
         bytes: (read) => progress.bytes = read,
         waiting: (sentence) => this.#waiting = sentence,
@@ -359,6 +398,11 @@ export class Copying implements JobKind<CopyInput> {
   #query(doing: string): Query {
     return this.#options.database.control.query(doing);
   }
+}
+
+/** Whether what is asked for is the rest of a copy of which all rows have come. */
+function isGoneOnWith({ source }: UnendedCopy, { from, mode }: CopyInput): boolean {
+  return source === from && mode === "empty";
 }
 
 /**

@@ -91,6 +91,12 @@ export class GroupKeeper {
     this.#seen.set(origin, seen);
   }
 
+  /** Up to when everything of a node is applied here, milliseconds since 1970-01-01 UTC by its clock; undefined where it
+   * has not said so. */
+  caughtUpUntil(origin: string): number | undefined {
+    return this.#caughtUp.get(origin);
+  }
+
   /** What a sender had at least of other nodes before all that it sends from now on, also where it was restarted. */
   seenBy(origin: string): SeenVersions {
     return this.#seen.get(origin)?.times() ?? SeenVersions.NOTHING;

@@ -26,3 +26,10 @@ ALTER TABLE mmlite.peer ADD COLUMN copied_until pg_lsn;
 COMMENT ON COLUMN mmlite.peer.copied_snapshot IS
   'which transactions of the peer came with its rows (txid_current_snapshot() there): they do not come again';
 COMMENT ON COLUMN mmlite.peer.copied_until IS 'position in the WAL of the peer that all of them were committed before';`;
+
+/** The SQL of the step for what follows the rows: applications are kept out until this node has caught up. */
+export const GO_LIVE_STEP = `ALTER TABLE mmlite.copy ADD COLUMN whole_at timestamptz;
+ALTER TABLE mmlite.copy ADD COLUMN report json;
+COMMENT ON COLUMN mmlite.copy.whole_at IS
+  'when all rows had come: what is committed on other nodes is applied from then on, and applications wait for what was';
+COMMENT ON COLUMN mmlite.copy.report IS 'the result of the job, for the end of it; null until then';`;

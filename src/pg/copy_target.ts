@@ -19,23 +19,28 @@ import type { LocalTable } from "./tables.ts";
 /** SQLSTATE of a TRUNCATE of tables that others refer to. */
 const FEATURE_NOT_SUPPORTED = "0A000";
 
-/** From whom the rows of this node are to be copied; undefined where they are whole. */
-export async function readCopy(query: Query): Promise<{ readonly source: string } | undefined> {
-  const [row] = await query("SELECT source FROM mmlite.copy");
-  return row === undefined ? undefined : { source: row.source! };
+/** A copy that has not ended. */
+export interface UnendedCopy {
+  /** From whom the rows of this node are copied, or were. */
+  readonly source: string;
+  /** What was copied, once all rows have come; until then nothing is applied here. */
+  readonly report: unknown;
+}
+
+/** The copy that has not ended; undefined where there is none. */
+export async function readCopy(query: Query): Promise<UnendedCopy | undefined> {
+  const [row] = await query("SELECT source, report::text AS report FROM mmlite.copy");
+  if (row === undefined) return undefined;
+  return { source: row.source!, report: row.report === null ? undefined : JSON.parse(row.report) };
 }
 
 /** Notes that the rows of this node are to be copied from another one. */
 export async function noteCopy(query: Query, source: string): Promise<void> {
   await query(
-    "INSERT INTO mmlite.copy (source) VALUES ($1) ON CONFLICT (only_row) DO UPDATE SET source = excluded.source",
+    `INSERT INTO mmlite.copy (source) VALUES ($1)
+       ON CONFLICT (only_row) DO UPDATE SET source = excluded.source, whole_at = NULL, report = NULL`,
     [source],
   );
-}
-
-/** They are not, after all. */
-async function forgetCopy(query: Query): Promise<void> {
-  await query("DELETE FROM mmlite.copy");
 }
 
 /** Keeps applications from writing to tables; each may be a partition. Waits for those that write. */
@@ -49,11 +54,16 @@ export async function shutTables(query: Query, tables: readonly TableName[]): Pr
   }
 }
 
-/** Lets applications write again to whatever was shut. */
-async function openTables(query: Query): Promise<void> {
+/** Lets applications write again to what was shut, one table after the other, each locked for a moment only. */
+export async function openTables(query: Query): Promise<void> {
   for (const table of await readShut(query)) {
-    await query(`DROP TRIGGER ${COPYING_TRIGGER} ON ${quoted(table)}`);
+    await query(`DROP TRIGGER IF EXISTS ${COPYING_TRIGGER} ON ${quoted(table)}`);
   }
+}
+
+/** The copy has ended. */
+export async function forgetCopy(query: Query): Promise<void> {
+  await query("DELETE FROM mmlite.copy");
 }
 
 async function readShut(query: Query): Promise<TableName[]> {
@@ -147,21 +157,22 @@ export class CopyWriter {
 }
 
 /**
- * Empties tables for the copy; a transaction of a session with an origin. Throws `transient` where the copy has ended:
+ * Empties tables for the copy; a transaction of a session with an origin. Throws `transient` where all rows have come:
  * a session whose connection was lost may have gone on.
  */
 export async function truncateTables(query: Query, tables: readonly LocalTable[]): Promise<void> {
   await query("BEGIN");
+  // Whoever notes that all have come holds this line until then.
+  const [copy] = await query("SELECT (whole_at IS NULL)::text AS wanted FROM mmlite.copy FOR UPDATE");
+  if (copy?.wanted !== "true") {
+    throw new MmliteError("transient", "Cannot empty the tables: their rows have come already");
+  }
   // A table that inherits is one of them, or not replicated. What was noted of the rows comes with them again.
   if (tables.length > 0) await query(`TRUNCATE TABLE ${tables.map(rowsOf).join(", ")}`).catch(referred);
   await query(
     `DELETE FROM mmlite.tombstone; DELETE FROM mmlite.tombstone_piece; DELETE FROM mmlite.truncation;
      DELETE FROM mmlite.unsent; DELETE FROM mmlite.second_look`,
   );
-  // Whoever ends the copy holds the tables until then.
-  if (await readCopy(query) === undefined) {
-    throw new MmliteError("transient", "Cannot empty the tables: their rows have come already");
-  }
   await query(
     "SELECT pg_replication_origin_xact_setup(pg_current_wal_insert_lsn(), clock_timestamp())",
   );
@@ -186,13 +197,13 @@ export interface CopiedPositions {
 }
 
 /**
- * Ends the copy: what is received from now on follows what was copied, and applications may write. One transaction,
- * on disk when this returns; `alongside` writes in it as well.
+ * Notes that all rows have come: what is received from now on follows what was copied. One transaction, on disk when
+ * this returns; `report` is kept with it.
  */
-export async function endCopy(
+export async function noteWhole(
   query: Query,
   { source, snapshot, untilLsn, applied, asked }: CopiedPositions,
-  alongside: () => Promise<void>,
+  report: unknown,
 ): Promise<void> {
   await query("BEGIN");
   try {
@@ -213,13 +224,13 @@ export async function endCopy(
     if (peers.length === 0) throw removed(source);
     // What was copied need not have come to a peer by the time when it became one.
     await query("UPDATE mmlite.peer SET created_at = timestamptz '2000-01-01 00:00:00Z'");
-    await forgetCopy(query);
-    await openTables(query);
-    await alongside();
+    await query("UPDATE mmlite.copy SET whole_at = clock_timestamp(), report = $1::json", [
+      JSON.stringify(report),
+    ]);
     await query("COMMIT");
   } catch (thrown) {
     await query("ROLLBACK").catch(() => {});
-    throw mapPostgresError(thrown, "end the copy");
+    throw mapPostgresError(thrown, "note that all rows have come");
   }
 }
 

@@ -12,7 +12,7 @@ import {
   POSITION_MOVED_SQLSTATE,
   SETTLE_ROWS_SQLSTATE,
 } from "./conflict_schema.ts";
-import { COPY_STEP } from "./copy_schema.ts";
+import { COPY_STEP, GO_LIVE_STEP } from "./copy_schema.ts";
 import { CONFLICT_RECORD_STEP } from "./conflict_record_schema.ts";
 import { LATER_TABLES_STEP } from "./later_tables_schema.ts";
 import { QUARANTINE_STEP } from "./quarantine_schema.ts";
@@ -209,6 +209,8 @@ COMMENT ON COLUMN mmlite.apply_group.lasting IS
   LEAVE_STEP,
 
   LATER_TABLES_STEP,
+
+  GO_LIVE_STEP,
 ];
 
 /** The SQL that brings a database with `done` steps up to this version, one transaction per element. */
