@@ -106,9 +106,11 @@ Deno.test("a table that is created on all nodes while they run loses no row of t
   for (const { client, node } of nodes) {
     await client.query("INSERT INTO public.shared SELECT unnest($1::int[]), $2", [shared, node.name]);
   }
+  await nodes[2].node.kill();
+  await nodes[2].node.start();
   const counts = await Promise.all(writing);
   const total = counts.reduce((sum, count) => sum + count, 0);
-  const contents = await eventually("all nodes to hold the same rows", async () => {
+  const look = async () => {
     const found = await Promise.all(nodes.map(async ({ client }) => {
       const { rows: [{ content }] } = await client.query(CONTENT);
       return content;
@@ -116,7 +118,8 @@ Deno.test("a table that is created on all nodes while they run loses no row of t
     const sizes = found.map((one) => Object.entries(one).map(([name, rows]) => [name, (rows as [])?.length]));
     assert.equal(new Set(found.map((one) => JSON.stringify(one))).size, 1, JSON.stringify(sizes));
     return found;
-  });
+  };
+  const contents = await eventually("all nodes to hold the same rows", look, { timeoutMs: 60_000 });
   for (const name of ["odd", "keyed", "keyless", "ids", "refers"]) {
     assert.equal(contents[0][name].length, total, `rows of ${name}`);
   }

@@ -104,7 +104,7 @@ export function describeChange(
     const first = formatTableName(published.find(({ state }) => state === "replicated") ?? published[0]);
     lines.push(
       "Rows that they have already are not sent. Do the same on each node; then `mmlite verify " +
-        `${first}\` shows what differs, and \`mmlite tables resync ${first} --from PEER\` fetches it`,
+        `${first}\` shows what differs, and \`mmlite tables resync ${first} --from PEER\` makes the rows here what they are there`,
     );
   }
   if (withdrawn.length > 0) {

@@ -66,10 +66,7 @@ export async function openPickUps(target: PostgresTarget): Promise<Client> {
 export async function pickUpTable(client: Client, options: PickUpOptions): Promise<PickedUp> {
   const query = queryWith(client);
   try {
-    await query("BEGIN");
-    const done = await pickUp(query, options);
-    await query("COMMIT");
-    return done;
+    return await pickUp(query, options);
   } catch (thrown) {
     await query("ROLLBACK").catch(() => {});
     throw mapPostgresError(thrown, `publish table ${formatTableName(options.table)}`);
@@ -77,30 +74,25 @@ export async function pickUpTable(client: Client, options: PickUpOptions): Promi
 }
 
 async function pickUp(query: Query, options: PickUpOptions): Promise<PickedUp> {
-  const { table } = options;
+  const { table, oids } = options;
   const [whole, inserts] = PUBLICATIONS;
+  const isWhole = table.state === "replicated";
   const named = tableExpression(table);
   // Whoever locks rows waits as well: it would find that they are gone.
-  await query(`LOCK TABLE ${named} IN EXCLUSIVE MODE`);
-  await requireSame(query, table);
-  const { rows, fits } = await measure(query, options);
-  const columns = await writableColumns(query, table);
+  await query(`BEGIN; LOCK TABLE ${named} IN EXCLUSIVE MODE`);
+  const { rows, columns, fits } = await measure(query, options);
   const sent = fits && rows > 0 && columns.length > 0;
+  const one = `TABLE ONLY ${quoteTable(table)}`;
   if (sent) {
-    await query(`ALTER PUBLICATION ${inserts} ADD TABLE ONLY ${quoteTable(table)}`);
+    await query(`ALTER PUBLICATION ${inserts} ADD ${one}`);
     // Triggers of applications, and what refers to the rows, are left alone.
-    await query("SELECT pg_catalog.set_config('session_replication_role', 'replica', true)");
+    await query("SET LOCAL session_replication_role = replica");
     await query(insertAgain(named, columns, options));
-    if (table.state === "replicated") {
-      await query(`ALTER PUBLICATION ${inserts} DROP TABLE ONLY ${quoteTable(table)}`);
-    }
-  }
-  if (!sent || table.state === "replicated") {
-    const publication = table.state === "replicated" ? whole : inserts;
-    await query(`ALTER PUBLICATION ${publication} ADD TABLE ONLY ${quoteTable(table)}`);
-  }
-  if (rows > 0 && !sent) await markUnsent(query, table);
-  await addKnownTables(query, options.oids);
+    if (isWhole) await query(`ALTER PUBLICATION ${inserts} DROP ${one}`);
+  } else if (rows > 0) await markUnsent(query, table);
+  if (!sent || isWhole) await query(`ALTER PUBLICATION ${isWhole ? whole : inserts} ADD ${one}`);
+  await addKnownTables(query, oids);
+  await query("COMMIT");
   return { rows, sent };
 }
 
@@ -109,39 +101,38 @@ function tableExpression(table: LocalTable): string {
   return table.partitioned ? quoteTable(table) : `ONLY ${quoteTable(table)}`;
 }
 
-async function requireSame(query: Query, table: LocalTable): Promise<void> {
-  const [row] = await query("SELECT $1::regclass::oid::text AS oid", [quoteTable(table)]);
-  if (Number(row?.oid) === table.oid) return;
-  throw new MmliteError(
-    "transient",
-    `Cannot publish table ${formatTableName(table)}: it is another one by now`,
-  );
+interface Measured {
+  readonly rows: number;
+  /** Names of the columns that are not computed, quoted. */
+  readonly columns: readonly string[];
+  /** Whether its rows are few enough to be sent. */
+  readonly fits: boolean;
 }
 
-async function measure(
-  query: Query,
-  { table, oids }: PickUpOptions,
-): Promise<{ rows: number; fits: boolean }> {
-  const [{ rows, bytes }] = await query(
-    `SELECT (SELECT count(*) FROM (SELECT FROM ${tableExpression(table)} LIMIT ${
+async function measure(query: Query, { table, oids }: PickUpOptions): Promise<Measured> {
+  const [row] = await query(
+    `SELECT $1::regclass::oid::text AS oid,
+       (SELECT count(*) FROM (SELECT FROM ${tableExpression(table)} LIMIT ${
       MAX_PICKED_UP_ROWS + 1
-    }) t)::text
-       AS rows, (SELECT coalesce(sum(pg_table_size(oid)), 0) FROM unnest($1::oid[]) oid)::text AS bytes`,
-    [`{${oids.join(",")}}`],
+    }) t)::text AS rows,
+       (SELECT coalesce(sum(pg_table_size(oid)), 0) FROM unnest($2::oid[]) oid)::text AS bytes,
+       (SELECT coalesce(json_agg(a.attname ORDER BY a.attnum), '[]')::text FROM pg_attribute a
+         WHERE a.attrelid = $1::regclass AND a.attnum > 0 AND NOT a.attisdropped
+           AND coalesce(to_jsonb(a) ->> 'attgenerated', '') = '') AS columns`,
+    [quoteTable(table), `{${oids.join(",")}}`],
   );
-  const count = Number(rows);
-  return { rows: count, fits: count <= MAX_PICKED_UP_ROWS && Number(bytes) <= MAX_PICKED_UP_BYTES };
-}
-
-/** Names of the columns that are not computed, quoted. */
-async function writableColumns(query: Query, { oid }: LocalTable): Promise<string[]> {
-  const rows = await query(
-    `SELECT a.attname AS name FROM pg_attribute a
-      WHERE a.attrelid = $1::oid AND a.attnum > 0 AND NOT a.attisdropped
-        AND coalesce(to_jsonb(a) ->> 'attgenerated', '') = '' ORDER BY a.attnum`,
-    [String(oid)],
-  );
-  return rows.map(({ name }) => pg.escapeIdentifier(name!));
+  if (Number(row.oid) !== table.oid) {
+    throw new MmliteError(
+      "transient",
+      `Cannot publish table ${formatTableName(table)}: it is another one by now`,
+    );
+  }
+  const rows = Number(row.rows);
+  return {
+    rows,
+    columns: (JSON.parse(row.columns!) as string[]).map((name) => pg.escapeIdentifier(name)),
+    fits: rows <= MAX_PICKED_UP_ROWS && Number(row.bytes) <= MAX_PICKED_UP_BYTES,
+  };
 }
 
 /**

@@ -52,7 +52,7 @@ for (const major of [10, 11, 12, 13, 14, 15, 16, 17, 18] as const) {
     const { query } = bed;
     const source = await bed.source();
     const transactions = transactionsOf(source);
-    const next = async () => (await within("a transaction", 10_000, transactions.next())).value!;
+    const next = async () => (await within("a transaction", 60_000, transactions.next())).value!;
 
     await t.step("of a table with a key, large values and a trigger", async () => {
       await query(
