@@ -111,10 +111,10 @@ Deno.test("a copy by several sessions that is killed begins anew, and keeps to i
   assert.equal(bad.status, 422);
   assert.match(JSON.stringify(bad.json), /a number and its unit, such as 512KiB/);
 
-  const rate = 4 * 2 ** 20;
-  const id = await begin(joined, { max_rate: "4MiB" });
+  const rate = 2 * 2 ** 20;
+  const id = await begin(joined, { max_rate: "2MiB" });
   const writing = `pg_stat_activity WHERE query LIKE 'COPY%' AND application_name LIKE 'mmlite apply new (%'`;
-  await eventually("all sessions to write", async () => await count(joined, writing) === 2, {
+  await eventually("further sessions to write", async () => await count(joined, writing) > 0, {
     timeoutMs: 60_000,
   });
   await joined.node.kill();
