@@ -163,17 +163,17 @@ for (const major of [10, 18] satisfies PostgresMajor[]) {
         });
         await copy.take("2000-01-01Z");
         const pieces: Uint8Array[] = [];
-        await copy.reading(async () => {
-          const part = { kind: "each", except: [] } as const;
-          const wanted = {
-            table,
-            columns: [{ name: "v", type: 25 }],
-            binary: false,
-            part,
-            before: "2000-01-01 00:00:00Z",
-          };
-          for await (const { bytes } of copy.read(wanted)) pieces.push(bytes);
-        });
+        const reader = await copy.openReader();
+        await reader.begin();
+        const wanted = {
+          range: { table, pages: "", file: "" },
+          columns: [{ name: "v", type: 25 }],
+          binary: false,
+          part: { kind: "each", except: [] },
+          before: "2000-01-01 00:00:00Z",
+        } as const;
+        for await (const { bytes } of reader.read(wanted)) pieces.push(bytes);
+        await reader.close();
         await copy.close();
         const [{ hash }] = await query(`SELECT mmlite.key_hash('public.t', ARRAY['${one}']) AS hash`);
         assert.equal(Buffer.concat(pieces).toString(), `par\t${LONG_AGO_US}\t${hash}\tone\n`);

@@ -80,20 +80,17 @@ Deno.test("copying and repairing a partition by itself, below 13, know its rows 
   const copy = await CopySource.open(target, { serverVersion: 120_000, isVersioned: true, signal });
   await copy.take("2000-01-01Z");
   const pieces: Uint8Array[] = [];
-  await copy.reading(async () => {
-    const part = { kind: "each", except: [] } as const;
-    for await (
-      const { bytes } of copy.read({
-        table,
-        columns: [{ name: "v", type: 25 }],
-        binary: false,
-        part,
-        before: "2000-01-01Z",
-      })
-    ) {
-      pieces.push(bytes);
-    }
-  });
+  const reader = await copy.openReader();
+  await reader.begin();
+  const wanted = {
+    range: { table, pages: "", file: "" },
+    columns: [{ name: "v", type: 25 }],
+    binary: false,
+    part: { kind: "each", except: [] },
+    before: "2000-01-01Z",
+  } as const;
+  for await (const { bytes } of reader.read(wanted)) pieces.push(bytes);
+  await reader.close();
   await copy.close();
   const [{ hash }] = await query("SELECT mmlite.key_hash('public.r', ARRAY['1', '2']) AS hash");
   const at = BigInt(Date.UTC(2010, 0, 1) - 946_684_800_000) * 1000n;
