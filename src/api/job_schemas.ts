@@ -57,6 +57,11 @@ export const CopyInput = z.strictObject({
       "what becomes of rows here: with empty there must be none of this node's own, with replace they are given up, " +
       "with keep they must be equal, and with merge both nodes get the newer one of each",
   }),
+  create_schema: z.boolean().default(false).openapi({
+    description:
+      "create first what is missing here of the peer's replicated tables: types, sequences, tables, constraints, " +
+      "indexes; but no functions, triggers, rights and comments",
+  }),
 }).openapi("CopyInput");
 export type CopyInput = z.infer<typeof CopyInput>;
 
@@ -199,6 +204,13 @@ export const CopyReport = z.object({
   node: z.string(),
   from: z.string(),
   mode: z.enum(["empty", "replace", "keep", "merge"]),
+  created: z.array(z.string()).openapi({
+    description: "with create_schema: what was made",
+    example: ["table public.t"],
+  }),
+  left_out: z.array(z.string()).openapi({
+    description: "with create_schema: what was not taken over, and why",
+  }),
   rows: z.number().openapi({ description: "that were copied; with keep and merge: that were compared here" }),
   tables: z.array(z.object({ table: z.string().openapi({ example: "public.users" }), rows: z.number() })),
   peers: z.array(z.object({

@@ -22,6 +22,7 @@ import type { JobContext, JobKind } from "./jobs.ts";
 import type { Peer } from "./peer.ts";
 import type { Peers } from "./peers.ts";
 import type { RowWriters } from "./row_writers.ts";
+import { ownSchema } from "./table_schema.ts";
 
 /** A peer that dials this node has this long to do so, milliseconds. */
 const CALL_BACK_MS = 15_000;
@@ -214,7 +215,13 @@ export class Verification implements JobKind<VerifyInput> {
       open: (ended) => {
         const side = this.#localSide(node, ended);
         const tableOf = (table: TableName) => side.tableOf(table);
-        return { side, writer: this.#options.writers.writer(node, { tableOf, newest: true, signal: ended }) };
+        const { database, patterns } = this.#options;
+        const schema = () => ownSchema({ database, patterns, signal: ended });
+        return {
+          side,
+          schema,
+          writer: this.#options.writers.writer(node, { tableOf, newest: true, signal: ended }),
+        };
       },
       signal,
     });

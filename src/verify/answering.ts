@@ -3,6 +3,7 @@
  */
 import type { z } from "zod";
 import { toMmliteError } from "../errors.ts";
+import type { SchemaItems } from "../pg/schema_items.ts";
 import type { Channel } from "../wire/channel.ts";
 import { Lines } from "../wire/lines.ts";
 import {
@@ -31,6 +32,8 @@ interface Closable {
 /** What a node answers with. */
 export interface Answering {
   readonly side: Side & Closable;
+  /** What the tables consist of. */
+  readonly schema: () => Promise<SchemaItems>;
   /** Opens nothing before it is asked to write. */
   readonly writer: RowWriter & Closable;
 }
@@ -111,7 +114,10 @@ function toFailure(thrown: unknown): z.infer<typeof Failure> {
   return { error: { kind, message: kind === "internal" ? "Cannot answer about a table" : message, hint } };
 }
 
-async function answer({ side, writer }: Answering, question: Question): Promise<Answer<Question["ask"]>> {
+async function answer(
+  { side, schema, writer }: Answering,
+  question: Question,
+): Promise<Answer<Question["ask"]>> {
   switch (question.ask) {
     case "tables":
       return {
@@ -147,6 +153,10 @@ async function answer({ side, writer }: Answering, question: Question): Promise<
       };
     case "rows":
       return { rows: (await side.rows(question.keys)).map(toRowMessage) };
+    case "schema": {
+      const { items, leftOut } = await schema();
+      return { items: items.map((item) => ({ ...item, parts: [...item.parts] })), leftOut: [...leftOut] };
+    }
     case "prepare":
       await writer.begin(question.table);
       return {};

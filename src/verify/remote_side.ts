@@ -5,6 +5,7 @@ import { isErrorKind, MmliteError } from "../errors.ts";
 import type { Mark } from "../pg/marks.ts";
 import type { LookedUp, ScannedRow } from "../pg/table_scan.ts";
 import type { WholeRow } from "../pg/whole_rows.ts";
+import type { SchemaItems } from "../pg/schema_items.ts";
 import { toPrintable } from "../printable.ts";
 import type { Channel } from "../wire/channel.ts";
 import { Lines } from "../wire/lines.ts";
@@ -84,6 +85,11 @@ export class RemoteSide implements Side {
   async rows(keys: readonly Key[]): Promise<WholeRow[]> {
     const { rows } = await this.#ask({ ask: "rows", keys: keys.map((key) => [...key]) });
     return rows.map(fromRowMessage);
+  }
+
+  /** What its tables consist of. */
+  async schema(): Promise<SchemaItems> {
+    return await this.#ask({ ask: "schema" });
   }
 
   /** Writes rows there. */
