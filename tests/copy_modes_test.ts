@@ -3,6 +3,7 @@ import assert from "node:assert/strict";
 import type { CopyReport } from "../src/api/job_schemas.ts";
 import { type ClusterMember, startCluster } from "./support/cluster.ts";
 import { ended } from "./support/copy_bed.ts";
+import { makeDatabase, startJoinBed, startJoining, streaming } from "./support/join_bed.ts";
 import { plant } from "./support/plant.ts";
 import { eventually } from "./support/poll.ts";
 import { startPostgres } from "./support/postgres.ts";
@@ -202,4 +203,37 @@ Deno.test("rows of a node are kept, merged, or given up for those of another one
     const curl = await joiner.node.cli("copy", "--from", "ams", "--mode", "keep", "--as-curl");
     assert.match(curl.stdout, /"type":"copy","from":"ams","mode":"keep"/);
   });
+});
+
+Deno.test("nodes join with rows of their own, which are merged or given up", async () => {
+  await using a = await startPostgres({ major: 18 });
+  await using b = await startPostgres({ major: 10 });
+  await using bed = await startJoinBed({ server: a, name: "ams" });
+  await a.sql("ams", "INSERT INTO t SELECT g, 'of ams' FROM generate_series(1, 100) g");
+  const rows = async (server: typeof a, database: string) =>
+    JSON.stringify(
+      await server.sql(database, "SELECT v, count(*)::int, min(id), max(id) FROM t GROUP BY v ORDER BY v"),
+    );
+  for (const [database, mode] of [["fra", "merge"], ["nyc", "replace"]] as const) {
+    await makeDatabase({ server: b, database });
+    await b.sql(database, `INSERT INTO t SELECT g, 'of ${database}' FROM generate_series(51, 150) g`);
+    const token = await bed.invite("--name", database);
+    const words = ["join", token, "--mode", mode];
+    await using joined = await startJoining({ server: b, database }, () => words);
+    await eventually("the copy to end", async () => {
+      const { json: { items: [job] } } = await joined.api("GET", "/v1/jobs");
+      return job?.state === "succeeded";
+    }, { timeoutMs: 60_000 });
+    await streaming(joined, 1);
+    const expected = [{ v: "of ams", count: 50, min: 1, max: 50 }, {
+      v: "of fra",
+      count: 100,
+      min: 51,
+      max: 150,
+    }];
+    for (const [server, place] of [[a, "ams"], [b, database]] as const) {
+      assert.equal(await rows(server, place), JSON.stringify(expected), place);
+    }
+    await bed.member.cli("peers", "remove", database, "--force");
+  }
 });

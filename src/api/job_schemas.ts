@@ -60,6 +60,11 @@ export const CopyInput = z.strictObject({
   }),
   max_rate: z.string().refine((text) => parseByteSize(text) !== null, `Expected ${BYTE_SIZE_RULE}`).optional()
     .openapi({ description: "bytes of rows in a second, at most", example: "20MiB" }),
+  create_schema: z.boolean().default(false).openapi({
+    description:
+      "create first what is missing here of the peer's replicated tables: types, sequences, tables, constraints, " +
+      "indexes; but no functions, triggers, rights and comments",
+  }),
 }).openapi("CopyInput");
 export type CopyInput = z.infer<typeof CopyInput>;
 
@@ -202,6 +207,13 @@ export const CopyReport = z.object({
   node: z.string(),
   from: z.string(),
   mode: z.enum(["empty", "replace", "keep", "merge"]),
+  created: z.array(z.string()).openapi({
+    description: "with create_schema: what was made",
+    example: ["table public.t"],
+  }),
+  left_out: z.array(z.string()).openapi({
+    description: "with create_schema: what was not taken over, and why",
+  }),
   rows: z.number().openapi({ description: "that were copied; with keep and merge: that were compared here" }),
   tables: z.array(z.object({ table: z.string().openapi({ example: "public.users" }), rows: z.number() })),
   peers: z.array(z.object({

@@ -4,6 +4,7 @@
 import type { Command } from "commander";
 import type { CopyReport } from "../api/job_schemas.ts";
 import { MmliteError } from "../errors.ts";
+import { toPrintable } from "../printable.ts";
 import { type Context, type GlobalOptions, setAction } from "./context.ts";
 import { beginJob, followJob, jobError, requireResult } from "./job.ts";
 import { type Cell, formatData, formatTable, heading } from "./output.ts";
@@ -13,6 +14,7 @@ interface CopyOptions extends GlobalOptions {
   readonly mode?: string;
   readonly maxRate?: string;
   readonly detach?: boolean;
+  readonly createSchema?: boolean;
 }
 
 const MODES = ["empty", "replace", "keep", "merge"];
@@ -25,6 +27,10 @@ What becomes of rows that are here already is the mode:
   merge    of each row that differs this node and its peers get the newer one; nothing is copied otherwise
 With empty and replace nothing is received meanwhile, and nobody can write to the tables here.
 
+--create-schema takes schemas, types, sequences, tables, constraints and indexes of the tables that the peer
+replicates. What is here and equal stays, what differs is an error. Functions, triggers, rights and comments are not
+taken; extensions have to be here.
+
 The job goes on when this command is stopped: follow it by \`GET /v1/jobs/ID\`, cancel it by DELETE.
 
 Exit codes: 0 done; 1 rows are here, or differ still; 69 the peer cannot be reached; 75 try again.`;
@@ -35,13 +41,14 @@ export function addCopy(program: Command, context: Context, finish: (exitCode: n
     .option("--from <PEER>", "the peer that has the rows")
     .option("--mode <MODE>", `what becomes of rows here: ${MODES.join(", ")} (default: empty)`)
     .option("--max-rate <SIZE>", "read no more than this of them in a second")
+    .option("--create-schema", "create first what is missing here of the peer's tables")
     .option("--detach", "print the job's id, and do not wait for its end")
     .addHelpText("after", ABOUT);
   setAction<CopyOptions>(command, { action: (options) => copy(options, context), finish });
 }
 
 async function copy(options: CopyOptions, context: Context): Promise<number> {
-  const { from, mode, maxRate } = options;
+  const { from, mode, maxRate, createSchema } = options;
   if (from === undefined) {
     throw new MmliteError("usage", "Cannot copy without --from: whose rows?", {
       hint: "Name a peer of this node; `mmlite peers list` shows them",
@@ -56,7 +63,10 @@ async function copy(options: CopyOptions, context: Context): Promise<number> {
       },
     );
   }
-  const begun = await beginJob({ type: "copy", from, mode, max_rate: maxRate }, { options, context });
+  const begun = await beginJob({ type: "copy", from, mode, max_rate: maxRate, create_schema: createSchema }, {
+    options,
+    context,
+  });
   if (begun === undefined) return 0;
   if (options.detach) {
     context.print(options.output === "table" ? begun.job.id : formatData(begun.job, options.output));
@@ -67,6 +77,10 @@ async function copy(options: CopyOptions, context: Context): Promise<number> {
   context.print(
     options.output === "table" ? formatReport(report, context.colour) : formatData(report, options.output),
   );
+  if (!options.quiet && options.output === "table") {
+    if (report.created.length > 0) context.note(`created: ${report.created.length} (-o json lists them)`);
+    for (const one of report.left_out) context.note(`left out: ${toPrintable(one)}`);
+  }
   // One that has failed may have a report all the same.
   if (job.error !== null) throw jobError(job.error);
   return 0;

@@ -22,6 +22,7 @@ interface JoinOptions extends GlobalOptions {
   readonly inviteFile?: string;
   readonly without: readonly string[];
   readonly mode?: string;
+  readonly createSchema?: boolean;
 }
 
 /** How often standard input that does not block is looked at, milliseconds. */
@@ -33,7 +34,7 @@ const ABOUT = `
 TOKEN is what \`mmlite invite\` printed on a member. A command line is visible to every user of this machine: give -
 to read the token from standard input, or --invite-file. The key is made here and never leaves this host.
 
-The same tables must exist here as on the member. Where they are empty, the member's rows are copied, while everybody
+The same tables must exist here as on the member, or be created by --create-schema (no functions, triggers, rights). Where they are empty, the member's rows are copied, while everybody
 goes on writing on the other nodes; where they are not, they must be equal, or --mode says what is to become of them,
 as of \`mmlite copy\`. Without --tables those of the member are
 taken. When all is well this goes on in the foreground as \`mmlite run\`, and prints the command line for the next
@@ -53,6 +54,7 @@ export function addJoin(program: Command, context: Context, finish: (exitCode: n
       "--mode <MODE>",
       "of rows that are here: replace gives them up, merge takes the newer one of each",
     )
+    .option("--create-schema", "create the member's tables here first, as far as they are missing")
     .addHelpText("after", ABOUT);
   setAction<JoinOptions>(addSettingOptions(join), {
     action: (options, [token]) => joinAndRun(options, { context, given: token }),
@@ -82,6 +84,7 @@ async function joinAndRun(
       token,
       without: options.without,
       mode,
+      createSchema: options.createSchema === true,
       say,
       signal,
     });

@@ -23,6 +23,7 @@ import { setMark } from "../pg/marks.ts";
 import { readPeer } from "../pg/peers.ts";
 import { ensureNamedOrigin, ensureOrigin, originName, readProgress, readProgressOf } from "../pg/progress.ts";
 import { type Query, queryWith } from "../pg/query.ts";
+import type { SchemaItems } from "../pg/schema_items.ts";
 import { readHashedColumns } from "../pg/row_hash.ts";
 import { leavesOf, type LocalTable, partitionsByParent, readTables } from "../pg/tables.ts";
 import { formatTableName } from "../table_name.ts";
@@ -38,6 +39,7 @@ import { isMerge, type Merging } from "./merging.ts";
 import { noteDeletes } from "./outbound.ts";
 import type { Peers } from "./peers.ts";
 import type { ServerClock } from "./server_clock.ts";
+import { takeSchema } from "./table_schema.ts";
 import type { Patterns } from "./table_patterns.ts";
 
 interface CopyingOptions {
@@ -56,6 +58,10 @@ interface CopyingOptions {
   readonly copied: (table: string, rows: number) => void;
   /** Ends what is received from a sender, and waits for that. */
   readonly dropInbound: (sender: string) => Promise<void>;
+  /** Asks a peer what its tables consist of. */
+  readonly schemaOf: (peer: string, run: JobRun) => Promise<SchemaItems>;
+  /** Tables were created. */
+  readonly created: () => Promise<unknown>;
   /** Does what leaves the rows here. */
   readonly merging: Merging;
   /** Aborts when the node closes. */
@@ -78,6 +84,9 @@ const MORE_ORIGINS = ["repair", "copy"] as const;
 const SLOT_WAIT_MS = 15_000;
 const SLOT_RETRY_MS = 200;
 
+type Made = Pick<CopyReport, "created" | "left_out">;
+const NOTHING_MADE: Made = { created: [], left_out: [] };
+
 /** See the module's head. */
 export class Copying implements JobKind<CopyInput> {
   readonly interruptedHint = null;
@@ -86,6 +95,7 @@ export class Copying implements JobKind<CopyInput> {
   /** The copy that has not ended; undefined where there is none. */
   #copy: UnendedCopy | undefined;
   #isRunning = false;
+  #made: Made = NOTHING_MADE;
   #waiting = "";
   /** Copies of the rows of this node. */
   readonly #given = new Map<string, GivenRows>();
@@ -167,7 +177,8 @@ export class Copying implements JobKind<CopyInput> {
   async run(input: CopyInput, run: JobRun): Promise<CopyReport> {
     if (isMerge(input)) {
       this.#requireSame(input);
-      return await this.#options.merging.run(input, run);
+      const made = await this.#createSchema(input, run);
+      return { ...await this.#options.merging.run(input, run), ...made };
     }
     this.#isRunning = true;
     const pace = paceOf(
@@ -175,6 +186,7 @@ export class Copying implements JobKind<CopyInput> {
       run.signal,
     );
     try {
+      this.#made = await this.#createSchema(input, run);
       return await this.#repeat(input, { ...run, pace });
     } finally {
       this.#isRunning = false;
@@ -232,7 +244,26 @@ export class Copying implements JobKind<CopyInput> {
 
   #report({ from, mode }: CopyInput, tables: readonly TakenTable[]): CopyReport {
     const rows = tables.reduce((sum, table) => sum + table.rows, 0);
-    return { node: this.#options.self, from, mode, tables: [...tables], rows, peers: [] };
+    return { node: this.#options.self, from, mode, ...this.#made, tables: [...tables], rows, peers: [] };
+  }
+
+  /** Nothing is done again that is there: it may be cut short anywhere. */
+  async #createSchema({ from, create_schema }: CopyInput, run: JobRun): Promise<Made> {
+    if (!create_schema) return NOTHING_MADE;
+    const { database, schemaOf, created } = this.#options;
+    for (let failures = 0;; failures++) {
+      try {
+        const items = await schemaOf(from, run);
+        const made = await takeSchema({ database, signal: run.signal }, items);
+        await created();
+        return { created: made.map(({ kind, name }) => `${kind} ${name}`), left_out: [...items.leftOut] };
+      } catch (thrown) {
+        const error = toMmliteError(thrown);
+        if (run.signal.aborted || error.disposition !== "retry") throw error;
+        this.#waiting = error.message;
+        await delay(backoffMs(failures), run.signal);
+      }
+    }
   }
 
   /** Throws `conflict` where rows cannot be kept as they are not whole. */

@@ -53,6 +53,8 @@ interface JoinOptions {
   readonly without: readonly string[];
   /** What becomes of rows that are here; unless said, there must be none, or they must be equal. */
   readonly mode: JoinMode | undefined;
+  /** Whether the tables are created here as the member has them. */
+  readonly createSchema: boolean;
   /** Tells people how far it is. */
   readonly say: (sentence: string) => void;
   readonly signal: AbortSignal;
@@ -143,8 +145,9 @@ class Joining {
     const missed: string[] = [];
     for (const member of others) if (!await this.#meet(database, member, url)) missed.push(member.name);
     requireAsked(missed, this.#options.without);
-    const { mode } = this.#options;
-    const job = mode ?? (await this.#compare(database, tables) ? "empty" : undefined);
+    const { mode, createSchema } = this.#options;
+    const isToBeFilled = mode === undefined && (createSchema || await this.#compare(database, tables));
+    const job = mode ?? (isToBeFilled ? "empty" : undefined);
     await this.#shun(database);
     // The last step: nothing that may fail comes behind it.
     if (job !== undefined) await this.#awaitCopy(database, { tables, from: inviter.name, mode: job });
@@ -278,7 +281,7 @@ class Joining {
       readonly mode: JoinMode | "empty";
     },
   ): Promise<void> {
-    const { config, say, signal } = this.#options;
+    const { config, createSchema, say, signal } = this.#options;
     if (mode !== "merge") {
       await noteComingCopy(
         { database, self: config.node.name, patterns: tables, signal },
@@ -289,7 +292,13 @@ class Joining {
     const isNoted = (await readJobs(query)).some(({ type, state, input }) =>
       type === "copy" && state === "queued" && (input as { from?: unknown }).from === from
     );
-    if (!isNoted) await createJob(query, { type: "copy", input: { type: "copy", from, mode } });
+    if (!isNoted) {
+      await createJob(query, {
+        type: "copy",
+        input: { type: "copy", from, mode, create_schema: createSchema },
+      });
+    }
+    if (createSchema) say(`The tables of "${from}" are created next, as far as they are missing here`);
     if (mode === "merge") {
       return say(`The rows here and those of the members are merged next, while this node runs`);
     }

@@ -66,7 +66,16 @@ export class Merging {
     const report = (): CopyReport => {
       const rows = merges[0]?.tables.map(({ table, rows }) => ({ table, rows: rows?.here ?? 0 })) ?? [];
       const sum = rows.reduce((sum, { rows }) => sum + rows, 0);
-      return { node: self, from: input.from, mode: input.mode, rows: sum, tables: rows, peers: merges };
+      return {
+        node: self,
+        from: input.from,
+        mode: input.mode,
+        created: [],
+        left_out: [],
+        rows: sum,
+        tables: rows,
+        peers: merges,
+      };
     };
     for (const peer of [peers.get(input.from), ...others]) {
       merges.push(await this.#with(peer, input, run));

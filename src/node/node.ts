@@ -249,6 +249,9 @@ export async function startNode(config: Config, { signal, apiAddress }: StartOpt
     });
     const repair = new Repair({ self: self.node, peers, verification, writers });
     const copying: Copying = new Copying({
+      schemaOf: (peer, context) =>
+        verification.withSides(peers.get(peer), context, ({ there }) => there.schema()),
+      created: () => publications.sync(),
       merging: new Merging({ self: self.node, peers, repair, writers }),
       ...{ database, self: self.node, peers, patterns, positions, groups, ownDeletes, clock },
       dial: dialBeside,

@@ -23,6 +23,7 @@ import type { Peer } from "./peer.ts";
 import type { Peers } from "./peers.ts";
 import type { RowWriters } from "./row_writers.ts";
 import type { Patterns } from "./table_patterns.ts";
+import { ownSchema } from "./table_schema.ts";
 
 /** A peer that dials this node has this long to do so, milliseconds. */
 const CALL_BACK_MS = 15_000;
@@ -247,8 +248,10 @@ export class Verification implements JobKind<VerifyInput> {
       open: (ended) => {
         const side = this.#localSide(node, ended);
         const tableOf = (table: TableName) => side.tableOf(table);
+        const { database, patterns } = this.#options;
         return {
           side,
+          schema: () => ownSchema({ database, patterns, signal: ended }),
           writer: this.#options.writers.writer(node, { tableOf, newest: true, signal: ended }),
           equal: async () => {
             const peer = this.#options.peers.find(node);

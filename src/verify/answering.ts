@@ -4,6 +4,7 @@
 import type { z } from "zod";
 import { toMmliteError } from "../errors.ts";
 import { formatLsn, type Lsn } from "../lsn.ts";
+import type { SchemaItems } from "../pg/schema_items.ts";
 import type { Channel } from "../wire/channel.ts";
 import { Lines } from "../wire/lines.ts";
 import {
@@ -38,6 +39,8 @@ interface AnsweringSide extends Side, Closable {
 /** What a node answers with. */
 export interface Answering {
   readonly side: AnsweringSide;
+  /** What the tables consist of. */
+  readonly schema: () => Promise<SchemaItems>;
   /** Opens nothing before it is asked to write. */
   readonly writer: RowWriter & Closable;
   /** The other node has found that all tables are equal. */
@@ -121,7 +124,7 @@ function toFailure(thrown: unknown): z.infer<typeof Failure> {
 }
 
 async function answer(answering: Answering, question: Question): Promise<Answer<Question["ask"]>> {
-  const { side, writer } = answering;
+  const { side, schema, writer } = answering;
   switch (question.ask) {
     case "tables":
       return {
@@ -164,6 +167,10 @@ async function answer(answering: Answering, question: Question): Promise<Answer<
     case "equal":
       await answering.equal();
       return {};
+    case "schema": {
+      const { items, leftOut } = await schema();
+      return { items: items.map((item) => ({ ...item, parts: [...item.parts] })), leftOut: [...leftOut] };
+    }
     case "prepare":
       await writer.begin(question.table);
       return {};

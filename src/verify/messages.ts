@@ -7,6 +7,7 @@ import { z } from "zod";
 import { MmliteError } from "../errors.ts";
 import { formatLsn, parseLsn } from "../lsn.ts";
 import type { Mark } from "../pg/marks.ts";
+import { ITEM_KINDS } from "../pg/schema_items.ts";
 import { MAX_BUCKETS, type ScannedRow } from "../pg/table_scan.ts";
 import { MAX_LINE_BYTES } from "../wire/lines.ts";
 import type { Version, WholeRow } from "../pg/whole_rows.ts";
@@ -49,6 +50,9 @@ const WrittenMessage = z.object({
   values: z.array(Digits.nullable()).max(1_600).nullable(),
 });
 
+/** Longest statement of what tables consist of, characters. */
+const MAX_STATEMENT = 1_000_000;
+
 const Question = z.discriminatedUnion("ask", [
   z.object({ ask: z.literal("tables") }),
   z.object({
@@ -68,6 +72,7 @@ const Question = z.discriminatedUnion("ask", [
   z.object({ ask: z.literal("rows"), keys: z.array(Key).min(1).max(MAX_ROWS) }),
   z.object({ ask: z.literal("applied"), node: Identifier }),
   z.object({ ask: z.literal("equal") }),
+  z.object({ ask: z.literal("schema") }),
   z.object({ ask: z.literal("prepare"), table: Table }),
   z.object({
     ask: z.literal("write"),
@@ -108,6 +113,15 @@ export const Answers = {
   rows: z.object({ rows: z.array(RowMessage).min(1).max(MAX_ROWS) }),
   equal: z.object({}),
   applied: z.object({ lsn: Lsn.nullable(), at: z.iso.datetime().nullable() }),
+  schema: z.object({
+    items: z.array(z.object({
+      kind: z.enum(ITEM_KINDS),
+      name: z.string().max(1_024),
+      sql: z.string().max(MAX_STATEMENT),
+      parts: z.array(z.object({ name: z.string().max(1_024), is: z.string().max(MAX_STATEMENT) })).max(2_000),
+    })).max(1_000_000),
+    leftOut: z.array(z.string().max(4_096)).max(100_000),
+  }),
   prepare: z.object({}),
   write: z.object({
     outcomes: z.array(

@@ -6,6 +6,7 @@ import { type Lsn, parseLsn } from "../lsn.ts";
 import type { Mark } from "../pg/marks.ts";
 import type { LookedUp, ScannedRow } from "../pg/table_scan.ts";
 import type { WholeRow } from "../pg/whole_rows.ts";
+import type { SchemaItems } from "../pg/schema_items.ts";
 import { toPrintable } from "../printable.ts";
 import type { Channel } from "../wire/channel.ts";
 import { Lines } from "../wire/lines.ts";
@@ -96,6 +97,11 @@ export class RemoteSide implements Side {
   async applied(node: string): Promise<{ lsn: Lsn | null; at: string | null }> {
     const { lsn, at } = await this.#ask({ ask: "applied", node });
     return { lsn: lsn === null ? null : parseLsn(lsn), at };
+  }
+
+  /** What its tables consist of. */
+  async schema(): Promise<SchemaItems> {
+    return await this.#ask({ ask: "schema" });
   }
 
   /** Writes rows there. */
