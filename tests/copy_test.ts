@@ -8,7 +8,7 @@ import { eventually } from "./support/poll.ts";
 import { startPostgres } from "./support/postgres.ts";
 
 /** Between two transactions of a writer, milliseconds. */
-const REST_MS = 4;
+const REST_MS = 15;
 let nextId = 1_000_000;
 
 /** Writes on nodes until it is disposed of. Each transaction leaves one entry of its own: lost or doubled, it shows. */

@@ -269,10 +269,14 @@ export class Copying implements JobKind<CopyInput> {
   /** Throws `conflict` where rows cannot be kept as they are not whole. */
   #requireSame({ mode }: CopyInput): void {
     if (this.#copy === undefined) return;
+    const { source, report } = this.#copy;
+    const why = `a copy from "${source}" has not ended`;
     throw new MmliteError(
       "conflict",
-      `Cannot ${mode} the rows of this node: a copy from "${this.#copy.source}" has not ended`,
-      { hint: 'Copy them: use the mode "empty" or "replace"' },
+      `Cannot ${mode} the rows of this node: ${report === undefined ? `they are not whole, as ${why}` : why}`,
+      report === undefined
+        ? { hint: 'Copy them: use the mode "empty" or "replace"' }
+        : { hint: `Go on with it first: \`mmlite copy --from ${source}\`` },
     );
   }
 

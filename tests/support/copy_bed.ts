@@ -93,7 +93,7 @@ export async function ended(node: ClusterMember["node"], id: string) {
   await eventually("the copy to end", async () => {
     if (!["running", "queued"].includes((await job()).state)) return true;
     throw new Error(JSON.stringify((await node.api("GET", "/v1/status")).json.problems));
-  }, { timeoutMs: 60_000 });
+  }, { timeoutMs: 120_000 });
   return await job();
 }
 
