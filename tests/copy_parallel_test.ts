@@ -109,7 +109,7 @@ Deno.test("a copy by several sessions that is killed begins anew, and keeps to i
   const [ams, joined] = cluster.members;
   const bad = await joined.node.api("POST", "/v1/jobs", { type: "copy", from: "ams", max_rate: "fast" });
   assert.equal(bad.status, 422);
-  assert.match(JSON.stringify(bad.json), /a number and its unit, such as 512KiB/);
+  assert.match(JSON.stringify(bad.json), /a number and its unit, such as 512MB/);
 
   const rate = 2 * 2 ** 20;
   const id = await begin(joined, { max_rate: "2MiB" });

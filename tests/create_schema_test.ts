@@ -83,6 +83,10 @@ Deno.test("a node joins without tables", async () => {
   );
   await streaming(joined, 1);
   await equal(a, b);
+  await eventually("the new node to go live", async () => {
+    const { json: { items } } = await joined.api("GET", "/v1/jobs");
+    return items.some(({ state }: { state: string }) => state === "succeeded");
+  });
   await b.sql("made", "INSERT INTO item (id, name) VALUES (1000, 'of the new one')");
   await equal(a, b);
 });

@@ -317,5 +317,9 @@ Deno.test("a host whose tables are empty gets the members' rows, in one command"
     async () => JSON.stringify(await rows(fra)) === JSON.stringify(expected),
   );
   await streaming(bed.member, 1);
+  await eventually("the new node to go live", async () => {
+    const { json: { items } } = await joined.api("GET", "/v1/jobs");
+    return items.some(({ state }: { state: string }) => state === "succeeded");
+  });
   await converge([ams, fra], 100_000);
 });

@@ -156,7 +156,7 @@ export async function startNode(config: Config, { signal, apiAddress }: StartOpt
       maxClockWaitMs: config.conflicts.maxClockWaitMs,
       signal: ended,
     });
-    const slots = new PeerSlots(database);
+    const slots = new PeerSlots(database, () => publications.trySync());
     const dialler = new PeerDialler({ tls: tlsKeys, self: self.node });
     cleanup.push(() => dialler.close());
     const dial = openDial({ dialler, cluster: self.cluster, security });

@@ -19,10 +19,13 @@ const QUERY_CANCELED = "57014";
 /** The slots of a node's peers. Those who ask for one peer's slot at once get the same one. */
 export class PeerSlots {
   readonly #database: Database;
+  readonly #publish: () => Promise<unknown>;
   readonly #underWay = new Map<string, Promise<Lsn>>();
 
-  constructor(database: Database) {
+  /** `publish` publishes new tables with their rows: a peer that has these rows already must not be sent them again. */
+  constructor(database: Database, publish: () => Promise<unknown> = () => Promise.resolve()) {
     this.#database = database;
+    this.#publish = publish;
   }
 
   /**
@@ -52,6 +55,7 @@ export class PeerSlots {
       await requireSlot(query, slotName(peer));
       return slotLsn;
     }
+    await this.#publish();
     const madeAt = await makeSlot(target, slotName(peer));
     await setPeerSlot(query, peer, formatLsn(madeAt));
     return madeAt;
