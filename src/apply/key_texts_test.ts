@@ -6,10 +6,10 @@ import assert from "node:assert/strict";
 import { Buffer } from "node:buffer";
 import { ApplyPair, ORIGIN } from "../../tests/support/apply_pair.ts";
 import { type PostgresMajor, type PostgresServer, startPostgres } from "../../tests/support/postgres.ts";
+import { copiedRows } from "../../tests/support/copied_rows.ts";
 import { DEFAULT_POLICY } from "../conflict_policy.ts";
 import { closeClient } from "../pg/client.ts";
 import { ColumnTypes } from "../pg/column_types.ts";
-import { CopySource } from "../pg/copy_source.ts";
 import { type Query, queryWith } from "../pg/query.ts";
 import { readLocalTable } from "../pg/relation.ts";
 import { openHashClient } from "../pg/row_hash.ts";
@@ -158,25 +158,11 @@ for (const major of [10, 18] satisfies PostgresMajor[]) {
         assert.deepEqual([row.at, row.node], [LONG_AGO_US, "par"]);
         assert.equal(Buffer.from(row.values[0]!).toString(), one);
 
-        const copy = await CopySource.open(await parsePostgresUrl(target.url(`told_${key.name}_dst`), {}), {
-          ...{ serverVersion: major * 10_000, isVersioned: true, signal: new AbortController().signal },
+        const copied = await copiedRows(await parsePostgresUrl(target.url(`told_${key.name}_dst`), {}), {
+          ...{ table, serverVersion: major * 10_000 },
         });
-        await copy.take("2000-01-01Z");
-        const pieces: Uint8Array[] = [];
-        const reader = await copy.openReader();
-        await reader.begin();
-        const wanted = {
-          range: { table, pages: "", file: "" },
-          columns: [{ name: "v", type: 25 }],
-          binary: false,
-          part: { kind: "each", except: [] },
-          before: "2000-01-01 00:00:00Z",
-        } as const;
-        for await (const { bytes } of reader.read(wanted)) pieces.push(bytes);
-        await reader.close();
-        await copy.close();
         const [{ hash }] = await query(`SELECT mmlite.key_hash('public.t', ARRAY['${one}']) AS hash`);
-        assert.equal(Buffer.concat(pieces).toString(), `par\t${LONG_AGO_US}\t${hash}\tone\n`);
+        assert.equal(copied, `par\t${LONG_AGO_US}\t${hash}\tone\n`);
 
         await query(removeTruncatedStatement(await mapped(query, major)), ["fra", "2020-01-01Z"]);
         assert.deepEqual(await pair.rows("SELECT v FROM t"), [], "a truncate of this node's own removes it");

@@ -1,10 +1,9 @@
 /** Below 13 partitions come under their own names, from 13 on under that of their root: rows are known by one name. */
 import assert from "node:assert/strict";
-import { Buffer } from "node:buffer";
 import { ApplyPair } from "../../tests/support/apply_pair.ts";
 import { startPostgres } from "../../tests/support/postgres.ts";
+import { copiedRows } from "../../tests/support/copied_rows.ts";
 import { closeClient } from "../pg/client.ts";
-import { CopySource } from "../pg/copy_source.ts";
 import { queryWith } from "../pg/query.ts";
 import { openHashClient } from "../pg/row_hash.ts";
 import { readScannedTable } from "../pg/scanned_table.ts";
@@ -77,24 +76,10 @@ Deno.test("copying and repairing a partition by itself, below 13, know its rows 
       VALUES (txid_current(), 'par', '2010-01-01Z', clock_timestamp(),
         int8send(mmlite.key_hash('public.r', ARRAY['1', '2'])) || timestamptz_send('2010-01-01Z')); COMMIT`);
   const table = (await readTables(query)).find(({ name }) => name === "r11")!;
-  const copy = await CopySource.open(target, { serverVersion: 120_000, isVersioned: true, signal });
-  await copy.take("2000-01-01Z");
-  const pieces: Uint8Array[] = [];
-  const reader = await copy.openReader();
-  await reader.begin();
-  const wanted = {
-    range: { table, pages: "", file: "" },
-    columns: [{ name: "v", type: 25 }],
-    binary: false,
-    part: { kind: "each", except: [] },
-    before: "2000-01-01Z",
-  } as const;
-  for await (const { bytes } of reader.read(wanted)) pieces.push(bytes);
-  await reader.close();
-  await copy.close();
+  const copied = await copiedRows(target, { table, serverVersion: 120_000 });
   const [{ hash }] = await query("SELECT mmlite.key_hash('public.r', ARRAY['1', '2']) AS hash");
   const at = BigInt(Date.UTC(2010, 0, 1) - 946_684_800_000) * 1000n;
-  assert.equal(Buffer.concat(pieces).toString(), `par\t${at}\t${hash}\tx\n`);
+  assert.equal(copied, `par\t${at}\t${hash}\tx\n`);
 
   const statements = new ExactStatements(await readScannedTable(query, table, 120_000));
   assert.deepEqual([statements.label, statements.keyPlaces], ["public.r", [0, 1]]);
