@@ -18,7 +18,7 @@ import { setMark } from "../pg/marks.ts";
 import { type Query, queryWith } from "../pg/query.ts";
 import type { LocalTable } from "../pg/tables.ts";
 import type { PostgresTarget } from "../pg/target.ts";
-import { tableKey } from "../table_name.ts";
+import { formatTableName, tableKey } from "../table_name.ts";
 import type { Channel } from "../wire/channel.ts";
 import { Lines } from "../wire/lines.ts";
 import { isSameInBinary } from "./binary_types.ts";
@@ -37,6 +37,10 @@ export interface GivingPorts {
   /** Throws where the peer gets nothing, or not now. */
   readonly requireAllowed: () => Promise<void>;
   readonly readTables: (query: Query) => Promise<LocalTable[]>;
+  /** Resolves once a table is published; throws `transient` while it cannot be: what is deleted of it is not sent yet. */
+  readonly awaitTable: (table: LocalTable) => Promise<void>;
+  /** Throws where the rows of this node are not whole any more. */
+  readonly requireWhole: () => void;
   /** How far a node is applied here, visibly; undefined where nothing is known of it. */
   readonly appliedOf: (node: string) => Promise<Lsn | undefined>;
   /** Resolves once everything that was deleted here up to a position in the WAL, which is on disk, is noted. */
@@ -116,11 +120,12 @@ class Giving {
     await requireAllowed();
     await this.#awaitOthers(request);
     await this.#awaitRunning();
+    const published = await this.#awaitTables();
     const source = await CopySource.open(target, { serverVersion, isVersioned, signal: this.#signal });
     // What was deleted is not forgotten until it is given: something older may come to the peer, though not here.
     const release = holdDeletes();
     try {
-      await this.#give(source, { request, release });
+      await this.#give(source, { request, published, release });
     } finally {
       release();
       await source.close();
@@ -129,9 +134,13 @@ class Giving {
 
   async #give(
     source: CopySource,
-    { request, release }: { readonly request: CopyRequest; readonly release: () => void },
+    { request, published, release }: {
+      readonly request: CopyRequest;
+      readonly published: ReadonlySet<number>;
+      readonly release: () => void;
+    },
   ): Promise<void> {
-    const { readTables, query, self, peer, oldBefore, underWay } = this.#ports;
+    const { readTables, requireWhole, query, self, peer, oldBefore, underWay } = this.#ports;
     // Before the snapshot: what it lacks is newer than this.
     const facts = await source.take(await oldBefore());
     // What the snapshot sees is on disk here before any of it is given.
@@ -143,6 +152,7 @@ class Giving {
       const theirs = new Map(request.tables.map((table) => [tableKey(table), table]));
       const tables: DescribedTable[] = [];
       for (const table of await readTables(query)) {
+        if (!published.has(table.oid)) throw isNew(table);
         const described = await reader.describe(table);
         tables.push({ ...described, table, binary: canBeBinary(described, theirs) });
       }
@@ -158,6 +168,8 @@ class Giving {
       release();
       underWay.set(rows.id, rows);
       const parts = await rows.give(this.#lines, reader).finally(() => underWay.delete(rows.id));
+      // What was emptied meanwhile for a copy to this node looks empty in the snapshot.
+      requireWhole();
       await this.#lines.write({ end: "all", parts });
     } finally {
       await reader.close();
@@ -198,6 +210,14 @@ class Giving {
 
   async #writeNotes(notes: AsyncIterable<CopiedNote>): Promise<void> {
     for await (const note of notes) await this.#lines.write({ note });
+  }
+
+  /** The tables that are published before the snapshot is taken, by their OIDs. */
+  async #awaitTables(): Promise<ReadonlySet<number>> {
+    const { readTables, awaitTable, query } = this.#ports;
+    const tables = await readTables(query);
+    for (const table of tables) await awaitTable(table);
+    return new Set(tables.map(({ oid }) => oid));
   }
 
   /** What third nodes committed before the peer's slots there begin is in the snapshot. */
@@ -262,6 +282,14 @@ class Giving {
       { hint: "Run `mmlite quarantine list` there, then retry or discard what is in it" },
     );
   }
+}
+
+function isNew(table: LocalTable): MmliteError {
+  return new MmliteError(
+    "transient",
+    `Cannot give the rows: table ${formatTableName(table)} has been created meanwhile`,
+    { hint: "The copy begins anew by itself" },
+  );
 }
 
 function tooManyRunning(): MmliteError {

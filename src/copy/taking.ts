@@ -35,7 +35,9 @@ export interface TakingPorts {
   readonly isVersioned: boolean;
   /** The tables that this node replicates. */
   readonly tables: readonly OwnTable[];
-  /** How far each other node is applied here, and where this one's own WAL ends. */
+  /** How far each other node is applied here, as it is stored. */
+  readonly asked: readonly { readonly node: string; readonly lsn: Lsn }[];
+  /** The same with what was copied of it, and where this one's own WAL ends. */
   readonly applied: readonly { readonly node: string; readonly lsn: Lsn }[];
   /** Opens the session that writes, under the origin of a node; {@link TakingPorts.originOf} names it. */
   readonly openSession: (node: string) => Promise<Client>;
@@ -193,10 +195,10 @@ class Taking {
       applied: snapshot.applied,
     };
     await this.#awaitClock(snapshot.at);
-    const { report } = this.#ports;
+    const { report, asked } = this.#ports;
     await this.#trying(
       "note that all rows have come",
-      () => noteWhole(this.#query, { ...positions, asked: applied }, report(taken)),
+      () => noteWhole(this.#query, { ...positions, asked }, report(taken)),
     );
     return taken;
   }

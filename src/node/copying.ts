@@ -54,6 +54,8 @@ interface CopyingOptions {
   readonly ownDeletes: OwnDeletes;
   /** On connections that nothing else uses. */
   readonly dial: Dial;
+  /** Resolves once a table, by its OID, may have rows of other nodes; throws `transient` while it may not. */
+  readonly awaitKnown: (oid: number) => Promise<void>;
   /** Rows of a table were copied. */
   readonly copied: (table: string, rows: number) => void;
   /** Ends what is received from a sender, and waits for that. */
@@ -71,6 +73,11 @@ interface CopyingOptions {
 /** A copy under way. */
 interface CopyRun extends JobRun {
   readonly pace: (bytes: number) => Promise<void>;
+}
+
+interface NodePosition {
+  readonly node: string;
+  readonly lsn: Lsn;
 }
 
 /** How many tables an error names. */
@@ -170,8 +177,8 @@ export class Copying implements JobKind<CopyInput> {
 
   check(input: CopyInput): void {
     this.#requirePeerNamed(input.from);
-    if (isMerge(input)) this.#options.merging.check(input);
-    else this.#requireSource(input.from);
+    if (!isMerge(input)) return void this.#requireSource(input.from);
+    this.#options.merging.check(input);
   }
 
   async run(input: CopyInput, run: JobRun): Promise<CopyReport> {
@@ -186,11 +193,12 @@ export class Copying implements JobKind<CopyInput> {
       run.signal,
     );
     try {
-      this.#made = await this.#createSchema(input, run);
       return await this.#repeat(input, { ...run, pace });
     } finally {
       this.#isRunning = false;
       this.#waiting = "";
+      // A cancellation may have met a commit under way.
+      this.#copy = await this.#read().catch(() => this.#copy);
     }
   }
 
@@ -204,10 +212,15 @@ export class Copying implements JobKind<CopyInput> {
       isVersioned: database.facts.trackCommitTimestamp,
       requireAllowed: async () => {
         await this.#requirePeer(peer);
-        if (this.isUnderWay) throw this.#notWhole("give rows");
+        // Its position in the node that it copies from is behind its rows until then.
+        if (this.#copy !== undefined) throw this.#notWhole("give rows");
         this.#logger.info("Peer {peer} copies the rows of this node", { peer });
       },
       readTables: (query) => readComparableTables(query, patterns),
+      awaitTable: (table) => this.#options.awaitKnown(table.oid),
+      requireWhole: () => {
+        if (this.#copy !== undefined) throw this.#notWhole("give rows");
+      },
       appliedOf: (node) => this.#appliedOf(query, node),
       noteOwnDeletes: async (until, signal) => {
         if (!database.facts.trackCommitTimestamp) return;
@@ -292,7 +305,10 @@ export class Copying implements JobKind<CopyInput> {
         if (copy?.report !== undefined && (hasBegun || isGoneOnWith(copy, input))) {
           return await this.#goLive(copy, run);
         }
-        if (!hasBegun) await this.#begin(input, signal);
+        if (!hasBegun) {
+          this.#made = await this.#createSchema(input, run);
+          await this.#begin(input, signal);
+        }
         hasBegun = true;
         progress.restart();
         await this.#takeRows(input, run);
@@ -317,7 +333,9 @@ export class Copying implements JobKind<CopyInput> {
     peers.list().forEach((peer) => peer.askAgain());
     await awaitPeers({ peers, groups, heard, waiting, signal });
     const alongside = (query: Query) => succeed(query, copy.report as CopyReport);
-    await openToApplications(database.target, { alongside, waiting, signal });
+    // Its session would not know that the position has moved.
+    await this.#options.dropInbound(copy.source);
+    await openToApplications(database.target, { source: copy.source, alongside, waiting, signal });
     return this.#ended();
   }
 
@@ -333,16 +351,18 @@ export class Copying implements JobKind<CopyInput> {
     const query = this.#query(`copy rows from "${from}"`);
     const { name, url } = this.#requireSource(from);
     const tables = await readComparableTables(query, patterns);
+    for (const { oid } of tables) await this.#options.awaitKnown(oid);
     const own = [];
     for (const table of tables) own.push({ table, columns: await readHashedColumns(query, table.oid) });
-    const applied = [...await this.#applied(query), { node: self, lsn: (await setMark(query)).lsn }];
+    const { asked, applied } = await this.#applied(query);
+    applied.push({ node: self, lsn: (await setMark(query)).lsn });
     const dialCopy = () => dial({ name, url }, "copy", signal);
     const channel = await dialCopy();
     this.#waiting = "";
     await takeCopy(channel, {
       untilPassed: (at) => clock.untilPassed(at),
       signal,
-      ...{ self, source: from, tables: own, applied },
+      ...{ self, source: from, tables: own, asked, applied },
       isVersioned: database.facts.trackCommitTimestamp,
       openSession: async (node) => this.#openSession(node, await this.#originOf(query, node), signal),
       dialMore: dialCopy,
@@ -379,20 +399,23 @@ export class Copying implements JobKind<CopyInput> {
     return (await openApplySession({ target, origin, originName, signal })).client;
   }
 
-  /** How far each peer is applied here; throws `transient` while one has not said where its stream begins. */
-  async #applied(query: Query): Promise<{ node: string; lsn: Lsn }[]> {
+  /**
+   * How far each peer is applied here, as it is stored, and with what was copied of it: that it does not send again.
+   * Throws `transient` while one has not said where its stream begins.
+   */
+  async #applied(query: Query): Promise<{ asked: NodePosition[]; applied: NodePosition[] }> {
     const progress = new Map((await readProgress(query)).map(({ origin, lsn }) => [origin, lsn]));
-    return this.#options.peers.list().filter(({ removing }) => !removing).map(({ name }) => {
+    const asked: NodePosition[] = [];
+    const applied: NodePosition[] = [];
+    for (const { name, removing } of this.#options.peers.list()) {
+      if (removing) continue;
       const lsn = progress.get(name);
-      if (lsn !== undefined) return { node: name, lsn };
-      throw new MmliteError(
-        "transient",
-        `Cannot copy rows: peer "${name}" has not said yet where its changes begin`,
-        {
-          hint: `Let it connect to this node (\`mmlite peers list\` on "${name}"), or remove it here`,
-        },
-      );
-    });
+      if (lsn === undefined) throw notBegun(name);
+      asked.push({ node: name, lsn });
+      const copied = (await readPeer(query, name))?.copied?.until ?? ZERO_LSN;
+      applied.push({ node: name, lsn: maxLsn(lsn, copied) });
+    }
+    return { asked, applied };
   }
 
   async #originOf(query: Query, node: string): Promise<string> {
@@ -435,9 +458,17 @@ export class Copying implements JobKind<CopyInput> {
   }
 }
 
+function notBegun(peer: string): MmliteError {
+  return new MmliteError(
+    "transient",
+    `Cannot copy rows: peer "${peer}" has not said yet where its changes begin`,
+    { hint: `Let it connect to this node (\`mmlite peers list\` on "${peer}"), or remove it here` },
+  );
+}
+
 /** Whether what is asked for is the rest of a copy of which all rows have come. */
-function isGoneOnWith({ source }: UnendedCopy, { from, mode }: CopyInput): boolean {
-  return source === from && mode === "empty";
+function isGoneOnWith({ source, report }: UnendedCopy, { from, mode }: CopyInput): boolean {
+  return source === from && (report as CopyReport).mode === mode;
 }
 
 /**

@@ -15,6 +15,10 @@ import type { Peers } from "./peers.ts";
 /** How often it is looked who has sent everything, milliseconds. */
 const LOOK_MS = 100;
 
+/** A lock that is waited for keeps everybody else from the table: for so long, then others have a turn. */
+const LOCK_TIMEOUT = "500ms";
+const LOCK_REST_MS = 1_000;
+
 /** What each peer has said up to now of when it had sent everything. */
 export type Heard = ReadonlyMap<string, number | undefined>;
 
@@ -36,10 +40,13 @@ export async function awaitPeers(
     readonly signal: AbortSignal;
   },
 ): Promise<void> {
+  const hasSaid = (name: string) => {
+    const until = groups.caughtUpUntil(name);
+    return until !== undefined && until !== heard.get(name);
+  };
   while (!signal.aborted) {
-    const behind = peers.list().filter(({ name, removing }) =>
-      !removing && groups.caughtUpUntil(name) === heard.get(name)
-    ).map(({ name }) => `"${name}"`);
+    const behind = peers.list().filter(({ name, removing }) => !removing && !hasSaid(name))
+      .map(({ name }) => `"${name}"`);
     if (behind.length === 0) return;
     waiting(
       `all rows have come, and what was committed on ${
@@ -52,12 +59,13 @@ export async function awaitPeers(
 }
 
 /**
- * Lets applications write, and ends the copy in a transaction in which `alongside` writes too. A session that holds a
+ * Lets applications write, and ends the copy from `source` in a transaction in which `alongside` writes too. A session that holds a
  * table is waited for; throws `aborted` at the signal.
  */
 export async function openToApplications(
   target: PostgresTarget,
-  { alongside, waiting, signal }: {
+  { source, alongside, waiting, signal }: {
+    readonly source: string;
     readonly alongside: (query: Query) => Promise<void>;
     readonly waiting: (sentence: string) => void;
     readonly signal: AbortSignal;
@@ -66,7 +74,7 @@ export async function openToApplications(
   const doing = "let applications write";
   const client = await openClient(target, {
     applicationName: "mmlite copy",
-    settings: { lock_timeout: "10s", statement_timeout: "0" },
+    settings: { lock_timeout: LOCK_TIMEOUT, statement_timeout: "0" },
     signal,
   });
   const breakOff = () => destroyClient(client);
@@ -76,7 +84,7 @@ export async function openToApplications(
     await persistently(() => openTables(query), { waiting, signal });
     await query("BEGIN");
     await query("SET LOCAL synchronous_commit = local");
-    await forgetCopy(query);
+    await forgetCopy(query, source);
     await alongside(query);
     await query("COMMIT");
   } catch (thrown) {
@@ -99,6 +107,7 @@ async function persistently(
     } catch (thrown) {
       if (!isLockTrouble(thrown) || signal.aborted) throw thrown;
       waiting("all rows have come, and a table is held by a session (pg_locks shows it)");
+      await delay(LOCK_REST_MS, signal);
     }
   }
 }

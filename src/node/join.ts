@@ -290,7 +290,7 @@ class Joining {
     }
     const query = database.control.query("note that rows are to be copied");
     const isNoted = (await readJobs(query)).some(({ type, state, input }) =>
-      type === "copy" && state === "queued" && (input as { from?: unknown }).from === from
+      type === "copy" && state === "queued" && isSameCopy(input, { from, mode, create_schema: createSchema })
     );
     if (!isNoted) {
       await createJob(query, {
@@ -396,4 +396,8 @@ function differing(member: string, differences: readonly TableDifference[]): Mml
         "make them equal while nobody writes, or leave them out on both with --exclude; then run the same command again: the certificate is here already",
     },
   );
+}
+
+function isSameCopy(noted: unknown, wanted: Readonly<Record<string, unknown>>): boolean {
+  return Object.entries(wanted).every(([name, value]) => (noted as Record<string, unknown>)[name] === value);
 }

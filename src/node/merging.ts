@@ -5,6 +5,7 @@
 import type { CopyInput, CopyReport, RepairedTable } from "../api/job_schemas.ts";
 import { backoffMs, delay } from "../backoff.ts";
 import { MmliteError, toMmliteError } from "../errors.ts";
+import { log } from "../log.ts";
 import type { JobRun } from "./jobs.ts";
 import type { Peer } from "./peer.ts";
 import type { Peers } from "./peers.ts";
@@ -43,13 +44,23 @@ const MAX_NAMED_TABLES = 10;
 /** See the module's head. */
 export class Merging {
   readonly #options: MergingOptions;
+  readonly #logger = log("copy");
 
   constructor(options: MergingOptions) {
     this.#options = options;
   }
 
   /** Throws what is wrong with the input. */
-  check({ mode }: MergeInput): void {
+  check({ mode, max_rate }: MergeInput): void {
+    if (max_rate !== undefined) {
+      throw new MmliteError(
+        "invalid_input",
+        `Cannot ${mode} rows at a rate: only a copy of all rows has one`,
+        {
+          hint: "Leave the rate out",
+        },
+      );
+    }
     if (mode === "merge") this.#options.writers.requireVersions();
   }
 
@@ -81,9 +92,18 @@ export class Merging {
       merges.push(await this.#with(peer, input, run));
       run.found(report());
     }
+    // What a later one gave has not come to those before it.
+    const isTaken = ({ taken, removed }: PeerMerge) => taken + removed > 0;
+    const last = merges.findLastIndex((merge, place) => place > 0 && isTaken(merge));
+    for (let place = 0; place < last; place++) {
+      const { tables, ...again } = await this.#with(peers.get(merges[place].peer), input, run);
+      merges[place] = { ...again, tables };
+      run.found(report());
+    }
     const left = merges.filter(({ outcome }) => outcome !== "equal");
-    if (left.length > 0) throw this.#differing(input, left);
-    return report();
+    if (left.length === 0) return report();
+    if (left.every(({ outcome }) => outcome === "undecided")) throw this.#untold(input, left);
+    throw this.#differing(input, left);
   }
 
   async #with(peer: Peer, { mode }: MergeInput, run: JobRun): Promise<PeerMerge> {
@@ -115,10 +135,18 @@ export class Merging {
       } catch (thrown) {
         const error = toMmliteError(thrown);
         if (run.signal.aborted || error.disposition !== "retry") throw error;
+        this.#logger.warn("{error}; it is tried again", { error: error.message });
         await delay(backoffMs(failures), run.signal);
         run.signal.throwIfAborted();
       }
     }
+  }
+
+  #untold({ mode }: MergeInput, left: readonly PeerMerge[]): MmliteError {
+    const peers = left.map(({ peer }) => `"${peer}"`).join(", ");
+    return new MmliteError("transient", `Cannot tell whether all rows are equal to those of ${peers}`, {
+      hint: `Let all links stream (\`mmlite peers list\` on each node), then ${mode} again`,
+    });
   }
 
   #differing({ mode, from }: MergeInput, left: readonly PeerMerge[]): MmliteError {

@@ -10,8 +10,9 @@ import type { Database } from "./database.ts";
 /** Between two looks, at the least and at the most, milliseconds: what is waited for mostly ends at once. */
 const MIN_REST_MS = 100;
 const MAX_REST_MS = 5_000;
-/** A look of many rows rests for so many times as long as it took. */
+/** A look of many rows rests for so many times as long as it took, and at most so long: it may only have waited for locks. */
 const REST_FACTOR = 10;
+const MAX_LONG_REST_MS = 15_000;
 /** How often it is looked whether there is anything, milliseconds: mostly who notes it says so. */
 const IDLE_MS = 10_000;
 
@@ -52,7 +53,7 @@ export class SecondLook {
         await delay(IDLE_MS, AbortSignal.any([signal, wake.signal]));
         this.#rest = MIN_REST_MS;
       } else {
-        await delay(Math.max(this.#rest, REST_FACTOR * took), signal);
+        await delay(Math.max(this.#rest, Math.min(MAX_LONG_REST_MS, REST_FACTOR * took)), signal);
         this.#rest = Math.min(MAX_REST_MS, this.#rest * 2);
       }
     }

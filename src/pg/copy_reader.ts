@@ -109,8 +109,9 @@ export class CopyReader {
   async requireUnchanged(table: LocalTable, query: Query): Promise<void> {
     await this.#query(`SELECT FROM ${rowsOf(table)} LIMIT 0`);
     const shape =
-      `SELECT (SELECT json_agg(json_build_array(attnum, attname, atttypid, atttypmod, attisdropped) ORDER BY attnum)
-      FROM pg_attribute WHERE attrelid = ${table.oid} AND attnum > 0)::text AS columns`;
+      `SELECT concat((SELECT json_agg(json_build_array(attnum, attname, xmin::text, atttypid, atttypmod, attisdropped) ORDER BY attnum)
+      FROM pg_attribute WHERE attrelid = ${table.oid} AND attnum > 0)::text, (SELECT json_agg(d.xmin::text ORDER BY adnum)
+      FROM pg_attrdef d WHERE adrelid = ${table.oid})::text) AS columns`;
     const [[then], [now]] = [await this.#query(shape), await query(shape)];
     if (then.columns === now.columns) return;
     throw new MmliteError(

@@ -61,8 +61,17 @@ export async function openTables(query: Query): Promise<void> {
   }
 }
 
-/** The copy has ended. */
-export async function forgetCopy(query: Query): Promise<void> {
+/**
+ * The copy from a node has ended, and all that this had committed by its end is applied: the position in its WAL that what
+ * was copied reaches to is said to others, and resumed from, like any other.
+ */
+export async function forgetCopy(query: Query, source: string): Promise<void> {
+  await query(
+    `UPDATE mmlite.progress p SET lsn = e.copied_until, epoch = epoch + 1,
+         commit_timestamp = coalesce(p.commit_timestamp, c.whole_at)
+       FROM mmlite.peer e, mmlite.copy c WHERE p.origin = $1 AND e.name = $1 AND e.copied_until > p.lsn`,
+    [source],
+  );
   await query("DELETE FROM mmlite.copy");
 }
 
@@ -216,6 +225,10 @@ export async function noteWhole(
         [node, formatLsn(lsn), at],
       );
     }
+    // What came with an earlier copy is gone, and as much of its source has come with this one.
+    await query("UPDATE mmlite.peer SET copied_snapshot = NULL, copied_until = NULL WHERE name <> $1", [
+      source,
+    ]);
     const peers = await query(
       `UPDATE mmlite.peer SET copied_snapshot = $2, copied_until = $3::pg_lsn
         WHERE name = $1 AND state IN ('active', 'paused') RETURNING name`,
