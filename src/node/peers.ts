@@ -311,18 +311,18 @@ export class Peers {
 
   /**
    * Gives a peer up whose slot keeps too much: drops the slot, durably, and leaves what comes from it as it is. It has
-   * to begin anew. `why` says which bound was passed.
+   * to begin anew. `judge` is asked once no other change of it is under way, and says which bound was passed, if one is.
    */
-  evict(name: string, why: string): Promise<void> {
+  evict(name: string, judge: (peer: Peer) => Promise<string | undefined>): Promise<void> {
     return this.#inTurn(async () => {
       const peer = this.#peers.get(name);
-      if (peer === undefined || peer.evicted !== null) return;
-      const wasPaused = peer.link.state.name === "paused";
-      await peer.link.stop();
-      try {
+      if (peer === undefined || peer.evicted !== null || this.#stop.signal.aborted) return;
+      const why = await judge(peer);
+      if (why === undefined) return;
+      await this.#rest(peer, async () => {
         const query = this.#query(`give up peer "${name}"`);
         const undelivered = await countUndelivered({ database: this.#options.database, peer: name });
-        peer.evicted = await setPeerEvicted(query, name, why);
+        peer.evicted = await setPeerEvicted(query, { name, why });
         await dropSlot(query, slotName(name));
         this.#logger.error(
           "Peer {peer} is given up, for what is kept for it: {why}; not delivered: {undelivered}",
@@ -330,24 +330,13 @@ export class Peers {
             ...{ peer: name, why, undelivered: JSON.stringify(undelivered) },
           },
         );
-      } finally {
-        if (!wasPaused) peer.link.start();
-      }
+      });
     });
   }
 
   /** Does something while nobody reads the slot of a peer; then its link goes on as before. */
   atRest<Result>(name: string, work: () => Promise<Result>): Promise<Result> {
-    return this.#inTurn(async () => {
-      const { link } = this.get(name);
-      const wasPaused = link.state.name === "paused";
-      await link.stop();
-      try {
-        return await work();
-      } finally {
-        if (!wasPaused) link.start();
-      }
-    });
+    return this.#inTurn(() => this.#rest(this.get(name), work));
   }
 
   /** Rows may differ from those of a peer until they were compared. */
@@ -375,6 +364,17 @@ export class Peers {
     this.#stop.abort();
     await Promise.all(this.list().map((peer) => peer.stop()));
     await this.#removals.close();
+  }
+
+  /** For a change of the peers that is under way. */
+  async #rest<Result>({ link }: Peer, work: () => Promise<Result>): Promise<Result> {
+    const wasPaused = link.state.name === "paused";
+    await link.stop();
+    try {
+      return await work();
+    } finally {
+      if (!wasPaused && !this.#stop.signal.aborted) link.start();
+    }
   }
 
   #query(doing: string) {

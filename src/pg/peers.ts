@@ -178,7 +178,10 @@ export async function readLastApplied(query: Query, name: string): Promise<LastA
 }
 
 /** Notes that a peer is to be sent nothing any more until it begins anew. */
-export async function setPeerEvicted(query: Query, name: string, why: string): Promise<Eviction> {
+export async function setPeerEvicted(
+  query: Query,
+  { name, why }: { readonly name: string; readonly why: string },
+): Promise<Eviction> {
   const [row] = await query(
     `UPDATE mmlite.peer SET evicted_at = clock_timestamp(), evicted_why = $2 WHERE name = $1 RETURNING ${COLUMNS}`,
     [name, why],
@@ -187,7 +190,10 @@ export async function setPeerEvicted(query: Query, name: string, why: string): P
 }
 
 /** Notes that from now on nothing goes to a peer, or that something does again; returns since when. */
-export async function setPeerAway(query: Query, name: string, isAway: boolean): Promise<string | null> {
+export async function setPeerAway(
+  query: Query,
+  { name, isAway }: { readonly name: string; readonly isAway: boolean },
+): Promise<string | null> {
   const [row] = await query(
     `UPDATE mmlite.peer SET away_since = CASE WHEN $2::boolean THEN coalesce(away_since, clock_timestamp()) END
       WHERE name = $1 RETURNING ${COLUMNS}`,
