@@ -162,10 +162,13 @@ export class Peers {
     await this.put(name, url);
   }
 
-  /** A peer dials this node, so it is there: a link that waits to try again does so at once. */
+  /** A peer sends here, so it is there, and has this node as a peer: a link that waits for that tries again at once. */
   heardFrom(name: string): void {
     const link = this.#peers.get(name)?.link;
-    if (link?.state.name === "backoff" || link?.state.name === "copying") link.retry();
+    if (link === undefined) return;
+    const { state } = link;
+    const wasRemoved = state.name === "blocked" && state.error.kind === "refused";
+    if (state.name === "backoff" || state.name === "copying" || wasRemoved) link.retry();
   }
 
   /** A peer said what stands for its policies of conflicts. */
