@@ -48,6 +48,24 @@ Deno.test("removing a peer by force tells what it did not get, and a dry run bef
   const slots = await first.sql("leaving", "SELECT FROM pg_replication_slots");
   assert.equal(slots.length, 0);
   assert.equal((await ams.node.api("GET", "/v1/peers/fra")).status, 404);
+
+  // It comes back, with rows that it had sent to nobody.
+  await fra.client.query("INSERT INTO item VALUES (-3, 'fra', 'lost')");
+  await fra.node.start();
+  const { last_error: refused } = await linkOnce(fra.node, "ams", "blocked");
+  assert.match(refused!.hint, /to have it back, add it on both nodes/);
+  await run(fra, "peers", "remove", "ams", "--force");
+  await run(fra, "peers", "add", "ams", ams.node.peerUrl);
+  await run(ams, "peers", "add", "fra", fra.node.peerUrl);
+  await linkOnce(ams.node, "fra", "streaming");
+  await linkOnce(fra.node, "ams", "streaming");
+  const later = [await writeSome(ams, "ams later"), await writeSome(fra, "fra later")];
+  await arrived(ams, fra);
+  await arrived(fra, ams);
+  await run(fra, "verify", "--repair", "--source", "ams");
+  await requireSame([ams, fra], later);
+  const lost = await first.sql("leaving", "SELECT FROM item WHERE id = -3");
+  assert.equal(lost.length, 0);
 });
 
 Deno.test("of a node that dies the survivors tell who has more of it, and come to hold the same", async () => {

@@ -202,7 +202,10 @@ Deno.test("a removed peer's slot goes, the other side says what to do, and it ca
   });
   const { last_error: error } = await linkIn("blocked", b, a);
   assert.match(error.message, /it was removed on "a"/);
-  assert.match(error.hint, /Remove peer "a" on node "b" too, or add peer "b" again here/);
+  assert.match(
+    error.hint,
+    /Remove peer "a" on node "b" too, with --force; to have it back, add it on both nodes after that/,
+  );
 
   assert.equal((await b.mmlite.api("DELETE", "/v1/peers/a?force=true")).status < 300, true);
   await a.mmlite.api("PUT", "/v1/peers/b", { url: b.mmlite.peerUrl });

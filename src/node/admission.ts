@@ -182,7 +182,8 @@ async function requireRegistered(
       `Cannot receive from node "${sender}": it was removed on "${options.self.node}"`,
       {
         hint:
-          `Remove peer "${options.self.node}" on node "${sender}" too, or add peer "${sender}" again here`,
+          `Remove peer "${options.self.node}" on node "${sender}" too, with --force; to have it back, add it on ` +
+          "both nodes after that, then repair its rows (docs/OPERATIONS.md, A node that is lost for good)",
       },
     );
   }

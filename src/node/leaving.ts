@@ -52,12 +52,15 @@ export class Leaving {
     let undelivered: Undelivered | undefined;
     await peers.force(name, {
       precondition,
-      beforeSlotGoes: async () => void (undelivered = await this.#count(name)),
+      beforeSlotGoes: async () => {
+        // Noted first: once the peer is gone nobody asks again.
+        for (const { peer, compared } of received.others) {
+          if (compared !== "equal") await peers.repairIsDue(peer);
+        }
+        undelivered = await this.#count(name);
+      },
     });
     const report = this.#report(name, { removed: true, undelivered: undelivered!, received });
-    for (const { peer, compared } of received.others) {
-      if (compared === "lacks" || compared === "has_more") await peers.repairIsDue(peer);
-    }
     this.#logger.warn("Peer {peer} was removed by force: {undelivered}; {received}", {
       peer: name,
       undelivered: JSON.stringify(report.undelivered),
@@ -85,7 +88,7 @@ export class Leaving {
   async #ask(peer: Peer, node: string, here: LastApplied): Promise<Other> {
     const signal = AbortSignal.any([AbortSignal.timeout(ASK_MS), this.#options.signal]);
     try {
-      const there = await this.#options.verification.askApplied(peer, node, signal);
+      const there = await this.#options.verification.askApplied(peer, { node, signal });
       return {
         peer: peer.name,
         applied_lsn: there.lsn === null ? null : formatLsn(there.lsn),
@@ -146,7 +149,8 @@ function remediesOf(
   if (undelivered.complete && undelivered.changes === 0) return gaps;
   return [
     ...gaps,
-    `What "${name}" did not get is lost to it alone. If it comes back, it begins anew: \`mmlite peers add\` on both ` +
-    `nodes, then \`mmlite verify --repair --source ${self}\` on "${name}" (docs/OPERATIONS.md, Removing a node)`,
+    `What "${name}" did not get is lost to it alone. If it comes back, it begins anew: ` +
+    `\`mmlite peers remove ${self} --force\` on "${name}", \`mmlite peers add\` on both nodes, then ` +
+    `\`mmlite verify --repair --source ${self}\` on "${name}" (docs/OPERATIONS.md, A node that is lost for good)`,
   ];
 }

@@ -312,7 +312,7 @@ export async function startNode(config: Config, { signal, apiAddress }: StartOpt
       },
     });
     const usable = () => guard.problem === null;
-    const keeper = new SlotKeeper({ database, peers, limits: config.limits });
+    const keeper = new SlotKeeper({ database, peers, limits: config.limits, startedAt });
     watching = Promise.all([
       guard.run(ended),
       keeper.run(ended, usable),

@@ -8,6 +8,7 @@ import type { SessionPorts } from "../link/ports.ts";
 import { log } from "../log.ts";
 import { deleteInvitesOf } from "../pg/invites.ts";
 import {
+  clearRepairDue,
   forgetPeer,
   type PeerRow,
   readPeer,
@@ -27,7 +28,7 @@ import type { Database } from "./database.ts";
 import { Peer, type PeerObserver } from "./peer.ts";
 import type { PeerSlots } from "./peer_slots.ts";
 import type { ReturnPorts } from "./return_loop.ts";
-import { Removals } from "./removal.ts";
+import { notDrained, Removals } from "./removal.ts";
 import { countUndelivered } from "./undelivered.ts";
 
 /** How long adding a peer waits for the first answer, milliseconds, so that both directions are set up by then. */
@@ -161,10 +162,13 @@ export class Peers {
     await this.put(name, url);
   }
 
-  /** A peer dials this node, so it is there: a link that waits to try again does so at once. */
+  /** A peer sends here, so it is there, and has this node as a peer: a link that waits for that tries again at once. */
   heardFrom(name: string): void {
     const link = this.#peers.get(name)?.link;
-    if (link?.state.name === "backoff" || link?.state.name === "copying") link.retry();
+    if (link === undefined) return;
+    const { state } = link;
+    const wasRemoved = state.name === "blocked" && state.error.kind === "refused";
+    if (state.name === "backoff" || state.name === "copying" || wasRemoved) link.retry();
   }
 
   /** A peer said what stands for its policies of conflicts. */
@@ -249,9 +253,12 @@ export class Peers {
    * Resolves to whether it is gone; a drain that takes longer goes on by itself, across restarts too.
    */
   async remove(name: string, precondition?: (known: Peer) => void): Promise<"removed" | "draining"> {
-    const drained = this.#removals.drain(await this.#beginRemoval(name, precondition));
-    const outcome = await Promise.race([drained.then(() => true), delay(DRAIN_WAIT_MS).then(() => false)]);
-    return outcome ? "removed" : "draining";
+    const peer = await this.#beginRemoval(name, (known) => {
+      precondition?.(known);
+      if (known.evicted !== null) throw notDrained(known);
+    });
+    await Promise.race([this.#removals.drain(peer), delay(DRAIN_WAIT_MS)]);
+    return this.#peers.get(name) === peer ? "draining" : "removed";
   }
 
   #beginRemoval(name: string, precondition?: (known: Peer) => void): Promise<Peer> {
@@ -275,7 +282,7 @@ export class Peers {
     return this.#inTurn(async () => {
       const known = this.get(name);
       this.#refuseRemoving(known, "renew");
-      const row = await this.#removals.renewInTurn(known, way);
+      const row = await this.#orGoOn(known, () => this.#removals.renewInTurn(known, way));
       const peer = await this.#hold(row);
       try {
         await ensureOrigin(this.#query(`renew peer "${name}"`), name);
@@ -303,26 +310,28 @@ export class Peers {
     const peer = await this.#beginRemoval(name, precondition);
     await this.#inTurn(async () => {
       if (this.#peers.get(name) !== peer) return;
-      await peer.link.stop();
-      await beforeSlotGoes();
-      await this.#removals.forgetInTurn(peer);
+      await this.#orGoOn(peer, async () => {
+        await peer.link.stop();
+        await beforeSlotGoes();
+        await this.#removals.forgetInTurn(peer);
+      });
     });
   }
 
   /**
    * Gives a peer up whose slot keeps too much: drops the slot, durably, and leaves what comes from it as it is. It has
-   * to begin anew. `why` says which bound was passed.
+   * to begin anew. `judge` is asked once no other change of it is under way, and says which bound was passed, if one is.
    */
-  evict(name: string, why: string): Promise<void> {
+  evict(name: string, judge: (peer: Peer) => Promise<string | undefined>): Promise<void> {
     return this.#inTurn(async () => {
       const peer = this.#peers.get(name);
-      if (peer === undefined || peer.evicted !== null) return;
-      const wasPaused = peer.link.state.name === "paused";
-      await peer.link.stop();
-      try {
+      if (peer === undefined || peer.evicted !== null || this.#stop.signal.aborted) return;
+      const why = await judge(peer);
+      if (why === undefined) return;
+      await this.#rest(peer, async () => {
         const query = this.#query(`give up peer "${name}"`);
         const undelivered = await countUndelivered({ database: this.#options.database, peer: name });
-        peer.evicted = await setPeerEvicted(query, name, why);
+        peer.evicted = await setPeerEvicted(query, { name, why });
         await dropSlot(query, slotName(name));
         this.#logger.error(
           "Peer {peer} is given up, for what is kept for it: {why}; not delivered: {undelivered}",
@@ -330,39 +339,34 @@ export class Peers {
             ...{ peer: name, why, undelivered: JSON.stringify(undelivered) },
           },
         );
-      } finally {
-        if (!wasPaused) peer.link.start();
-      }
+      });
     });
   }
 
   /** Does something while nobody reads the slot of a peer; then its link goes on as before. */
   atRest<Result>(name: string, work: () => Promise<Result>): Promise<Result> {
-    return this.#inTurn(async () => {
-      const { link } = this.get(name);
-      const wasPaused = link.state.name === "paused";
-      await link.stop();
-      try {
-        return await work();
-      } finally {
-        if (!wasPaused) link.start();
-      }
-    });
+    return this.#inTurn(() => this.#rest(this.get(name), work));
   }
 
-  /** Rows may differ from those of a peer until they were compared. */
+  /** Rows may differ from those of a peer until they were compared, from now on; for a change that is under way. */
   async repairIsDue(name: string): Promise<void> {
     const peer = this.#peers.get(name);
     if (peer === undefined) return;
-    peer.repairDue = await setRepairDue(this.#query(`note that peer "${name}" may differ`), name, true);
+    peer.repairDue = await setRepairDue(this.#query(`note that peer "${name}" may differ`), name);
   }
 
-  /** All that both nodes had when this was called was compared, and is equal: nothing is due any more. */
-  async repaired(peer: Peer): Promise<void> {
-    if (peer.repairDue === null) return;
-    await setRepairDue(this.#query(`note that peer "${peer.name}" has the same rows`), peer.name, false);
-    peer.repairDue = null;
-    this.#logger.info("The rows of peer {peer} are equal again", { peer: peer.name });
+  /**
+   * All that both nodes had was compared, and is equal. `due` is what {@link Peer.repairDue} was when that began: it is
+   * not any more, but what was noted meanwhile is.
+   */
+  repaired(name: string, due: string | null): Promise<void> {
+    return this.#inTurn(async () => {
+      const peer = this.#peers.get(name);
+      if (peer === undefined || due === null || peer.repairDue !== due) return;
+      await clearRepairDue(this.#query(`note that peer "${name}" has the same rows`), name);
+      peer.repairDue = null;
+      this.#logger.info("The rows of peer {peer} are equal again", { peer: name });
+    });
   }
 
   /** Breaks every attempt off, because the local PostgreSQL is going down. */
@@ -375,6 +379,32 @@ export class Peers {
     this.#stop.abort();
     await Promise.all(this.list().map((peer) => peer.stop()));
     await this.#removals.close();
+  }
+
+  /** A peer that a change has stopped goes on as before if that fails: its link, what it needs, its removal. */
+  async #orGoOn<Result>(peer: Peer, change: () => Promise<Result>): Promise<Result> {
+    const wasPaused = peer.link.state.name === "paused";
+    try {
+      return await change();
+    } catch (thrown) {
+      if (!this.#stop.signal.aborted) {
+        if (!wasPaused) peer.link.start();
+        peer.startReturning();
+        if (peer.removing) void this.#removals.drain(peer);
+      }
+      throw thrown;
+    }
+  }
+
+  /** For a change of the peers that is under way. */
+  async #rest<Result>({ link }: Peer, work: () => Promise<Result>): Promise<Result> {
+    const wasPaused = link.state.name === "paused";
+    await link.stop();
+    try {
+      return await work();
+    } finally {
+      if (!wasPaused && !this.#stop.signal.aborted) link.start();
+    }
   }
 
   #query(doing: string) {

@@ -5,7 +5,7 @@
  * dropping it while WAL names it would make old transactions look local on 15 and older.
  */
 import { delay } from "../backoff.ts";
-import { toMmliteError } from "../errors.ts";
+import { MmliteError, toMmliteError } from "../errors.ts";
 import { log } from "../log.ts";
 import type { Lsn } from "../lsn.ts";
 import {
@@ -49,7 +49,10 @@ export class Removals {
     this.#options = options;
   }
 
-  /** Resolves when the peer holds everything committed here before the call and is gone, or at the signal. */
+  /**
+   * Resolves when the peer holds everything committed here before the call and is gone, or at the signal; when its slot
+   * was given up, too: then it stays, as not everything was delivered.
+   */
   drain(peer: Peer): Promise<void> {
     const running = this.#drains.get(peer.name);
     if (running !== undefined) return running;
@@ -89,10 +92,7 @@ export class Removals {
     await peer.stop();
     await this.#options.dropInbound(peer.name);
     if (way !== "received") await dropSlot(query, slotName(peer.name));
-    if (way !== "sent") {
-      await forgetSkip(query, peer.name);
-      await forgetProgress(query, peer.name);
-    }
+    if (way !== "sent") await forgetSkip(query, peer.name);
     if (way === "both") await giveUpUnsent(query, peer.name);
     const row = await setPeerRenewed(query, peer.name, way);
     // It may have come again before its positions were gone.
@@ -120,6 +120,7 @@ export class Removals {
       try {
         target ??= await readWalLsn(query);
         const slot = await readSlot(query, slotName(peer.name));
+        if (peer.evicted !== null) return this.#logger.error("{error}", { error: notDrained(peer).message });
         if (slot === undefined || (slot.confirmedFlushLsn ?? 0n) >= target) return await this.forget(peer);
       } catch (thrown) {
         this.#logger.warn("{error}", { error: toMmliteError(thrown).message });
@@ -131,4 +132,13 @@ export class Removals {
   #query(peer: Peer): Query {
     return this.#options.database.control.query(`remove peer "${peer.name}"`);
   }
+}
+
+/** Of a peer whose slot was given up: it did not get everything, and never will. */
+export function notDrained({ name, evicted }: Peer): MmliteError {
+  return new MmliteError(
+    "conflict",
+    `Cannot remove peer "${name}" once it has everything: its slot was given up at ${evicted!.at}`,
+    { hint: `\`mmlite peers remove ${name} --force\` removes it without what it lacks` },
+  );
 }

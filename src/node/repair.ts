@@ -100,7 +100,7 @@ export class Repair implements JobKind<RepairInput> {
         },
       });
       if (!input.dry_run) {
-        await verification.noteEqual(peer, { there: sides.there, patterns: input.tables, tables });
+        await verification.noteEqual(peer, { ...sides, patterns: input.tables, tables });
       }
       return { tables: tables.map((table) => toReport(table, self)), bytes: sides.there.bytes };
     });

@@ -5,45 +5,87 @@ import type { Peer } from "./peer.ts";
 import { SlotKeeper } from "./slot_keeper.ts";
 
 const MB = 1024 ** 2;
+const HOUR_MS = 3_600_000;
 const LIMITS = { warnSlotWal: 10 * MB, warnSlotAge: 3_600, maxSlotWal: 100 * MB, maxSlotAge: 86_400 };
 
-/** What is made of one peer: `away` seconds ago something went to it, `retained` and `lag` bytes are kept. */
-async function look(
-  { state, away, retained, lag }: { state: string; away: number; retained: number; lag: number },
-): Promise<{ evicted: string[]; problems: string[]; awaySince: string | null }> {
-  const since = new Date(Date.now() - away * 1000).toISOString();
-  const walEnd = 0x1000_0000;
-  const lsn = (position: number) => `0/${position.toString(16).toUpperCase()}`;
-  const query = (text: string): Promise<Row[]> => {
+const WAL_END = 0x1000_0000;
+
+/** What there is of one peer. */
+interface Scene {
+  readonly state: string;
+  /** So many seconds ago something went to it. */
+  readonly away: number;
+  readonly retained: number;
+  readonly lag: number;
+  /** Sent, and not acked. */
+  readonly unacked?: boolean;
+}
+
+/** A keeper with one peer, which started `up` milliseconds ago. */
+class Bed {
+  readonly evicted: string[] = [];
+  readonly keeper: SlotKeeper;
+  readonly peer: Peer;
+  /** Called once a peer is to be given up, before it is asked again. */
+  meanwhile = () => {};
+  #scene: Scene = { state: "streaming", away: 0, retained: 0, lag: 0 };
+
+  constructor({ up = 1_000 * HOUR_MS }: { readonly up?: number } = {}) {
+    const link = { state: { name: "streaming" } };
+    this.peer = {
+      ...{ name: "fra", link, awaySince: null, evicted: null },
+      outbound: { lagSeconds: 0 },
+    } as unknown as Peer;
+    this.keeper = new SlotKeeper({
+      database: { control: { query: () => (text: string) => this.#answer(text) } } as unknown as Database,
+      peers: {
+        list: () => [this.peer],
+        evict: async (_, judge) => {
+          this.meanwhile();
+          const why = await judge(this.peer);
+          if (why !== undefined) this.evicted.push(why);
+        },
+      },
+      limits: LIMITS,
+      startedAt: new Date(Date.now() - up),
+    });
+  }
+
+  get problems(): string[] {
+    return this.keeper.problems().map(({ message }) => message);
+  }
+
+  show(scene: Scene): void {
+    this.#scene = scene;
+    Object.assign(this.peer.link, { state: { name: scene.state } });
+    Object.assign(this.peer.outbound, { lagSeconds: scene.unacked ? 1 : 0 });
+  }
+
+  async look(scene: Scene, signal?: AbortSignal): Promise<void> {
+    this.show(scene);
+    await this.keeper.look(signal);
+  }
+
+  #answer(text: string): Promise<Row[]> {
+    const { away, retained, lag } = this.#scene;
+    const lsn = (position: number) => `0/${position.toString(16).toUpperCase()}`;
     if (text.includes("pg_replication_slots")) {
       const slot = { slot_name: "mmlite_fra", active_pid: null, retained: String(retained) };
-      const positions = { confirmed_flush_lsn: lsn(walEnd - lag), restart_lsn: lsn(walEnd - retained) };
+      const positions = { confirmed_flush_lsn: lsn(WAL_END - lag), restart_lsn: lsn(WAL_END - retained) };
       return Promise.resolve([{ ...slot, ...positions, wal_status: "reserved", safe_wal_size: null }]);
     }
     if (text.includes("UPDATE mmlite.peer")) {
-      return Promise.resolve([{
-        name: "fra",
-        state: "active",
-        created_us: "0",
-        away_since: state === "streaming" ? null : since,
-      }]);
+      const since = this.peer.awaySince === null ? new Date(Date.now() - away * 1000).toISOString() : null;
+      return Promise.resolve([{ name: "fra", state: "active", created_us: "0", away_since: since }]);
     }
-    return Promise.resolve([{ lsn: lsn(walEnd) }]);
-  };
-  const peer = {
-    name: "fra",
-    link: { state: { name: state } },
-    awaySince: null,
-    evicted: null,
-  } as unknown as Peer;
-  const evicted: string[] = [];
-  const keeper = new SlotKeeper({
-    database: { control: { query: () => query } } as unknown as Database,
-    peers: { list: () => [peer], evict: (_, why) => Promise.resolve(void evicted.push(why)) },
-    limits: LIMITS,
-  });
-  await keeper.look();
-  return { evicted, problems: keeper.problems().map(({ message }) => message), awaySince: peer.awaySince };
+    return Promise.resolve([{ lsn: lsn(WAL_END) }]);
+  }
+}
+
+async function look(scene: Scene, options?: { readonly up?: number }) {
+  const bed = new Bed(options);
+  await bed.look(scene);
+  return { evicted: bed.evicted, problems: bed.problems, awaySince: bed.peer.awaySince };
 }
 
 Deno.test("a peer is given up by age only if nothing goes to it, and by size in any case", async () => {
@@ -71,4 +113,73 @@ Deno.test("a peer is given up by age only if nothing goes to it, and by size in 
   assert.deepEqual([held.evicted, held.problems], [[], []]);
   const slow = await look({ state: "catchup", away: 0, retained: 200 * MB, lag: 120 * MB });
   assert.deepEqual(slow.evicted, ["120 MB (limits.max_slot_wal is 100 MB)"]);
+});
+
+Deno.test("a peer that was away for a moment is judged by what it lacks, not by what a transaction keeps", async () => {
+  for (const state of ["connecting", "backoff", "paused", "fenced", "blocked"]) {
+    const moment = await look({ state, away: 10, retained: 200 * MB, lag: MB });
+    assert.deepEqual([moment.evicted, moment.problems], [[], []], state);
+  }
+  const behind = await look({ state: "backoff", away: 10, retained: 200 * MB, lag: 120 * MB });
+  assert.deepEqual(behind.evicted, [
+    "120 MB, and nothing has gone to it for 10 s (limits.max_slot_wal is 100 MB)",
+  ]);
+  const long = await look({ state: "backoff", away: 400, retained: 200 * MB, lag: MB });
+  assert.equal(long.evicted.length, 1);
+});
+
+Deno.test("a peer that came back before it was given up stays", async () => {
+  const bed = new Bed();
+  const dead = { state: "backoff", away: 2 * 86_400, retained: 200 * MB, lag: MB };
+  bed.meanwhile = () => bed.show({ ...dead, state: "catchup" });
+  await bed.look(dead);
+  assert.deepEqual(bed.evicted, []);
+  bed.meanwhile = () => bed.show({ ...dead, retained: 0, lag: 0, state: "connecting" });
+  const renewed = { ...dead, away: 10, lag: 200 * MB };
+  bed.peer.awaySince = null;
+  await bed.look(renewed);
+  assert.deepEqual(bed.evicted, []);
+});
+
+Deno.test("what was before this node's start is not a peer's fault", async () => {
+  const weekend = { state: "connecting", away: 3 * 86_400, retained: 200 * MB, lag: MB };
+  const started = await look(weekend, { up: 30_000 });
+  assert.deepEqual([started.evicted, started.problems], [[], []]);
+  const dayLater = await look(weekend, { up: 25 * HOUR_MS });
+  assert.equal(dayLater.evicted.length, 1);
+});
+
+Deno.test("links that end with the node tell nothing of their peers", async () => {
+  const bed = new Bed();
+  await bed.look({ state: "paused", away: 0, retained: 0, lag: 0 }, AbortSignal.abort());
+  assert.equal(bed.peer.awaySince, null);
+});
+
+Deno.test("a peer that copies rows is not away, and counts by size", async () => {
+  const copying = await look({ state: "copying", away: 2 * 86_400, retained: 200 * MB, lag: 5 * MB });
+  assert.deepEqual(copying, { evicted: [], problems: [], awaySince: null });
+  const large = await look({ state: "copying", away: 0, retained: 200 * MB, lag: 50 * MB });
+  assert.deepEqual(large.problems, [
+    'WAL is kept for peer "fra": 50 MB, while it copies rows (limits.warn_slot_wal is 10 MB)',
+  ]);
+  const tooLarge = await look({ state: "copying", away: 0, retained: 200 * MB, lag: 150 * MB });
+  assert.deepEqual(tooLarge.evicted, ["150 MB, while it copies rows (limits.max_slot_wal is 100 MB)"]);
+});
+
+Deno.test("a peer is away until it has taken something, or lacks nothing", async () => {
+  const bed = new Bed();
+  const scene = { away: 600, retained: 5 * MB, lag: 5 * MB, unacked: true };
+  await bed.look({ ...scene, state: "blocked" });
+  const since = bed.peer.awaySince;
+  assert.notEqual(since, null);
+  for (const state of ["catchup", "blocked", "streaming", "blocked"]) {
+    await bed.look({ ...scene, state });
+    assert.equal(bed.peer.awaySince, since, state);
+  }
+  await bed.look({ ...scene, state: "catchup", lag: 4 * MB });
+  assert.equal(bed.peer.awaySince, null);
+  await bed.look({ ...scene, state: "backoff" });
+  assert.notEqual(bed.peer.awaySince, null);
+  await bed.look({ ...scene, state: "streaming", unacked: false });
+  assert.equal(bed.peer.awaySince, null);
 });

@@ -141,8 +141,9 @@ export function repairProblems(peers: readonly Peer[]): MmliteError[] {
       "conflict",
       `Rows may differ from those of peer "${name}": something was not delivered before ${repairDue}`,
       {
-        hint: `Once both links stream, run \`mmlite verify --peer ${name} --repair --newest\`, or after a ` +
-          `restored backup \`--source\` with the other node; then \`mmlite verify --peer ${name}\`, which clears this`,
+        hint:
+          `Once both links stream, run the repair that goes with what had happened (docs/OPERATIONS.md: A slot that ` +
+          `is lost, Fenced, A node that is lost for good); then \`mmlite verify --peer ${name}\`, which clears this`,
       },
     )
   );

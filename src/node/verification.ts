@@ -45,6 +45,14 @@ interface VerificationOptions {
 type PeerReport = VerifyReport["peers"][number];
 type Outcome = VerifyReport["outcome"];
 
+/** What is compared. */
+interface Sides {
+  readonly here: LocalSide;
+  readonly there: RemoteSide;
+  /** Since when rows might differ as it began; see {@link Peer.repairDue}. */
+  readonly due: string | null;
+}
+
 /** See the module's head. */
 export class Verification implements JobKind<VerifyInput> {
   readonly interruptedHint = "Run `mmlite verify` again: it changes nothing, so nothing has to be undone";
@@ -131,14 +139,14 @@ export class Verification implements JobKind<VerifyInput> {
   async #verify(peer: Peer, input: VerifyInput, { progress, signal }: JobContext): Promise<PeerReport> {
     let bytes = () => 0;
     try {
-      const tables = await this.withSides(peer, { progress, signal }, async ({ here, there }) => {
+      const tables = await this.withSides(peer, { progress, signal }, async ({ here, there, due }) => {
         bytes = () => there.bytes;
         const tables = await verifyTables({
           ...{ here, there, patterns: input.tables, share: input.share, limit: input.limit, signal },
           settleMs: input.settle_seconds * 1000,
           progress: { expect: (rows) => progress.expect(rows), read: (rows) => progress.read(rows) },
         });
-        await this.noteEqual(peer, { there, patterns: input.tables, tables });
+        await this.noteEqual(peer, { there, due, patterns: input.tables, tables });
         return tables;
       });
       return {
@@ -162,7 +170,10 @@ export class Verification implements JobKind<VerifyInput> {
   }
 
   /** Asks a peer how far a third node is applied there. */
-  async askApplied(peer: Peer, node: string, signal: AbortSignal): Promise<LastApplied> {
+  async askApplied(
+    peer: Peer,
+    { node, signal }: { readonly node: string; readonly signal: AbortSignal },
+  ): Promise<LastApplied> {
     const release = Promise.withResolvers<void>();
     const remote = new RemoteSide(peer.name, await this.#connect(peer, release.promise, signal));
     const breakOff = () => remote.breakOff();
@@ -177,17 +188,16 @@ export class Verification implements JobKind<VerifyInput> {
     }
   }
 
-  /** Once all tables are equal no repair is due any more, here and there. */
+  /** Once all tables are equal no repair is due any more, here and there, that was when they were begun with. */
   async noteEqual(
     peer: Peer,
-    { there, patterns, tables }: {
-      readonly there: RemoteSide;
+    { there, due, patterns, tables }: Pick<Sides, "there" | "due"> & {
       readonly patterns: readonly string[] | undefined;
       readonly tables: readonly { readonly outcome: Outcome }[];
     },
   ): Promise<void> {
     if ((patterns ?? []).length > 0 || worst(tables.map(({ outcome }) => outcome)) !== "equal") return;
-    await this.#options.peers.repaired(peer);
+    await this.#options.peers.repaired(peer.name, due);
     await there.tellEqual();
   }
 
@@ -195,9 +205,10 @@ export class Verification implements JobKind<VerifyInput> {
   async withSides<Result>(
     peer: Peer,
     { progress, signal }: JobContext,
-    work: (sides: { readonly here: LocalSide; readonly there: RemoteSide }) => Promise<Result>,
+    work: (sides: Sides) => Promise<Result>,
   ): Promise<Result> {
     const here = this.#localSide(peer.name, signal);
+    const due = this.#options.peers.find(peer.name)?.repairDue ?? null;
     const release = Promise.withResolvers<void>();
     const before = progress.bytes();
     let there: RemoteSide | undefined;
@@ -207,7 +218,7 @@ export class Verification implements JobKind<VerifyInput> {
       const remote = there = new RemoteSide(peer.name, await this.#connect(peer, release.promise, signal));
       progress.bytes = () => before + remote.bytes;
       if (signal.aborted) breakOff();
-      return await work({ here, there });
+      return await work({ here, there, due });
     } finally {
       signal.removeEventListener("abort", breakOff);
       await there?.close();
@@ -244,6 +255,7 @@ export class Verification implements JobKind<VerifyInput> {
 
   async #answer(channel: Channel, node: string, signal: AbortSignal): Promise<void> {
     this.#logger.info("Peer {peer} compares its tables with those here", { peer: node });
+    const due = this.#options.peers.find(node)?.repairDue ?? null;
     await answerQuestions(channel, {
       open: (ended) => {
         const side = this.#localSide(node, ended);
@@ -253,10 +265,7 @@ export class Verification implements JobKind<VerifyInput> {
           side,
           schema: () => ownSchema({ database, patterns, signal: ended }),
           writer: this.#options.writers.writer(node, { tableOf, newest: true, signal: ended }),
-          equal: async () => {
-            const peer = this.#options.peers.find(node);
-            if (peer !== undefined) await this.#options.peers.repaired(peer);
-          },
+          equal: () => this.#options.peers.repaired(node, due),
         };
       },
       signal,

@@ -85,7 +85,7 @@ export async function requirePeer(query: Query, name: string): Promise<PeerRow> 
 export async function savePeer(query: Query, peer: { name: string; url: string | null }): Promise<PeerRow> {
   const [row] = await query(
     `INSERT INTO mmlite.peer AS p (name, url) VALUES ($1, $2)
-     ON CONFLICT (name) DO UPDATE SET url = excluded.url,
+     ON CONFLICT (name) DO UPDATE SET url = excluded.url, left_lsn = NULL, left_commit_timestamp = NULL,
        state = CASE WHEN p.state IN ('removing', 'removed') THEN 'active' ELSE p.state END
      RETURNING ${COLUMNS}`,
     [peer.name, peer.url],
@@ -146,11 +146,13 @@ const RENEWED: Readonly<Record<RenewedWay, string>> = {
 
 /**
  * Forgets slot and ack of a peer that stays one, or what came with its rows, or both and who it is: whoever answers at
- * its address under its name is it from then on. Notes that rows may differ; returns the row as it is then.
+ * its address under its name is it from then on. Notes that rows may differ, in the same moment as it forgets how far
+ * the peer is applied here; returns the row as it is then.
  */
 export async function setPeerRenewed(query: Query, name: string, way: RenewedWay): Promise<PeerRow> {
   const [row] = await query(
-    `UPDATE mmlite.peer SET ${
+    `${way === "sent" ? "" : "WITH forgotten AS (DELETE FROM mmlite.progress WHERE origin = $1)"}
+     UPDATE mmlite.peer SET ${
       RENEWED[way]
     }, repair_due = clock_timestamp() WHERE name = $1 RETURNING ${COLUMNS}`,
     [name],
@@ -178,7 +180,10 @@ export async function readLastApplied(query: Query, name: string): Promise<LastA
 }
 
 /** Notes that a peer is to be sent nothing any more until it begins anew. */
-export async function setPeerEvicted(query: Query, name: string, why: string): Promise<Eviction> {
+export async function setPeerEvicted(
+  query: Query,
+  { name, why }: { readonly name: string; readonly why: string },
+): Promise<Eviction> {
   const [row] = await query(
     `UPDATE mmlite.peer SET evicted_at = clock_timestamp(), evicted_why = $2 WHERE name = $1 RETURNING ${COLUMNS}`,
     [name, why],
@@ -187,7 +192,10 @@ export async function setPeerEvicted(query: Query, name: string, why: string): P
 }
 
 /** Notes that from now on nothing goes to a peer, or that something does again; returns since when. */
-export async function setPeerAway(query: Query, name: string, isAway: boolean): Promise<string | null> {
+export async function setPeerAway(
+  query: Query,
+  { name, isAway }: { readonly name: string; readonly isAway: boolean },
+): Promise<string | null> {
   const [row] = await query(
     `UPDATE mmlite.peer SET away_since = CASE WHEN $2::boolean THEN coalesce(away_since, clock_timestamp()) END
       WHERE name = $1 RETURNING ${COLUMNS}`,
@@ -196,14 +204,21 @@ export async function setPeerAway(query: Query, name: string, isAway: boolean): 
   return row === undefined ? null : toPeerRow(row).awaySince;
 }
 
-/** Notes that rows may differ from those of a peer, or that they do not any more; returns since when. */
-export async function setRepairDue(query: Query, name: string, isDue: boolean): Promise<string | null> {
+/**
+ * Notes that rows may differ from those of a peer; returns since when: what was compared before says nothing of it, so it
+ * is another time at each call.
+ */
+export async function setRepairDue(query: Query, name: string): Promise<string | null> {
   const [row] = await query(
-    `UPDATE mmlite.peer SET repair_due = CASE WHEN $2::boolean THEN coalesce(repair_due, clock_timestamp()) END
-      WHERE name = $1 RETURNING ${COLUMNS}`,
-    [name, String(isDue)],
+    `UPDATE mmlite.peer SET repair_due = clock_timestamp() WHERE name = $1 RETURNING ${COLUMNS}`,
+    [name],
   );
   return row === undefined ? null : toPeerRow(row).repairDue;
+}
+
+/** Notes that rows do not differ from those of a peer any more. */
+export async function clearRepairDue(query: Query, name: string): Promise<void> {
+  await query("UPDATE mmlite.peer SET repair_due = NULL WHERE name = $1", [name]);
 }
 
 /** Makes sure that a node is no peer here until somebody adds it, as if it had been removed; a peer stays one. */

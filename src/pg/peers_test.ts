@@ -1,6 +1,18 @@
 import assert from "node:assert/strict";
 import { startPostgres } from "../../tests/support/postgres.ts";
-import { ensureRemoved, readPeer, savePeer, setPeerIdentity, setPeerRemoved } from "./peers.ts";
+import {
+  clearRepairDue,
+  ensureRemoved,
+  keepLastProgress,
+  readLastApplied,
+  readPeer,
+  savePeer,
+  setPeerIdentity,
+  setPeerRemoved,
+  setPeerRenewed,
+  setRepairDue,
+} from "./peers.ts";
+import { forgetProgress, startProgress } from "./progress.ts";
 import { queryWith } from "./query.ts";
 import { ensureSchema } from "./schema.ts";
 
@@ -30,5 +42,34 @@ Deno.test("the first life of a peer's database that is met is the peer, until it
   await ensureRemoved(query, "d");
   assert.equal((await readPeer(query, "d"))!.intent, "removed");
   await assert.rejects(setPeerIdentity(query, "c", life(2, 1)), { kind: "not_found" });
+  await client.end();
+});
+
+Deno.test("what begins anew is forgotten and noted as due in one statement; a removed peer leaves no old position", async () => {
+  await using server = await startPostgres({ major: 10 });
+  const client = await server.connect("postgres");
+  const query = queryWith(client);
+  await ensureSchema(query);
+  await savePeer(query, { name: "b", url: null });
+  await startProgress(query, "b", "0/100");
+  assert.notEqual((await setPeerRenewed(query, "b", "sent")).repairDue, null);
+  assert.equal((await readLastApplied(query, "b")).lsn, 0x100n);
+  assert.notEqual((await setPeerRenewed(query, "b", "received")).repairDue, null);
+  assert.equal((await readLastApplied(query, "b")).lsn, null);
+
+  const due = await setRepairDue(query, "b");
+  assert.notEqual(await setRepairDue(query, "b"), due);
+  await clearRepairDue(query, "b");
+  assert.equal((await readPeer(query, "b"))!.repairDue, null);
+
+  await startProgress(query, "b", "0/200");
+  await keepLastProgress(query, "b");
+  await forgetProgress(query, "b");
+  await setPeerRemoved(query, "b");
+  assert.equal((await readLastApplied(query, "b")).lsn, 0x200n);
+  await savePeer(query, { name: "b", url: null });
+  await keepLastProgress(query, "b");
+  await setPeerRemoved(query, "b");
+  assert.equal((await readLastApplied(query, "b")).lsn, null);
   await client.end();
 });
