@@ -2,6 +2,8 @@
  * Makes in this database what tables of another node consist of: what is there and equal stays, what is there and
  * differs is an error. All in one transaction.
  */
+// @ts-types="@types/pg"
+import pg from "pg";
 import { MmliteError } from "../errors.ts";
 import { type Client, closeClient, openClient } from "./client.ts";
 import { describeServerError, mapPostgresError } from "./errors.ts";
@@ -23,20 +25,34 @@ interface SchemaTargetOptions {
 
 /** How many differences an error names. */
 const MAX_NAMED = 20;
-/** What a statement of another node may be. */
-const STATEMENTS: Readonly<Record<ItemKind, RegExp>> = {
-  extension: /^CREATE EXTENSION /,
-  schema: /^CREATE SCHEMA /,
-  type: /^CREATE (TYPE|DOMAIN) /,
-  sequence: /^CREATE SEQUENCE /,
-  table: /^CREATE TABLE /,
-  partition: /^ALTER TABLE .* ATTACH PARTITION /s,
-  owner: /^ALTER SEQUENCE .* OWNED BY /s,
-  constraint: /^ALTER TABLE .* ADD CONSTRAINT /s,
-  index: /^CREATE (UNIQUE )?INDEX /,
-  "foreign key": /^ALTER TABLE .* ADD CONSTRAINT /s,
-  "replica identity": /^ALTER TABLE .* REPLICA IDENTITY /s,
+/** How a statement of another node may begin; the rest of it is run with the rights of mmlite's role. */
+const BEGINNINGS: Readonly<Record<ItemKind, (name: string) => readonly (string | RegExp)[]>> = {
+  extension: () => [/^CREATE EXTENSION /],
+  schema: () => [/^CREATE SCHEMA /],
+  type: (name) => [`CREATE TYPE ${name} AS `, `CREATE DOMAIN ${name} AS `],
+  sequence: (name) => [`CREATE SEQUENCE ${name} AS `],
+  table: (name) => [`CREATE TABLE ${name} (`],
+  partition: () => [/^ALTER TABLE .* ATTACH PARTITION /s],
+  owner: (name) => [`ALTER SEQUENCE ${name} OWNED BY `],
+  constraint: (name) => [`ALTER TABLE ${tableOf(name)} ADD CONSTRAINT `],
+  index: () => [/^CREATE (UNIQUE )?INDEX /],
+  "foreign key": (name) => [`ALTER TABLE ${tableOf(name)} ADD CONSTRAINT `],
+  "replica identity": (name) => [`ALTER TABLE ${name} REPLICA IDENTITY `],
 };
+/** Nothing is made in these, whatever another node says. */
+const OWN_SCHEMAS = /^"?(mmlite|pg_[a-z_]*|information_schema)"?\./;
+
+/** Of a constraint, which is called by its own name and that of its table. */
+function tableOf(name: string): string {
+  return name.slice(name.lastIndexOf(" of ") + " of ".length);
+}
+
+function isAsSaid({ kind, name, sql }: SchemaItem): boolean {
+  if (OWN_SCHEMAS.test(name) || OWN_SCHEMAS.test(tableOf(` of ${name}`))) return false;
+  return BEGINNINGS[kind](name).some((beginning) =>
+    typeof beginning === "string" ? sql.startsWith(beginning) : beginning.test(sql)
+  );
+}
 
 /** Reads what some tables consist of, by their names as `formatTableName` has them quoted. */
 export async function readSchemaOf(
@@ -59,7 +75,7 @@ export async function createSchema(
   options: SchemaTargetOptions,
   { items }: SchemaItems,
 ): Promise<readonly SchemaItem[]> {
-  const strange = items.find(({ kind, sql }) => !STATEMENTS[kind].test(sql));
+  const strange = items.find((item) => !isAsSaid(item));
   if (strange !== undefined) {
     throw new MmliteError(
       "protocol",
@@ -166,7 +182,11 @@ function requireExtensions(missing: readonly SchemaItem[]): void {
   throw new MmliteError(
     "schema_mismatch",
     `Cannot create the tables: they need ${needed.map(({ name }) => `extension ${name}`).join(", ")}`,
-    { hint: `Run here: ${needed.map(({ sql }) => sql).join("; ")}` },
+    {
+      hint: `Run here: ${
+        needed.map(({ name }) => `CREATE EXTENSION ${pg.escapeIdentifier(name)}`).join("; ")
+      }`,
+    },
   );
 }
 
