@@ -12,18 +12,14 @@ import { log } from "../log.ts";
 import { type CatalogStamp, readCatalogStamp } from "../pg/catalog_stamp.ts";
 import { type Client, closeClient } from "../pg/client.ts";
 import { readKnownTables, saveKnownTables } from "../pg/known_tables.ts";
-import { MAX_PICKED_UP_ROWS, openPickUps, type PickedUp, pickUpTable } from "../pg/pick_up.ts";
-import {
-  ensurePublications,
-  planPublications,
-  publishedTables,
-  readPublications,
-} from "../pg/publication.ts";
+import { markUnsent, MAX_PICKED_UP_ROWS, openPickUps, type PickedUp, pickUpTable } from "../pg/pick_up.ts";
+import { ensurePublications, planPublications, publishedTables } from "../pg/publication.ts";
 import type { Query } from "../pg/query.ts";
 import { tableMatcher } from "../pg/table_pattern.ts";
 import { formatTableName, tableKey, type TableName } from "../table_name.ts";
-import { leavesOf, type LocalTable, partitionsByParent, readTables } from "../pg/tables.ts";
+import { type LocalTable, readTables } from "../pg/tables.ts";
 import type { Database } from "./database.ts";
+import { findFresh, type Fresh, type FreshTable, haveRows, oidsOf } from "./fresh_tables.ts";
 import type { Patterns } from "./table_patterns.ts";
 
 /** How often the catalog is compared with the patterns, milliseconds: how soon a new table is published. */
@@ -127,7 +123,10 @@ export class PublicationKeeper {
     const { facts } = this.#database;
     const { present, tables } = await planTables(query, this.#patterns, facts.versionNumber);
     const known = await readKnownTables(query);
-    const fresh = known === undefined ? [] : await freshTables(query, { tables, known, present });
+    const { fresh, mixed } = known === undefined
+      ? { fresh: [], mixed: [] }
+      : await findFresh(query, { tables, known, present });
+    await this.#markMixed(query, mixed);
     const old = tables.filter((table) => !fresh.some(({ oid }) => oid === table.oid));
     const changes = await ensurePublications(query, {
       wanted: planPublications(old, facts.versionNumber),
@@ -143,6 +142,13 @@ export class PublicationKeeper {
     if (changes.length > 0) this.#logger.info("{count} tables are published", { count: old.length });
     this.#warnOfKeyless(this.#tables);
     return this.#awaited.size === 0;
+  }
+
+  /** Before they are published: then it is known that they are new. */
+  async #markMixed(query: Query, mixed: Fresh["mixed"]): Promise<void> {
+    for (const { root, partitions } of mixed) {
+      if (await haveRows(query, partitions)) await markUnsent(query, root, "a partition had rows");
+    }
   }
 
   /** One after the other, so that a lock on one keeps no other waiting; throws the first error that does not go by itself. */
@@ -272,30 +278,6 @@ function noTables({ include }: Patterns): MmliteError {
 
 function toPublished({ schema, name, state, hint, keyColumns, estimatedRows }: LocalTable): PublishedTable {
   return { schema, name, state, hint, key_columns: [...keyColumns], estimated_rows: estimatedRows };
-}
-
-/** A table that is to be published and was created since the last time. */
-type FreshTable = LocalTable & { readonly leaves: readonly LocalTable[] };
-
-/** Those that nobody has published yet. */
-async function freshTables(
-  query: Query,
-  { tables, known, present }: {
-    readonly tables: readonly LocalTable[];
-    readonly known: ReadonlySet<number>;
-    readonly present: readonly LocalTable[];
-  },
-): Promise<FreshTable[]> {
-  const unknown = tables.filter(({ oid }) => !known.has(oid));
-  if (unknown.length === 0) return [];
-  const published = new Set((await readPublications(query)).flatMap(({ tables }) => tables.map(tableKey)));
-  const partitions = partitionsByParent(present);
-  return unknown.filter((table) => !published.has(tableKey(table)))
-    .map((table) => ({ ...table, leaves: table.partitioned ? leavesOf(table, partitions) : [] }));
-}
-
-function oidsOf({ oid, leaves }: FreshTable): number[] {
-  return [oid, ...leaves.map(({ oid }) => oid)];
 }
 
 function isSame(known: ReadonlySet<number>, oids: readonly number[]): boolean {

@@ -9,7 +9,7 @@
 // @ts-types="@types/pg"
 import pg from "pg";
 import { MmliteError } from "../errors.ts";
-import { formatTableName } from "../table_name.ts";
+import { formatTableName, type TableName } from "../table_name.ts";
 import { type Client, openClient } from "./client.ts";
 import { mapPostgresError } from "./errors.ts";
 import { addKnownTables } from "./known_tables.ts";
@@ -89,7 +89,7 @@ async function pickUp(query: Query, options: PickUpOptions): Promise<PickedUp> {
     await query("SET LOCAL session_replication_role = replica");
     await query(insertAgain(named, columns, options));
     if (isWhole) await query(`ALTER PUBLICATION ${inserts} DROP ${one}`);
-  } else if (rows > 0) await markUnsent(query, table);
+  } else if (rows > 0) await markUnsent(query, table, "it had too many rows");
   if (!sent || isWhole) await query(`ALTER PUBLICATION ${isWhole ? whole : inserts} ADD ${one}`);
   await addKnownTables(query, oids);
   await query("COMMIT");
@@ -155,14 +155,19 @@ function insertAgain(
     INSERT INTO ${named.replace(/^ONLY /, "")} (${list}) OVERRIDING SYSTEM VALUE SELECT ${list} FROM gone`;
 }
 
-async function markUnsent(query: Query, { schema, name }: LocalTable): Promise<void> {
+/** Marks a table as diverged: `why` says what of its rows, as they were when it came to be published. */
+export async function markUnsent(
+  query: Query,
+  { schema, name }: TableName,
+  why: string,
+): Promise<void> {
   const [{ node }] = await query("SELECT name AS node FROM mmlite.node");
   await query(
     `INSERT INTO mmlite.diverged (table_schema, table_name, reason) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING`,
     [
       schema,
       name,
-      `it had too many rows when node ${node} began to publish it: they were not sent (\`mmlite tables resync\`)`,
+      `${why} when node ${node} began to publish it: they were not sent (\`mmlite tables resync\`)`,
     ],
   );
 }
