@@ -147,7 +147,7 @@ export class PublicationKeeper {
   /** Before they are published: then it is known that they are new. */
   async #markMixed(query: Query, mixed: Fresh["mixed"]): Promise<void> {
     for (const { root, partitions } of mixed) {
-      if (await haveRows(query, partitions)) await markUnsent(query, root, "a partition had rows");
+      if (await haveRows(query, partitions)) await markUnsent(query, root, { why: "a partition had rows" });
     }
   }
 
@@ -185,20 +185,19 @@ export class PublicationKeeper {
     if (failure !== undefined) throw failure;
   }
 
-  #tell(table: LocalTable, { rows, sent }: PickedUp): void {
+  #tell(table: LocalTable, { rows, sent, refused }: PickedUp): void {
     const name = formatTableName(table);
     if (rows === 0 || sent) {
       this.#logger.info("Table {table} is new and published now, with {rows} rows", { table: name, rows });
       return;
     }
-    this.#logger.warn(
-      "Table {table} is new and published now; its rows are too many to be sent (more than {limit}, or too large); {hint}",
-      {
-        table: name,
-        limit: MAX_PICKED_UP_ROWS,
-        hint: `run \`mmlite tables resync ${name} --from THIS_NODE\` on the peers`,
-      },
-    );
+    this.#logger.warn("Table {table} is new and published now; its rows are not sent: {why}; {hint}", {
+      table: name,
+      why: refused === undefined
+        ? `they are too many (more than ${MAX_PICKED_UP_ROWS}, or too large)`
+        : `they cannot be written again (${refused})`,
+      hint: `run \`mmlite tables resync ${name} --from THIS_NODE\` on the peers`,
+    });
   }
 
   /** Syncs at an interval while `usable` says so, until `signal` aborts; calls `grown` when there are more tables. */
