@@ -100,7 +100,10 @@ export class PublicationKeeper {
    */
   async awaitKnown(oid: number): Promise<void> {
     if (this.#known.has(oid)) return;
-    const error = await this.trySync() ?? this.#awaited.get(oid);
+    const failure = await this.trySync();
+    if (this.#known.has(oid)) return;
+    // What another table fails of does not hide that this one waits.
+    const error = this.#awaited.get(oid) ?? failure;
     // What takes an operator keeps this node from sending, and nothing from coming.
     if (error?.disposition === "retry") throw error;
   }

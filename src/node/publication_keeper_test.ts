@@ -1,5 +1,6 @@
 import assert from "node:assert/strict";
 import { startPostgres } from "../../tests/support/postgres.ts";
+import type { MmliteError } from "../errors.ts";
 import { readPublications } from "../pg/publication.ts";
 import { ensureSchema } from "../pg/schema.ts";
 import { createSlot } from "../pg/slots.ts";
@@ -104,4 +105,25 @@ Deno.test("rows of partitions that are new beside a published one are said to be
   assert.deepEqual(await bed.diverged(), [
     "root: a partition had rows when node ams began to publish it: they were not sent (`mmlite tables resync`)",
   ]);
+});
+
+Deno.test("a table that waits is waited for while another one takes an operator", async () => {
+  await using bed = await openKeeper(18, {
+    user: "node",
+    schema: `CREATE ROLE node LOGIN REPLICATION; GRANT CREATE ON DATABASE app TO node;
+      GRANT CREATE ON SCHEMA public TO node; GRANT SET ON PARAMETER session_replication_role, deadlock_timeout TO node`,
+  });
+  const { client, keeper } = bed;
+  await client.query(
+    `SET ROLE node; CREATE TABLE public.mine (id int PRIMARY KEY); RESET ROLE;
+     CREATE TABLE public.theirs (id int PRIMARY KEY)`,
+  );
+  await client.query("BEGIN; INSERT INTO public.mine VALUES (1)");
+  const oid = await bed.oidOf("public.mine");
+  await assert.rejects(keeper.awaitKnown(oid), (error: MmliteError) => error.kind === "transient");
+  assert.equal(keeper.failure?.kind, "permission");
+  assert.deepEqual(await bed.published(), []);
+  await client.query("COMMIT");
+  await keeper.awaitKnown(oid);
+  assert.deepEqual(await bed.published(), ["mmlite public.mine"]);
 });
