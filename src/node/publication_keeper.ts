@@ -55,6 +55,10 @@ export class PublicationKeeper {
   #known = new Set<number>();
   /** Why new tables are not published yet, by their OID. */
   #awaited: ReadonlyMap<number, MmliteError> = new Map();
+  /** New tables that are not published yet. */
+  #waiting: readonly FreshTable[] = [];
+  /** OIDs of tables that were there at the last look; of others peers are told. */
+  #seen: ReadonlySet<number> = new Set();
   #hasGrown = false;
   #turn: Promise<unknown> = Promise.resolve();
   /** What the catalog was at the last sync, and when; undefined after one that failed. */
@@ -117,12 +121,13 @@ export class PublicationKeeper {
     const isCurrent = !anew && last !== undefined && stamp.rows === last.stamp.rows &&
       time - last.time < MAX_AGE_MS;
     // The stamp is the older: what changes while the publications are made equal is seen the next time.
-    if (!isCurrent && !await this.#makeEqual(query)) return;
+    if (isCurrent) await this.#pickUp(this.#waiting);
+    else await this.#makeEqual(query);
     this.#synced = { stamp, time: isCurrent ? last.time : time };
   }
 
-  /** Whether they are equal now, and not only as far as locks allowed. */
-  async #makeEqual(query: Query): Promise<boolean> {
+  /** As far as locks allow: what waits is tried again. */
+  async #makeEqual(query: Query): Promise<void> {
     const { facts } = this.#database;
     const { present, tables } = await planTables(query, this.#patterns, facts.versionNumber);
     const known = await readKnownTables(query);
@@ -138,13 +143,14 @@ export class PublicationKeeper {
     const later = new Set(fresh.flatMap(oidsOf));
     const oids = present.map(({ oid }) => oid).filter((oid) => !later.has(oid));
     if (known === undefined || !isSame(known, oids)) await saveKnownTables(query, oids);
-    this.#hasGrown ||= known !== undefined && present.some(({ oid }) => !known.has(oid));
+    this.#hasGrown ||= known !== undefined &&
+      present.some(({ oid }) => !known.has(oid) && !this.#seen.has(oid));
+    this.#seen = new Set(present.map(({ oid }) => oid));
     this.#known = new Set(oids);
     this.#tables = old;
     await this.#pickUp(fresh);
     if (changes.length > 0) this.#logger.info("{count} tables are published", { count: old.length });
     this.#warnOfKeyless(this.#tables);
-    return this.#awaited.size === 0;
   }
 
   /** Before they are published: then it is known that they are new. */
@@ -157,6 +163,7 @@ export class PublicationKeeper {
   /** One after the other, so that a lock on one keeps no other waiting; throws the first error that does not go by itself. */
   async #pickUp(fresh: readonly FreshTable[]): Promise<void> {
     this.#awaited = new Map();
+    this.#waiting = fresh;
     if (fresh.length === 0) return;
     const client = await openPickUps(this.#database.target);
     try {
@@ -170,6 +177,7 @@ export class PublicationKeeper {
     const { facts } = this.#database;
     const server = { serverVersion: facts.versionNumber, isVersioned: facts.trackCommitTimestamp };
     const awaited = new Map<number, MmliteError>();
+    const waiting: FreshTable[] = [];
     let failure: MmliteError | undefined;
     for (const table of fresh) {
       const oids = oidsOf(table);
@@ -180,11 +188,16 @@ export class PublicationKeeper {
         this.#tell(table, done);
       } catch (thrown) {
         const error = toMmliteError(thrown);
-        if (error.disposition !== "retry") failure ??= error;
-        else for (const oid of oids) awaited.set(oid, error);
+        if (error.disposition !== "retry") {
+          failure ??= error;
+          continue;
+        }
+        waiting.push(table);
+        for (const oid of oids) awaited.set(oid, error);
       }
     }
     this.#awaited = awaited;
+    this.#waiting = waiting;
     if (failure !== undefined) throw failure;
   }
 
@@ -212,9 +225,15 @@ export class PublicationKeeper {
       await delay(SYNC_INTERVAL_MS, signal);
       if (signal.aborted) return;
       if (usable()) await this.trySync();
-      if (this.#hasGrown) grown();
-      this.#hasGrown = false;
+      if (this.takeGrown()) grown();
     }
+  }
+
+  /** Whether there are tables that were not there when this was last asked. */
+  takeGrown(): boolean {
+    const hasGrown = this.#hasGrown;
+    this.#hasGrown = false;
+    return hasGrown;
   }
 
   /** Every published table, by schema and name. */

@@ -127,3 +127,30 @@ Deno.test("a table that waits is waited for while another one takes an operator"
   await keeper.awaitKnown(oid);
   assert.deepEqual(await bed.published(), ["mmlite public.mine"]);
 });
+
+Deno.test("a table that waits is tried again without reading all others, and peers are told of it once", async () => {
+  await using bed = await openKeeper(18, { schema: "CREATE TABLE public.old (id int PRIMARY KEY)" });
+  const { client, keeper, asked } = bed;
+  await client.query("CREATE TABLE public.fresh (id int PRIMARY KEY)");
+  await client.query("BEGIN; LOCK TABLE public.fresh IN ROW EXCLUSIVE MODE");
+  await keeper.sync();
+  const grown = [keeper.takeGrown()];
+  const oid = await bed.oidOf("public.fresh");
+  asked.length = 0;
+  await keeper.sync();
+  await assert.rejects(keeper.awaitKnown(oid), (error: MmliteError) => error.kind === "transient");
+  const reads = () => asked.filter((sql) => /FROM pg_publication p|FROM pg_class c|known_tables/.test(sql));
+  assert.deepEqual(reads(), []);
+  await keeper.sync({ anew: true });
+  assert.notDeepEqual(reads(), []);
+  grown.push(keeper.takeGrown());
+  assert.deepEqual(grown, [true, false]);
+  await client.query("COMMIT");
+  await keeper.sync();
+  assert.deepEqual(await bed.published(), ["mmlite public.fresh", "mmlite public.old"]);
+  await keeper.awaitKnown(oid);
+  assert.deepEqual(keeper.problems(), []);
+  await client.query("CREATE TABLE public.more (id int PRIMARY KEY)");
+  await keeper.sync();
+  assert.deepEqual([keeper.takeGrown(), keeper.takeGrown()], [true, false]);
+});
