@@ -44,6 +44,12 @@ export async function findFresh(
   };
 }
 
+/** Those that are published as they are. */
+export function withoutFresh(tables: readonly LocalTable[], fresh: readonly FreshTable[]): LocalTable[] {
+  const oids = new Set(fresh.map(({ oid }) => oid));
+  return tables.filter(({ oid }) => !oids.has(oid));
+}
+
 /** Of a table and of what is beneath it. */
 export function oidsOf({ oid, beneath }: FreshTable): number[] {
   return [oid, ...beneath.map(({ oid }) => oid)];

@@ -19,7 +19,7 @@ import { tableMatcher } from "../pg/table_pattern.ts";
 import { formatTableName, tableKey, type TableName } from "../table_name.ts";
 import { type LocalTable, readTables } from "../pg/tables.ts";
 import type { Database } from "./database.ts";
-import { findFresh, type Fresh, type FreshTable, haveRows, oidsOf } from "./fresh_tables.ts";
+import { findFresh, type Fresh, type FreshTable, haveRows, oidsOf, withoutFresh } from "./fresh_tables.ts";
 import type { Patterns } from "./table_patterns.ts";
 
 /** How often the catalog is compared with the patterns, milliseconds: how soon a new table is published. */
@@ -36,8 +36,7 @@ export type PublishedTable = Pick<
 /** The tables that there are, and those of them that are to be published by the patterns as they are now. */
 export async function planTables(
   query: Query,
-  patterns: Patterns,
-  serverVersion: number,
+  { patterns, serverVersion }: { readonly patterns: Patterns; readonly serverVersion: number },
 ): Promise<{ present: LocalTable[]; tables: LocalTable[] }> {
   const matches = tableMatcher(patterns);
   const present = await readTables(query);
@@ -129,13 +128,16 @@ export class PublicationKeeper {
   /** As far as locks allow: what waits is tried again. */
   async #makeEqual(query: Query): Promise<void> {
     const { facts } = this.#database;
-    const { present, tables } = await planTables(query, this.#patterns, facts.versionNumber);
+    const { present, tables } = await planTables(query, {
+      patterns: this.#patterns,
+      serverVersion: facts.versionNumber,
+    });
     const known = await readKnownTables(query);
     const { fresh, mixed } = known === undefined
       ? { fresh: [], mixed: [] }
       : await findFresh(query, { tables, known, present });
     await this.#markMixed(query, mixed);
-    const old = tables.filter((table) => !fresh.some(({ oid }) => oid === table.oid));
+    const old = withoutFresh(tables, fresh);
     const changes = await ensurePublications(query, {
       wanted: planPublications(old, facts.versionNumber),
       serverVersion: facts.versionNumber,

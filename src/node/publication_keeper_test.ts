@@ -1,14 +1,18 @@
 import assert from "node:assert/strict";
 import { startPostgres } from "../../tests/support/postgres.ts";
+import type { Config } from "../config.ts";
 import type { MmliteError } from "../errors.ts";
 import { readPublications } from "../pg/publication.ts";
 import { ensureSchema } from "../pg/schema.ts";
 import { createSlot } from "../pg/slots.ts";
 import { formatTableName } from "../table_name.ts";
 import { reachDatabase } from "./database.ts";
+import { initNode } from "./init.ts";
 import { PublicationKeeper } from "./publication_keeper.ts";
 
 type Major = Parameters<typeof startPostgres>[0]["major"];
+
+const PATTERNS = { include: ["public.*"], exclude: [] };
 
 /** A keeper of everything in schema `public`, and a superuser's session beside it. */
 async function openKeeper(major: Major, { schema, user }: { schema: string; user?: string }) {
@@ -37,11 +41,12 @@ async function openKeeper(major: Major, { schema, user }: { schema: string; user
   const database = { target, control: counted, facts } as ConstructorParameters<
     typeof PublicationKeeper
   >[0]["database"];
-  const keeper = new PublicationKeeper({ database, patterns: { include: ["public.*"], exclude: [] } });
+  const keeper = new PublicationKeeper({ database, patterns: PATTERNS });
   await keeper.sync();
   const owned = stack.move();
   return {
     ...{ server, client, keeper, asked },
+    config: { postgres: { url: server.url("app") }, tables: PATTERNS, peers: [] } as unknown as Config,
     published: async () =>
       (await readPublications(query)).flatMap(({ name, tables }) =>
         tables.map((table) => `${name} ${formatTableName(table)}`)
@@ -80,6 +85,11 @@ for (const major of [13, 18] as const) {
        ALTER TABLE public.root ATTACH PARTITION public.part FOR VALUES FROM (0) TO (100);
        DELETE FROM public.part WHERE id = 1`,
     );
+    const init = await initNode(bed.config, { dryRun: true });
+    assert.deepEqual(init.slice(-2).map((sql) => sql.replace(/ ONLY/, "")), [
+      'ALTER PUBLICATION mmlite DROP TABLE "public"."part"',
+      'ALTER PUBLICATION mmlite ADD TABLE "public"."root"',
+    ]);
     await keeper.sync();
     assert.deepEqual(await bed.published(), ["mmlite public.plain", "mmlite public.root"]);
     await client.query("DELETE FROM public.part WHERE id = 2");
