@@ -83,18 +83,20 @@ export class PatternChanges {
     try {
       await publications.sync({ anew: true });
     } catch (thrown) {
+      const error = toMmliteError(thrown);
       // What goes by itself is tried again, and what stood in the way before is not of this change.
-      if (toMmliteError(thrown).disposition !== "retry" && wasWrong === undefined) {
-        await takeBack();
-        await publications.trySync({ anew: true });
-      }
-      throw thrown;
+      if (error.disposition === "retry" || wasWrong !== undefined) throw kept(error, { pattern, kind });
+      await takeBack().catch((another) => {
+        throw notTakenBack(error, { pattern, another: toMmliteError(another) });
+      });
+      await publications.trySync({ anew: true });
+      throw error;
     }
     this.#logger.info(
       "Pattern {pattern} is {word}: {published} tables more and {withdrawn} less are published",
       {
         pattern,
-        word: kind === null ? "removed" : kind === "include" ? "added" : "left out",
+        word: wordOf(kind),
         published: change.published.length,
         withdrawn: change.withdrawn.length,
       },
@@ -132,6 +134,35 @@ export class PatternChanges {
     this.#turn = turn.catch(() => {});
     return turn;
   }
+}
+
+function wordOf(kind: PatternKind | null): string {
+  return kind === null ? "removed" : kind === "include" ? "added" : "left out";
+}
+
+/** What else keeps the publications from following a change that is durable. */
+function kept(
+  error: MmliteError,
+  { pattern, kind }: { readonly pattern: string; readonly kind: PatternKind | null },
+): MmliteError {
+  const { message, hint } = error;
+  return new MmliteError(
+    error.kind,
+    `Pattern ${pattern} is ${wordOf(kind)}, but the publications do not fit all patterns yet: ${message}`,
+    { hint, cause: error },
+  );
+}
+
+function notTakenBack(
+  error: MmliteError,
+  { pattern, another }: { readonly pattern: string; readonly another: MmliteError },
+): MmliteError {
+  const { kind, message, hint } = error;
+  return new MmliteError(
+    kind,
+    `${message}; and pattern ${pattern} could not be taken back: ${another.message}`,
+    { hint: `${hint}. \`mmlite tables list\` shows the patterns as they are`, cause: error },
+  );
 }
 
 function requirePattern(pattern: string): void {
