@@ -24,7 +24,7 @@ import type { AppliedLog, Causes } from "./causes.ts";
 import { isDisturbed } from "./failure.ts";
 import { Gate, type GateOptions } from "./gate.ts";
 import type { Targets } from "./held.ts";
-import { Relations } from "./relations.ts";
+import { Relations, type RelationsOptions } from "./relations.ts";
 import type { ApplyObserver } from "./report.ts";
 import { type ApplySession, type ApplySessionOptions, openApplySession } from "./session.ts";
 import { settlementOf } from "./settlement.ts";
@@ -42,6 +42,7 @@ const NO_LOG: AppliedLog = { committing: () => {}, committed: () => {}, visible:
 export interface RetryOptions extends ApplySessionOptions, Omit<GateOptions, "origin" | "causes"> {
   readonly transaction: QuarantinedTransaction;
   readonly policyOf: (schema: string, name: string) => TablePolicy;
+  readonly awaitTable?: RelationsOptions["awaitTable"];
   /** See `TransactionWriterOptions`. */
   readonly seenBefore: bigint;
   /** Is told of conflicts and changes, once the transaction is committed. */
@@ -117,6 +118,7 @@ class Retry {
     this.#relations = new Relations({
       serverVersion: session.serverVersion,
       settlementOf: settlementOf(session, options),
+      awaitTable: options.awaitTable,
       forget: (target) => this.#writer.forget(target),
     });
     const { pipeline } = this.#writer;

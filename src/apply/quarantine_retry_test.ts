@@ -75,10 +75,12 @@ const CASES: readonly Case[] = [
   },
 ];
 
-/** Applies all but what is kept in quarantine, and then that. */
+/** Applies all but what is kept in quarantine, and then that, once `awaitTable` lets it. */
 async function setAsideAndRetry(
   pair: ApplyPair,
-  { first, kept, later }: Pick<Case, "first" | "kept" | "later">,
+  { first, kept, later, awaitTable }: Pick<Case, "first" | "kept" | "later"> & {
+    readonly awaitTable?: (oid: number) => Promise<void>;
+  },
 ): Promise<Seen> {
   const query = async (text: string, params?: readonly unknown[]) =>
     (await pair.target.query(text, params && [...params])).rows;
@@ -94,7 +96,7 @@ async function setAsideAndRetry(
   const [{ id }] = await query("SELECT id::text FROM mmlite.quarantine");
   const seen = new Seen();
   const transaction = (await readQuarantined(query, id))!;
-  await retryQuarantined({ ...await pair.applierOptions(seen), transaction });
+  await retryQuarantined({ ...await pair.applierOptions(seen), transaction, awaitTable });
   return seen;
 }
 
@@ -125,6 +127,27 @@ for (const major of [11, 18] satisfies PostgresMajor[]) {
       assert.deepEqual(seen.resolutions, ["skipped"]);
       assert.deepEqual(await pair.rows("SELECT v, left(big, 1) FROM t"), ["(later,f)"]);
       assert.deepEqual(await pair.rows("SELECT origin, key FROM mmlite.unsent"), ["(ams,{1})"]);
+    });
+
+    await t.step("a table that may not have rows of other nodes yet is waited for", async () => {
+      await using pair = await ApplyPair.open({
+        ...{ source, target, name: "awaited" },
+        schema: "CREATE TABLE t (id int PRIMARY KEY, v text)",
+      });
+      const awaited: number[] = [];
+      const retried = setAsideAndRetry(pair, {
+        first: "INSERT INTO t VALUES (1, 'first')",
+        kept: "INSERT INTO t VALUES (2, 'kept')",
+        later: ["INSERT INTO t VALUES (3, 'later')"],
+        awaitTable: (oid) => {
+          awaited.push(oid);
+          return Promise.reject(new MmliteError("transient", "Cannot publish table public.t: it is locked"));
+        },
+      });
+      await assert.rejects(retried, /Cannot publish table public\.t: it is locked/);
+      assert.deepEqual(await pair.rows("SELECT 't'::regclass::oid"), awaited.map((oid) => `(${oid})`));
+      assert.deepEqual(await pair.rows("SELECT id FROM t ORDER BY id"), ["(1)", "(3)"]);
+      assert.equal((await pair.rows("SELECT FROM mmlite.quarantine")).length, 1);
     });
   });
 }

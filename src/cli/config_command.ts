@@ -8,7 +8,6 @@ import { configJsonSchema, type Settings } from "../config/schema.ts";
 import { maskPassword } from "../config/secret.ts";
 import { getSetting, setSetting } from "../config/settings.ts";
 import { completeConfig } from "../config.ts";
-
 import { requestApi } from "./client.ts";
 import { addSettingOptions, type Context, type GlobalOptions, setAction } from "./context.ts";
 import { findEndpoint } from "./endpoint.ts";

@@ -16,6 +16,7 @@ import { ensureSchema, readSchemaSteps, schemaStatements } from "../pg/schema.ts
 import { requireUsable } from "../pg/server.ts";
 import { describeTarget } from "../pg/target.ts";
 import { reachDatabase } from "./database.ts";
+import { findFresh, withoutFresh } from "./fresh_tables.ts";
 import { planTables } from "./publication_keeper.ts";
 import { TablePatterns } from "./table_patterns.ts";
 
@@ -25,7 +26,7 @@ export async function initNode(config: Config, { dryRun }: { dryRun: boolean }):
   try {
     requireUsable(facts);
     const query = control.query(`set up ${describeTarget(target)}`);
-    const wanted = await planWanted(query, config, facts.versionNumber);
+    const wanted = await planWanted(query, { config, serverVersion: facts.versionNumber });
     const statements = [
       ...schemaStatements(await readSchemaSteps(query)),
       ...publicationStatements(wanted, {
@@ -45,14 +46,15 @@ export async function initNode(config: Config, { dryRun }: { dryRun: boolean }):
 }
 
 /** Where a node has run already, by its patterns; a table that is new since it looked last is left to it, with its rows. */
-async function planWanted(query: Query, { tables }: Config, serverVersion: number): Promise<Publication[]> {
-  const patterns = new TablePatterns(tables);
+async function planWanted(
+  query: Query,
+  { config, serverVersion }: { readonly config: Config; readonly serverVersion: number },
+): Promise<Publication[]> {
+  const patterns = new TablePatterns(config.tables);
   const [{ found }] = await query("SELECT to_regclass('mmlite.known_tables') AS found");
   const known = found === null ? undefined : await readKnownTables(query);
   if (found !== null) await patterns.load(query);
-  const plan = await planTables(query, patterns, serverVersion);
-  return planPublications(
-    plan.tables.filter(({ oid }) => known === undefined || known.has(oid)),
-    serverVersion,
-  );
+  const { present, tables } = await planTables(query, { patterns, serverVersion });
+  const { fresh } = known === undefined ? { fresh: [] } : await findFresh(query, { tables, known, present });
+  return planPublications(withoutFresh(tables, fresh), serverVersion);
 }

@@ -151,6 +151,7 @@ export async function startNode(config: Config, { signal, apiAddress }: StartOpt
       observer: (sender) =>
         applyObserver({ peer: peers.find(sender), sender, metrics, conflicts, groups, applied, history }),
       policyOf,
+      awaitTable: (oid) => publications.awaitKnown(oid),
       applied,
       clock,
       maxClockWaitMs: config.conflicts.maxClockWaitMs,
@@ -236,6 +237,7 @@ export async function startNode(config: Config, { signal, apiAddress }: StartOpt
     const dialBeside = openDial({ dialler: verifyDialler, cluster: self.cluster, security });
     const writers = new RowWriters({
       ...{ database, self: self.node, applied },
+      awaitTable: (oid) => publications.awaitKnown(oid),
       requireWhole: () => copying.requireWhole(),
     });
     const verification = new Verification({

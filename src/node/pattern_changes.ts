@@ -40,7 +40,7 @@ export class PatternChanges {
     requirePattern(pattern);
     return await this.#inTurn(async () => {
       const created = this.#options.patterns.find(pattern)?.kind !== kind;
-      const change = await this.#change(pattern, kind, dryRun);
+      const change = await this.#change({ pattern, kind, dryRun });
       const { from } = this.#options.patterns.imagine(pattern, kind).find(pattern)!;
       return { created, change: { pattern, kind, from, active: true, ...change } };
     });
@@ -52,21 +52,22 @@ export class PatternChanges {
       const { patterns } = this.#options;
       if (!patterns.isKnown(pattern)) throw await this.#unknown(pattern);
       const was = patterns.list().find((one) => one.pattern === pattern)!;
-      const change = await this.#change(pattern, null, dryRun);
+      const change = await this.#change({ pattern, kind: null, dryRun });
       return { ...was, active: false, ...change };
     });
   }
 
-  async #change(
-    pattern: string,
-    kind: PatternKind | null,
-    dryRun: boolean,
-  ): Promise<Pick<PatternChange, "matches" | "published" | "withdrawn">> {
+  async #change({ pattern, kind, dryRun }: {
+    readonly pattern: string;
+    readonly kind: PatternKind | null;
+    readonly dryRun: boolean;
+  }): Promise<Pick<PatternChange, "matches" | "published" | "withdrawn">> {
     const { patterns, publications, database } = this.#options;
     const query = this.#query(kind === null ? `remove pattern ${pattern}` : `add pattern ${pattern}`);
     // What is new by now is looked at under the patterns as they were: rows of what is named on purpose are not sent.
     const wasWrong = dryRun ? undefined : await publications.trySync();
-    const plan = async (of: TablePatterns) => await planTables(query, of, database.facts.versionNumber);
+    const serverVersion = database.facts.versionNumber;
+    const plan = async (of: TablePatterns) => await planTables(query, { patterns: of, serverVersion });
     const before = await plan(patterns);
     const after = await plan(patterns.imagine(pattern, kind));
     const change = {
@@ -78,22 +79,24 @@ export class PatternChanges {
       withdrawn: without(before.tables, after.tables).map(nameOf),
     };
     if (dryRun) return change;
-    const takeBack = await patterns.set(query, pattern, kind);
+    const takeBack = await patterns.set(query, { pattern, kind });
     try {
       await publications.sync({ anew: true });
     } catch (thrown) {
+      const error = toMmliteError(thrown);
       // What goes by itself is tried again, and what stood in the way before is not of this change.
-      if (toMmliteError(thrown).disposition !== "retry" && wasWrong === undefined) {
-        await takeBack();
-        await publications.trySync({ anew: true });
-      }
-      throw thrown;
+      if (error.disposition === "retry" || wasWrong !== undefined) throw kept(error, { pattern, kind });
+      await takeBack().catch((another) => {
+        throw notTakenBack(error, { pattern, another: toMmliteError(another) });
+      });
+      await publications.trySync({ anew: true });
+      throw error;
     }
     this.#logger.info(
       "Pattern {pattern} is {word}: {published} tables more and {withdrawn} less are published",
       {
         pattern,
-        word: kind === null ? "removed" : kind === "include" ? "added" : "left out",
+        word: wordOf(kind),
         published: change.published.length,
         withdrawn: change.withdrawn.length,
       },
@@ -131,6 +134,35 @@ export class PatternChanges {
     this.#turn = turn.catch(() => {});
     return turn;
   }
+}
+
+function wordOf(kind: PatternKind | null): string {
+  return kind === null ? "removed" : kind === "include" ? "added" : "left out";
+}
+
+/** What else keeps the publications from following a change that is durable. */
+function kept(
+  error: MmliteError,
+  { pattern, kind }: { readonly pattern: string; readonly kind: PatternKind | null },
+): MmliteError {
+  const { message, hint } = error;
+  return new MmliteError(
+    error.kind,
+    `Pattern ${pattern} is ${wordOf(kind)}, but the publications do not fit all patterns yet: ${message}`,
+    { hint, cause: error },
+  );
+}
+
+function notTakenBack(
+  error: MmliteError,
+  { pattern, another }: { readonly pattern: string; readonly another: MmliteError },
+): MmliteError {
+  const { kind, message, hint } = error;
+  return new MmliteError(
+    kind,
+    `${message}; and pattern ${pattern} could not be taken back: ${another.message}`,
+    { hint: `${hint}. \`mmlite tables list\` shows the patterns as they are`, cause: error },
+  );
 }
 
 function requirePattern(pattern: string): void {

@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { startPostgres } from "../../tests/support/postgres.ts";
-import type { MmliteError } from "../errors.ts";
+import { MmliteError } from "../errors.ts";
 import { readPublications } from "../pg/publication.ts";
 import { ensureSchema } from "../pg/schema.ts";
 import { formatTableName } from "../table_name.ts";
@@ -9,9 +9,16 @@ import { PatternChanges } from "./pattern_changes.ts";
 import { PublicationKeeper } from "./publication_keeper.ts";
 import { TablePatterns } from "./table_patterns.ts";
 
-async function openChanges(url: string) {
-  const { target, control, facts } = await reachDatabase(url);
-  const query = control.query("test");
+async function openChanges(url: string, { fails = () => false }: { fails?: (sql: string) => boolean } = {}) {
+  const { target, control: own, facts } = await reachDatabase(url);
+  const control: typeof own = {
+    ...own,
+    query: (doing) => async (text, params) => {
+      if (fails(text)) throw new MmliteError("unreachable", `Cannot ${doing}: the connection was lost`);
+      return await own.query(doing)(text, params);
+    },
+  };
+  const query = own.query("test");
   await ensureSchema(query);
   const patterns = new TablePatterns({ include: ["public.*"], exclude: [] });
   await patterns.load(query);
@@ -52,8 +59,46 @@ Deno.test("a pattern whose tables may not be published is taken back, and others
     const { created, change } = await changes.put("own.*", "include", { dryRun: false });
     assert.deepEqual([created, change.published.map(formatTableName)], [true, ["own.t"]]);
     assert.deepEqual(await published(), ["own.t", "public.mine"]);
+    const stuck = await openChanges(server.url("app", { user: "node" }), {
+      fails: (sql) => sql.startsWith("DELETE FROM mmlite.table_pattern"),
+    });
+    await assert.rejects(
+      stuck.changes.put("app.*", "include", { dryRun: false }),
+      (error: MmliteError) =>
+        error.kind === "permission" && /theirs/.test(error.message) &&
+        /; and pattern app\.\* could not be taken back: Cannot add pattern .*: the connection was lost$/
+          .test(error.message),
+    );
+    assert.deepEqual(stuck.patterns.include, ["public.*", "own.*", "app.*"]);
+    await stuck.control.close();
   } finally {
     await node.control.close();
+  }
+});
+
+Deno.test("a pattern that is kept is said to be so where something else stood in the way", async () => {
+  await using server = await startPostgres({ major: 18 });
+  await server.createDatabase("app");
+  const client = await server.connect("app");
+  await client.query(
+    `CREATE ROLE node LOGIN REPLICATION; GRANT CREATE ON DATABASE app TO node;
+     GRANT SET ON PARAMETER session_replication_role, deadlock_timeout TO node;
+     CREATE SCHEMA own AUTHORIZATION node; CREATE TABLE own.t (id int PRIMARY KEY); ALTER TABLE own.t OWNER TO node`,
+  );
+  const node = await openChanges(server.url("app", { user: "node" }));
+  try {
+    await client.query("CREATE TABLE public.theirs (id int PRIMARY KEY)");
+    await assert.rejects(
+      node.changes.put("own.*", "include", { dryRun: false }),
+      (error: MmliteError) =>
+        error.kind === "permission" &&
+        /^Pattern own\.\* is added, but the publications do not fit all patterns yet: Cannot publish table public\.theirs: /
+          .test(error.message),
+    );
+    assert.deepEqual([node.patterns.include, await node.published()], [["public.*", "own.*"], ["own.t"]]);
+  } finally {
+    await node.control.close();
+    await client.end();
   }
 });
 

@@ -12,18 +12,14 @@ import { log } from "../log.ts";
 import { type CatalogStamp, readCatalogStamp } from "../pg/catalog_stamp.ts";
 import { type Client, closeClient } from "../pg/client.ts";
 import { readKnownTables, saveKnownTables } from "../pg/known_tables.ts";
-import { MAX_PICKED_UP_ROWS, openPickUps, type PickedUp, pickUpTable } from "../pg/pick_up.ts";
-import {
-  ensurePublications,
-  planPublications,
-  publishedTables,
-  readPublications,
-} from "../pg/publication.ts";
+import { markUnsent, MAX_PICKED_UP_ROWS, openPickUps, type PickedUp, pickUpTable } from "../pg/pick_up.ts";
+import { ensurePublications, planPublications, publishedTables } from "../pg/publication.ts";
 import type { Query } from "../pg/query.ts";
 import { tableMatcher } from "../pg/table_pattern.ts";
 import { formatTableName, tableKey, type TableName } from "../table_name.ts";
-import { leavesOf, type LocalTable, partitionsByParent, readTables } from "../pg/tables.ts";
+import { type LocalTable, readTables } from "../pg/tables.ts";
 import type { Database } from "./database.ts";
+import { findFresh, type Fresh, type FreshTable, haveRows, oidsOf, withoutFresh } from "./fresh_tables.ts";
 import type { Patterns } from "./table_patterns.ts";
 
 /** How often the catalog is compared with the patterns, milliseconds: how soon a new table is published. */
@@ -40,8 +36,7 @@ export type PublishedTable = Pick<
 /** The tables that there are, and those of them that are to be published by the patterns as they are now. */
 export async function planTables(
   query: Query,
-  patterns: Patterns,
-  serverVersion: number,
+  { patterns, serverVersion }: { readonly patterns: Patterns; readonly serverVersion: number },
 ): Promise<{ present: LocalTable[]; tables: LocalTable[] }> {
   const matches = tableMatcher(patterns);
   const present = await readTables(query);
@@ -59,6 +54,10 @@ export class PublicationKeeper {
   #known = new Set<number>();
   /** Why new tables are not published yet, by their OID. */
   #awaited: ReadonlyMap<number, MmliteError> = new Map();
+  /** New tables that are not published yet. */
+  #waiting: readonly FreshTable[] = [];
+  /** OIDs of tables that were there at the last look; of others peers are told. */
+  #seen: ReadonlySet<number> = new Set();
   #hasGrown = false;
   #turn: Promise<unknown> = Promise.resolve();
   /** What the catalog was at the last sync, and when; undefined after one that failed. */
@@ -104,7 +103,10 @@ export class PublicationKeeper {
    */
   async awaitKnown(oid: number): Promise<void> {
     if (this.#known.has(oid)) return;
-    const error = await this.trySync() ?? this.#awaited.get(oid);
+    const failure = await this.trySync();
+    if (this.#known.has(oid)) return;
+    // What another table fails of does not hide that this one waits.
+    const error = this.#awaited.get(oid) ?? failure;
     // What takes an operator keeps this node from sending, and nothing from coming.
     if (error?.disposition === "retry") throw error;
   }
@@ -118,17 +120,24 @@ export class PublicationKeeper {
     const isCurrent = !anew && last !== undefined && stamp.rows === last.stamp.rows &&
       time - last.time < MAX_AGE_MS;
     // The stamp is the older: what changes while the publications are made equal is seen the next time.
-    if (!isCurrent && !await this.#makeEqual(query)) return;
+    if (isCurrent) await this.#pickUp(this.#waiting);
+    else await this.#makeEqual(query);
     this.#synced = { stamp, time: isCurrent ? last.time : time };
   }
 
-  /** Whether they are equal now, and not only as far as locks allowed. */
-  async #makeEqual(query: Query): Promise<boolean> {
+  /** As far as locks allow: what waits is tried again. */
+  async #makeEqual(query: Query): Promise<void> {
     const { facts } = this.#database;
-    const { present, tables } = await planTables(query, this.#patterns, facts.versionNumber);
+    const { present, tables } = await planTables(query, {
+      patterns: this.#patterns,
+      serverVersion: facts.versionNumber,
+    });
     const known = await readKnownTables(query);
-    const fresh = known === undefined ? [] : await freshTables(query, { tables, known, present });
-    const old = tables.filter((table) => !fresh.some(({ oid }) => oid === table.oid));
+    const { fresh, mixed } = known === undefined
+      ? { fresh: [], mixed: [] }
+      : await findFresh(query, { tables, known, present });
+    await this.#markMixed(query, mixed);
+    const old = withoutFresh(tables, fresh);
     const changes = await ensurePublications(query, {
       wanted: planPublications(old, facts.versionNumber),
       serverVersion: facts.versionNumber,
@@ -136,18 +145,27 @@ export class PublicationKeeper {
     const later = new Set(fresh.flatMap(oidsOf));
     const oids = present.map(({ oid }) => oid).filter((oid) => !later.has(oid));
     if (known === undefined || !isSame(known, oids)) await saveKnownTables(query, oids);
-    this.#hasGrown ||= known !== undefined && present.some(({ oid }) => !known.has(oid));
+    this.#hasGrown ||= known !== undefined &&
+      present.some(({ oid }) => !known.has(oid) && !this.#seen.has(oid));
+    this.#seen = new Set(present.map(({ oid }) => oid));
     this.#known = new Set(oids);
     this.#tables = old;
     await this.#pickUp(fresh);
     if (changes.length > 0) this.#logger.info("{count} tables are published", { count: old.length });
     this.#warnOfKeyless(this.#tables);
-    return this.#awaited.size === 0;
+  }
+
+  /** Before they are published: then it is known that they are new. */
+  async #markMixed(query: Query, mixed: Fresh["mixed"]): Promise<void> {
+    for (const { root, partitions } of mixed) {
+      if (await haveRows(query, partitions)) await markUnsent(query, root, { why: "a partition had rows" });
+    }
   }
 
   /** One after the other, so that a lock on one keeps no other waiting; throws the first error that does not go by itself. */
   async #pickUp(fresh: readonly FreshTable[]): Promise<void> {
     this.#awaited = new Map();
+    this.#waiting = fresh;
     if (fresh.length === 0) return;
     const client = await openPickUps(this.#database.target);
     try {
@@ -161,6 +179,7 @@ export class PublicationKeeper {
     const { facts } = this.#database;
     const server = { serverVersion: facts.versionNumber, isVersioned: facts.trackCommitTimestamp };
     const awaited = new Map<number, MmliteError>();
+    const waiting: FreshTable[] = [];
     let failure: MmliteError | undefined;
     for (const table of fresh) {
       const oids = oidsOf(table);
@@ -171,28 +190,32 @@ export class PublicationKeeper {
         this.#tell(table, done);
       } catch (thrown) {
         const error = toMmliteError(thrown);
-        if (error.disposition !== "retry") failure ??= error;
-        else for (const oid of oids) awaited.set(oid, error);
+        if (error.disposition !== "retry") {
+          failure ??= error;
+          continue;
+        }
+        waiting.push(table);
+        for (const oid of oids) awaited.set(oid, error);
       }
     }
     this.#awaited = awaited;
+    this.#waiting = waiting;
     if (failure !== undefined) throw failure;
   }
 
-  #tell(table: LocalTable, { rows, sent }: PickedUp): void {
+  #tell(table: LocalTable, { rows, sent, refused }: PickedUp): void {
     const name = formatTableName(table);
     if (rows === 0 || sent) {
       this.#logger.info("Table {table} is new and published now, with {rows} rows", { table: name, rows });
       return;
     }
-    this.#logger.warn(
-      "Table {table} is new and published now; its rows are too many to be sent (more than {limit}, or too large); {hint}",
-      {
-        table: name,
-        limit: MAX_PICKED_UP_ROWS,
-        hint: `run \`mmlite tables resync ${name} --from THIS_NODE\` on the peers`,
-      },
-    );
+    this.#logger.warn("Table {table} is new and published now; its rows are not sent: {why}; {hint}", {
+      table: name,
+      why: refused === undefined
+        ? `they are too many (more than ${MAX_PICKED_UP_ROWS}, or too large)`
+        : `they cannot be written again (${refused})`,
+      hint: `run \`mmlite tables resync ${name} --from THIS_NODE\` on the peers`,
+    });
   }
 
   /** Syncs at an interval while `usable` says so, until `signal` aborts; calls `grown` when there are more tables. */
@@ -204,9 +227,15 @@ export class PublicationKeeper {
       await delay(SYNC_INTERVAL_MS, signal);
       if (signal.aborted) return;
       if (usable()) await this.trySync();
-      if (this.#hasGrown) grown();
-      this.#hasGrown = false;
+      if (this.takeGrown()) grown();
     }
+  }
+
+  /** Whether there are tables that were not there when this was last asked. */
+  takeGrown(): boolean {
+    const hasGrown = this.#hasGrown;
+    this.#hasGrown = false;
+    return hasGrown;
   }
 
   /** Every published table, by schema and name. */
@@ -272,30 +301,6 @@ function noTables({ include }: Patterns): MmliteError {
 
 function toPublished({ schema, name, state, hint, keyColumns, estimatedRows }: LocalTable): PublishedTable {
   return { schema, name, state, hint, key_columns: [...keyColumns], estimated_rows: estimatedRows };
-}
-
-/** A table that is to be published and was created since the last time. */
-type FreshTable = LocalTable & { readonly leaves: readonly LocalTable[] };
-
-/** Those that nobody has published yet. */
-async function freshTables(
-  query: Query,
-  { tables, known, present }: {
-    readonly tables: readonly LocalTable[];
-    readonly known: ReadonlySet<number>;
-    readonly present: readonly LocalTable[];
-  },
-): Promise<FreshTable[]> {
-  const unknown = tables.filter(({ oid }) => !known.has(oid));
-  if (unknown.length === 0) return [];
-  const published = new Set((await readPublications(query)).flatMap(({ tables }) => tables.map(tableKey)));
-  const partitions = partitionsByParent(present);
-  return unknown.filter((table) => !published.has(tableKey(table)))
-    .map((table) => ({ ...table, leaves: table.partitioned ? leavesOf(table, partitions) : [] }));
-}
-
-function oidsOf({ oid, leaves }: FreshTable): number[] {
-  return [oid, ...leaves.map(({ oid }) => oid)];
 }
 
 function isSame(known: ReadonlySet<number>, oids: readonly number[]): boolean {

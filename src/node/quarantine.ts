@@ -50,6 +50,8 @@ interface QuarantineOptions {
   readonly withoutInbound: <Result>(sender: string, work: () => Promise<Result>) => Promise<Result>;
   readonly observer: (sender: string) => ApplyObserver;
   readonly policyOf: (schema: string, name: string) => TablePolicy;
+  /** See `RelationsOptions`. */
+  readonly awaitTable: (oid: number) => Promise<void>;
   /** Is told of what applies. */
   readonly applied: Pick<Applied, "add">;
   readonly clock: ApplyClock;
@@ -176,7 +178,8 @@ export class Quarantine {
 
   async #apply(transaction: QuarantinedTransaction): Promise<void> {
     const { origin } = transaction;
-    const { database, observer, policyOf, applied, clock, maxClockWaitMs, signal } = this.#options;
+    const { database, observer, policyOf, awaitTable, applied, clock, maxClockWaitMs, signal } =
+      this.#options;
     const query = this.#query(`apply a transaction of "${origin}"`);
     await ensureOrigin(query, origin);
     const applying = retryQuarantined({
@@ -187,6 +190,7 @@ export class Quarantine {
       // It is no measure of how far behind this node is.
       observer: { ...observer(origin), committed: () => {}, caughtUp: () => {} },
       policyOf,
+      awaitTable,
       clock,
       maxClockWaitMs,
       seenBefore: await readSeenBefore(query, origin),

@@ -17,6 +17,8 @@ interface RowWritersOptions {
   /** This node's name. */
   readonly self: string;
   readonly applied: Applied;
+  /** Resolves once a table, by its OID, may have rows of other nodes, or throws. */
+  readonly awaitTable: (oid: number) => Promise<void>;
   /** Throws `copying` while rows are copied to this node. */
   readonly requireWhole: () => void;
 }
@@ -58,9 +60,13 @@ export class RowWriters {
       readonly signal: AbortSignal;
     },
   ): TableWriter {
-    return new TableWriter(tableOf, () => {
-      if (newest) this.requireVersions();
-      return this.#open(source, signal);
+    return new TableWriter({
+      tableOf,
+      awaitTable: this.#options.awaitTable,
+      open: () => {
+        if (newest) this.requireVersions();
+        return this.#open(source, signal);
+      },
     });
   }
 
@@ -106,27 +112,31 @@ interface OpenRows {
   readonly close: () => Promise<void>;
 }
 
+interface TableWriterOptions extends Pick<RowWritersOptions, "awaitTable"> {
+  readonly tableOf: (table: TableName) => ScannedTable | undefined;
+  readonly open: () => Promise<OpenRows>;
+}
+
 /** See {@link RowWriters.writer}. */
 export class TableWriter implements RowWriter, AsyncDisposable {
-  readonly #tableOf: (table: TableName) => ScannedTable | undefined;
-  readonly #open: () => Promise<OpenRows>;
+  readonly #options: TableWriterOptions;
   #opened: OpenRows | undefined;
 
-  constructor(tableOf: (table: TableName) => ScannedTable | undefined, open: () => Promise<OpenRows>) {
-    this.#tableOf = tableOf;
-    this.#open = open;
+  constructor(options: TableWriterOptions) {
+    this.#options = options;
   }
 
-  /** Throws `protocol` for a table that was not listed. */
+  /** Throws `protocol` for a table that was not listed, and `transient` for a new one that is not published yet. */
   async begin(table: TableName): Promise<void> {
-    const scanned = this.#tableOf(table);
+    const scanned = this.#options.tableOf(table);
     if (scanned === undefined || scanned.key.length === 0) {
       throw new MmliteError(
         "protocol",
         `Cannot write rows of ${formatTableName(table)}: it was not listed, or has no key`,
       );
     }
-    this.#opened ??= await this.#open();
+    await this.#options.awaitTable(scanned.table.oid);
+    this.#opened ??= await this.#options.open();
     await this.#opened.rows.begin(scanned);
   }
 

@@ -75,7 +75,10 @@ export class TablePatterns implements Patterns {
   }
 
   /** Makes a pattern one of that kind, or with null none, durably; returns how to take that back. */
-  async set(query: Query, pattern: string, kind: PatternKind | null): Promise<() => Promise<void>> {
+  async set(
+    query: Query,
+    { pattern, kind }: { readonly pattern: string; readonly kind: PatternKind | null },
+  ): Promise<() => Promise<void>> {
     const before = this.#said;
     const next = this.imagine(pattern, kind).#said;
     await saveTablePattern(query, { pattern, word: next.get(pattern) ?? null });

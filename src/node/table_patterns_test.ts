@@ -21,9 +21,9 @@ const effective = ({ include, exclude }: TablePatterns) => [[...include], [...ex
 Deno.test("what the API says of a pattern wins over the file, and only that is stored", async () => {
   const { query, rows } = memory();
   const patterns = new TablePatterns(FILE);
-  await patterns.set(query, "app.*", "include");
-  await patterns.set(query, "public.*", null);
-  await patterns.set(query, "app.a", "exclude");
+  await patterns.set(query, { pattern: "app.*", kind: "include" });
+  await patterns.set(query, { pattern: "public.*", kind: null });
+  await patterns.set(query, { pattern: "app.a", kind: "exclude" });
   assert.deepEqual(effective(patterns), [["app.*"], ["public.log", "app.a"]]);
   assert.deepEqual([...rows], [["app.*", "include"], ["public.*", "removed"], ["app.a", "exclude"]]);
   assert.deepEqual(patterns.list().map(({ pattern, kind, from, active }) => [pattern, kind, from, active]), [
@@ -38,9 +38,9 @@ Deno.test("what the API says of a pattern wins over the file, and only that is s
   await later.load(query);
   assert.deepEqual(effective(later), effective(patterns));
 
-  await patterns.set(query, "public.*", "include");
-  await patterns.set(query, "app.*", null);
-  await patterns.set(query, "app.a", "include");
+  await patterns.set(query, { pattern: "public.*", kind: "include" });
+  await patterns.set(query, { pattern: "app.*", kind: null });
+  await patterns.set(query, { pattern: "app.a", kind: "include" });
   assert.deepEqual(effective(patterns), [FILE.include, FILE.exclude]);
   assert.equal(rows.size, 0);
 });
@@ -50,7 +50,7 @@ Deno.test("a change is imagined without being made, and taken back", async () =>
   const patterns = new TablePatterns(FILE);
   assert.deepEqual(effective(patterns.imagine("public.*", null)), [["app.a"], ["public.log"]]);
   assert.deepEqual(effective(patterns), [FILE.include, FILE.exclude]);
-  const takeBack = await patterns.set(query, "public.*", null);
+  const takeBack = await patterns.set(query, { pattern: "public.*", kind: null });
   assert.equal(patterns.find("public.*"), undefined);
   assert.equal(patterns.isKnown("public.*"), true);
   await takeBack();

@@ -8,10 +8,10 @@
  */
 // @ts-types="@types/pg"
 import pg from "pg";
-import { MmliteError } from "../errors.ts";
-import { formatTableName } from "../table_name.ts";
+import { type ErrorKind, MmliteError } from "../errors.ts";
+import { formatTableName, type TableName } from "../table_name.ts";
 import { type Client, openClient } from "./client.ts";
-import { mapPostgresError } from "./errors.ts";
+import { describeServerError, mapPostgresError, sqlState } from "./errors.ts";
 import { addKnownTables } from "./known_tables.ts";
 import { PUBLICATIONS, quoteTable } from "./publication.ts";
 import { type Query, queryWith } from "./query.ts";
@@ -32,6 +32,8 @@ export interface PickedUp {
   readonly rows: number;
   /** Whether they go to the peers. */
   readonly sent: boolean;
+  /** Why they could not be written again. */
+  readonly refused?: string;
 }
 
 interface PickUpOptions {
@@ -41,7 +43,12 @@ interface PickUpOptions {
   readonly serverVersion: number;
   /** Whether the server says who wrote a row. */
   readonly isVersioned: boolean;
+  /** Why the rows cannot be written again; they are not, then. */
+  readonly refused?: string;
 }
+
+/** Kinds of errors that pass: of locks, of the connection, of what the server is short of. */
+const PASSING: readonly ErrorKind[] = ["transient", "unreachable"];
 
 /** `deadlock_timeout` is also when autovacuum gives way; nobody may wait behind the lock for a standby. */
 const SETTINGS = {
@@ -60,28 +67,48 @@ export async function openPickUps(target: PostgresTarget): Promise<Client> {
 }
 
 /**
- * Publishes the table and sends its rows, in one transaction that also makes it known. Throws `transient` if it is locked for
- * too long, or is another one by now.
+ * Publishes the table and sends its rows, in one transaction that also makes it known. Rows that cannot be written again
+ * stay unsent, as trying again would help nobody. Throws `transient` if the table is locked for too long, or is another one
+ * by now.
  */
 export async function pickUpTable(client: Client, options: PickUpOptions): Promise<PickedUp> {
   const query = queryWith(client);
   try {
-    return await pickUp(query, options);
+    return await inTransaction(query, () => pickUp(query, options));
   } catch (thrown) {
-    await query("ROLLBACK").catch(() => {});
+    const error = mapPostgresError(thrown, `publish table ${formatTableName(options.table)}`);
+    // Whoever may not publish it fails again, of the same.
+    if (sqlState(thrown) === undefined || PASSING.includes(error.kind)) throw error;
+    return await pickUpWithoutRows(query, { ...options, refused: describeServerError(thrown) });
+  }
+}
+
+async function pickUpWithoutRows(query: Query, options: PickUpOptions): Promise<PickedUp> {
+  try {
+    return await inTransaction(query, () => pickUp(query, options));
+  } catch (thrown) {
     throw mapPostgresError(thrown, `publish table ${formatTableName(options.table)}`);
   }
 }
 
+async function inTransaction<Result>(query: Query, work: () => Promise<Result>): Promise<Result> {
+  try {
+    return await work();
+  } catch (thrown) {
+    await query("ROLLBACK").catch(() => {});
+    throw thrown;
+  }
+}
+
 async function pickUp(query: Query, options: PickUpOptions): Promise<PickedUp> {
-  const { table, oids } = options;
+  const { table, oids, refused } = options;
   const [whole, inserts] = PUBLICATIONS;
   const isWhole = table.state === "replicated";
   const named = tableExpression(table);
   // Whoever locks rows waits as well: it would find that they are gone.
   await query(`BEGIN; LOCK TABLE ${named} IN EXCLUSIVE MODE`);
   const { rows, columns, fits } = await measure(query, options);
-  const sent = fits && rows > 0 && columns.length > 0;
+  const sent = refused === undefined && fits && rows > 0 && columns.length > 0;
   const one = `TABLE ONLY ${quoteTable(table)}`;
   if (sent) {
     await query(`ALTER PUBLICATION ${inserts} ADD ${one}`);
@@ -89,11 +116,14 @@ async function pickUp(query: Query, options: PickUpOptions): Promise<PickedUp> {
     await query("SET LOCAL session_replication_role = replica");
     await query(insertAgain(named, columns, options));
     if (isWhole) await query(`ALTER PUBLICATION ${inserts} DROP ${one}`);
-  } else if (rows > 0) await markUnsent(query, table);
+  } else if (rows > 0) {
+    const why = refused === undefined ? "it had too many rows" : "its rows could not be written again";
+    await markUnsent(query, table, { why, error: refused });
+  }
   if (!sent || isWhole) await query(`ALTER PUBLICATION ${isWhole ? whole : inserts} ADD ${one}`);
   await addKnownTables(query, oids);
   await query("COMMIT");
-  return { rows, sent };
+  return { rows, sent, ...(rows > 0 && refused !== undefined ? { refused } : {}) };
 }
 
 /** ONLY: children by plain inheritance are tables of their own. */
@@ -155,14 +185,20 @@ function insertAgain(
     INSERT INTO ${named.replace(/^ONLY /, "")} (${list}) OVERRIDING SYSTEM VALUE SELECT ${list} FROM gone`;
 }
 
-async function markUnsent(query: Query, { schema, name }: LocalTable): Promise<void> {
+/** Marks a table as diverged: `why` says what of its rows, as they were when it came to be published. */
+export async function markUnsent(
+  query: Query,
+  { schema, name }: TableName,
+  { why, error }: { readonly why: string; readonly error?: string },
+): Promise<void> {
   const [{ node }] = await query("SELECT name AS node FROM mmlite.node");
+  const because = error === undefined ? "" : `: ${error}`;
   await query(
     `INSERT INTO mmlite.diverged (table_schema, table_name, reason) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING`,
     [
       schema,
       name,
-      `it had too many rows when node ${node} began to publish it: they were not sent (\`mmlite tables resync\`)`,
+      `${why} when node ${node} began to publish it: they were not sent (\`mmlite tables resync\`)${because}`,
     ],
   );
 }

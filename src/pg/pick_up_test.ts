@@ -129,6 +129,50 @@ for (const major of [10, 11, 12, 13, 14, 15, 16, 17, 18] as const) {
       assert.deepEqual((await next()).inserted, ["1"]);
     });
 
+    await t.step("rows that cannot be written again are not sent, and that is said", async () => {
+      const refused: Record<string, [string, RegExp]> = {
+        checked: [
+          "CREATE TABLE public.checked (id int PRIMARY KEY); INSERT INTO public.checked VALUES (-5); " +
+          "ALTER TABLE public.checked ADD CHECK (id > 0) NOT VALID",
+          /a value of "public\.checked" was refused by "checked_id_check" \(SQLSTATE 23514\)/,
+        ],
+        watched: [
+          "CREATE TABLE public.watched (id int PRIMARY KEY); INSERT INTO public.watched VALUES (-5); " +
+          "CREATE TRIGGER refuse BEFORE DELETE ON public.watched FOR EACH ROW EXECUTE PROCEDURE refuse(); " +
+          "ALTER TABLE public.watched ENABLE ALWAYS TRIGGER refuse",
+          /a change was refused by function public\.refuse\(\) \(SQLSTATE P0001\)/,
+        ],
+        deferred: [
+          "CREATE TABLE public.deferred (id int PRIMARY KEY); INSERT INTO public.deferred VALUES (-5); " +
+          "CREATE CONSTRAINT TRIGGER refuse AFTER INSERT ON public.deferred DEFERRABLE INITIALLY DEFERRED " +
+          "FOR EACH ROW EXECUTE PROCEDURE refuse(); ALTER TABLE public.deferred ENABLE ALWAYS TRIGGER refuse",
+          /a change was refused by function public\.refuse\(\) \(SQLSTATE P0001\)/,
+        ],
+        others: [
+          "CREATE TABLE public.others (id int); INSERT INTO public.others VALUES (-5); " +
+          "CREATE PUBLICATION others FOR ALL TABLES",
+          /cannot delete from table "others" because it does not have a replica identity/,
+        ],
+      };
+      for (const [name, [sql, why]] of Object.entries(refused)) {
+        await query(sql);
+        const { refused, ...done } = await pickUp(bed, name);
+        assert.deepEqual(done, { rows: 1, sent: false });
+        assert.match(refused!, why);
+        assert.deepEqual(await publicationOf(bed, `public.${name}`), [
+          name === "others" ? "mmlite_inserts" : "mmlite",
+        ]);
+        const [{ reason }] = await query("SELECT reason FROM mmlite.diverged WHERE table_name = $1", [name]);
+        assert.match(reason!, /^its rows could not be written again when node ams began to publish it/);
+        assert.match(reason!, why);
+        assert.doesNotMatch(reason!, /-5/);
+      }
+      await query(
+        "DROP PUBLICATION others; DELETE FROM mmlite.diverged; INSERT INTO public.others VALUES (9)",
+      );
+      assert.deepEqual((await next()).inserted, ["9"]);
+    });
+
     if (major === 10 || major === 18) {
       await t.step("nor are too many rows sent", async () => {
         await query(

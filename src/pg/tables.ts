@@ -124,8 +124,13 @@ export function partitionsByParent(tables: readonly LocalTable[]): Partitions {
   );
 }
 
+/** The tables beneath a partitioned one, at any depth, partitioned ones too. */
+export function beneath(table: TableName, partitions: Partitions): LocalTable[] {
+  const children = partitions.get(tableKey(table)) ?? [];
+  return children.flatMap((child) => [child, ...beneath(child, partitions)]);
+}
+
 /** The ordinary tables beneath a partitioned one, at any depth. */
 export function leavesOf(table: TableName, partitions: Partitions): LocalTable[] {
-  const children = partitions.get(tableKey(table)) ?? [];
-  return children.flatMap((child) => child.partitioned ? leavesOf(child, partitions) : [child]);
+  return beneath(table, partitions).filter(({ partitioned }) => !partitioned);
 }
