@@ -2,8 +2,6 @@
  * Makes in this database what tables of another node consist of: what is there and equal stays, what is there and
  * differs is an error. All in one transaction.
  */
-// @ts-types="@types/pg"
-import pg from "pg";
 import { MmliteError } from "../errors.ts";
 import { type Client, closeClient, openClient } from "./client.ts";
 import { describeServerError, mapPostgresError } from "./errors.ts";
@@ -27,7 +25,8 @@ interface SchemaTargetOptions {
 const MAX_NAMED = 20;
 /** How a statement of another node may begin; the rest of it is run with the rights of mmlite's role. */
 const BEGINNINGS: Readonly<Record<ItemKind, (name: string) => readonly (string | RegExp)[]>> = {
-  extension: () => [/^CREATE EXTENSION /],
+  // Not run but shown, to be run by hand: so it is this and nothing else.
+  extension: () => [/^CREATE EXTENSION "(?:[^"]|"")*" SCHEMA "(?:[^"]|"")*"$/],
   schema: () => [/^CREATE SCHEMA /],
   type: (name) => [`CREATE TYPE ${name} AS `, `CREATE DOMAIN ${name} AS `],
   sequence: (name) => [`CREATE SEQUENCE ${name} AS `],
@@ -183,9 +182,7 @@ function requireExtensions(missing: readonly SchemaItem[]): void {
     "schema_mismatch",
     `Cannot create the tables: they need ${needed.map(({ name }) => `extension ${name}`).join(", ")}`,
     {
-      hint: `Run here: ${
-        needed.map(({ name }) => `CREATE EXTENSION ${pg.escapeIdentifier(name)}`).join("; ")
-      }`,
+      hint: `Run here: ${needed.map(({ sql }) => sql).join("; ")}`,
     },
   );
 }
