@@ -62,7 +62,7 @@ Deno.test("limits are amounts of bytes, durations, or off", async () => {
     loadConfig({ flags: { ...LEAST, "max-slot-wal": "20" }, env: BARE }),
     {
       message:
-        'Cannot use --max-slot-wal "20": expected a number and its unit, such as 512MB or 10GB, or off',
+        'Cannot use --max-slot-wal "20": expected a number and its unit, such as 512MB, 20MiB or 10GB, or off',
     },
   );
 });
