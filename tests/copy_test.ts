@@ -6,6 +6,7 @@ import { copy, ended, requireEqual, startEmpty, startFilled } from "./support/co
 import { connectAll } from "./support/mmlite.ts";
 import { eventually } from "./support/poll.ts";
 import { startPostgres } from "./support/postgres.ts";
+import { writersOn } from "./support/writers.ts";
 
 /** Between two transactions of a writer, milliseconds. */
 const REST_MS = 15;
@@ -13,33 +14,21 @@ let nextId = 1_000_000;
 
 /** Writes on nodes until it is disposed of. Each transaction leaves one entry of its own: lost or doubled, it shows. */
 function writing(members: readonly ClusterMember[]): AsyncDisposable {
-  const stop = new AbortController();
-  const writers = members.map(async ({ server, database, node }, place) => {
-    const client = await server.connect(database);
-    try {
-      for (let round = 0; !stop.signal.aborted; round++) {
-        const id = nextId++;
-        await client.query(
-          `BEGIN; INSERT INTO entry VALUES ('${node.name}', ${round}, 'once');
+  return writersOn(members, {
+    restMs: REST_MS,
+    write: async (client, { place, round, node }) => {
+      const id = nextId++;
+      await client.query(
+        `BEGIN; INSERT INTO entry VALUES ('${node}', ${round}, 'once');
            INSERT INTO item (id, name, n) VALUES (${id}, 'new', ${round});
-           UPDATE item SET n = n + 1, name = '${node.name}' WHERE id = ${1 + round * 7 % 400};
+           UPDATE item SET n = n + 1, name = '${node}' WHERE id = ${1 + round * 7 % 400};
            UPDATE item SET id = -id WHERE id = ${500 + round % 300 * 2 + place};
            DELETE FROM item WHERE id = ${id - 40};
            UPDATE "Odd Name" SET "Key" = 'k${round}' WHERE b = ${1 + round % 20 + place * 20};
            ${round % 50 === place ? "TRUNCATE gone;" : ""} INSERT INTO gone VALUES (${id}); COMMIT`,
-        );
-        await delay(REST_MS, stop.signal);
-      }
-    } finally {
-      await client.end();
-    }
-  });
-  return {
-    [Symbol.asyncDispose]: async () => {
-      stop.abort();
-      await Promise.all(writers);
+      );
     },
-  };
+  });
 }
 
 Deno.test("a node that is new in a busy mesh gets every row once", async (t) => {

@@ -1,12 +1,12 @@
 /** Making rows of two nodes what the newer ones are, on both, while both are written to. */
 import assert from "node:assert/strict";
 import type { RepairReport } from "../src/api/job_schemas.ts";
-import { delay } from "../src/backoff.ts";
 import { type ClusterMember, startCluster } from "./support/cluster.ts";
 import type { CommandResult } from "./support/mmlite.ts";
 import { plant } from "./support/plant.ts";
 import { eventually } from "./support/poll.ts";
 import { startPostgres } from "./support/postgres.ts";
+import { writersOn } from "./support/writers.ts";
 
 const SCHEMA = `CREATE TABLE item (id bigint PRIMARY KEY, name text);
   CREATE TABLE account (id int PRIMARY KEY, email text UNIQUE);
@@ -69,28 +69,16 @@ async function arrived(member: ClusterMember, table: string, count: number): Pro
 
 /** Writes to rows of `busy` on both nodes until it is disposed of. */
 function writing(members: readonly ClusterMember[]): AsyncDisposable {
-  const stop = new AbortController();
-  const writers = members.map(async ({ server, database }, place) => {
-    const client = await server.connect(database);
-    try {
-      for (let round = 1; !stop.signal.aborted; round++) {
-        const id = 1 + (round * 7 + place) % 400;
-        await client.query(
-          `INSERT INTO busy VALUES (${id}, ${round}) ON CONFLICT (id) DO UPDATE SET n = ${round}`,
-        );
-        if (round % 3 === 0) await client.query(`DELETE FROM busy WHERE id = ${(id + 17) % 400}`);
-        await delay(10, stop.signal);
-      }
-    } finally {
-      await client.end();
-    }
-  });
-  return {
-    [Symbol.asyncDispose]: async () => {
-      stop.abort();
-      await Promise.all(writers);
+  return writersOn(members, {
+    restMs: 10,
+    write: async (client, { place, round }) => {
+      const id = 1 + ((round + 1) * 7 + place) % 400;
+      await client.query(
+        `INSERT INTO busy VALUES (${id}, ${round}) ON CONFLICT (id) DO UPDATE SET n = ${round}`,
+      );
+      if (round % 3 === 0) await client.query(`DELETE FROM busy WHERE id = ${(id + 17) % 400}`);
     },
-  };
+  });
 }
 
 Deno.test("of rows that differ the newer ones come to be on both nodes, and nothing is sent on", async (t) => {

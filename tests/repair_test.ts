@@ -1,35 +1,19 @@
 /** Making rows of one node what they are at a peer, while all nodes are written to. */
 import assert from "node:assert/strict";
-import { delay } from "../src/backoff.ts";
 import type { RepairReport } from "../src/api/job_schemas.ts";
 import { type Cluster, type ClusterMember, startCluster } from "./support/cluster.ts";
 import type { CommandResult } from "./support/mmlite.ts";
 import { eventually } from "./support/poll.ts";
 import { startPostgres } from "./support/postgres.ts";
+import { plant } from "./support/plant.ts";
+import { writersOn } from "./support/writers.ts";
 
 const SCHEMA = `CREATE TABLE item (id bigint PRIMARY KEY, name text, f float8);
   CREATE TABLE account (id int PRIMARY KEY, email text UNIQUE);
   CREATE TABLE big (id int PRIMARY KEY, v text);
   CREATE TABLE bag (v text);
   ALTER TABLE bag REPLICA IDENTITY FULL;`;
-/** What differs was not written through here: nothing of it is sent to the other nodes. */
-const APART = "mmlite_of_nobody";
 const ROWS = 5_000;
-
-/** Writes what does not leave the node. */
-async function plant({ server, database }: ClusterMember, sql: string): Promise<void> {
-  const client = await server.connect(database);
-  try {
-    await client.query(
-      `SELECT pg_replication_origin_create('${APART}') WHERE pg_replication_origin_oid('${APART}') IS NULL`,
-    );
-    await client.query(`SELECT pg_replication_origin_session_setup('${APART}')`);
-    await client.query("SET session_replication_role = replica");
-    await client.query(`BEGIN; ${sql}; COMMIT`);
-  } finally {
-    await client.end();
-  }
-}
 
 async function repair(
   { node }: ClusterMember,
@@ -57,28 +41,15 @@ let nextRound = 0;
 
 /** Writes to rows on all nodes at once until it is disposed of. */
 function writing({ members }: Cluster): AsyncDisposable {
-  const stop = new AbortController();
-
-  const writers = members.map(async ({ server, database }, place) => {
-    const client = await server.connect(database);
-    try {
-      while (!stop.signal.aborted) {
-        const id = 1_000_000 + nextRound++ * 3 + place;
-        await client.query(`INSERT INTO item VALUES (${id}, 'new', random())`);
-        await client.query(`UPDATE item SET name = 'u${id}' WHERE id = ${1 + id % 500}`);
-        if (nextRound % 3 === 0) await client.query(`DELETE FROM item WHERE id = ${id}`);
-        await delay(15, stop.signal);
-      }
-    } finally {
-      await client.end();
-    }
-  });
-  return {
-    [Symbol.asyncDispose]: async () => {
-      stop.abort();
-      await Promise.all(writers);
+  return writersOn(members, {
+    restMs: 15,
+    write: async (client, { place }) => {
+      const id = 1_000_000 + nextRound++ * 3 + place;
+      await client.query(`INSERT INTO item VALUES (${id}, 'new', random())`);
+      await client.query(`UPDATE item SET name = 'u${id}' WHERE id = ${1 + id % 500}`);
+      if (nextRound % 3 === 0) await client.query(`DELETE FROM item WHERE id = ${id}`);
     },
-  };
+  });
 }
 
 /** Rows that no writer comes to, with their versions. */
