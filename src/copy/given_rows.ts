@@ -3,6 +3,7 @@
  * go one after the other, the largest first, and large ones in ranges of their pages.
  */
 import { randomUUID } from "node:crypto";
+import { MmliteError } from "../errors.ts";
 import type { CopiedBytes } from "../pg/copy_data.ts";
 import type { CopiedPart, CopiedRange, CopiedTable, CopyReader } from "../pg/copy_reader.ts";
 import type { Query } from "../pg/query.ts";
@@ -46,6 +47,8 @@ interface LateRows extends RangePlace {
 const LONG_AGO = "2000-01-01 00:00:00.000001+00";
 /** Bytes of rows are announced when there are as many, or twice that at most: what is read of a socket is no longer. */
 const CHUNK_BYTES = 0x2_0000;
+/** Each has a connection of its own to the server; who takes rows opens two. */
+const MAX_MORE_CHANNELS = 4;
 
 /** See the module's head. */
 export class GivenRows {
@@ -92,6 +95,12 @@ export class GivenRows {
 
   /** Gives rows on another channel: of those that are no older than anything that can come it leaves all to the first. */
   async giveMore(lines: Lines): Promise<void> {
+    if (this.#more >= MAX_MORE_CHANNELS) {
+      throw new MmliteError(
+        "protocol",
+        `Cannot give rows: more than ${MAX_MORE_CHANNELS} channels are asked for`,
+      );
+    }
     this.#more++;
     try {
       // Without one, those that there are do it.

@@ -29,7 +29,7 @@ export function heardUntil(peers: Pick<Peers, "list">, groups: Pick<GroupKeeper,
 
 /**
  * Resolves once every peer has said anew that it has sent everything, which is of a moment after `heard`, and it is
- * applied; at the signal too. `waiting` is told for whom it is waited.
+ * applied; throws `aborted` at the signal. `waiting` is told for whom it is waited.
  */
 export async function awaitPeers(
   { peers, groups, heard, waiting, signal }: {
@@ -56,6 +56,7 @@ export async function awaitPeers(
     );
     await delay(LOOK_MS, signal);
   }
+  throw new MmliteError("aborted", "Cannot wait for what others committed: stopped");
 }
 
 /**

@@ -93,11 +93,11 @@ export class Merging {
       run.found(report());
     }
     // What a later one gave has not come to those before it.
-    const isTaken = ({ taken, removed }: PeerMerge) => taken + removed > 0;
-    const last = merges.findLastIndex((merge, place) => place > 0 && isTaken(merge));
+    const last = merges.findLastIndex(({ taken, removed }, place) => place > 0 && taken + removed > 0);
     for (let place = 0; place < last; place++) {
-      const { tables, ...again } = await this.#with(peers.get(merges[place].peer), input, run);
-      merges[place] = { ...again, tables };
+      const before = new Map(merges[place].tables.map((table) => [table.table, table]));
+      const { peer, tables } = await this.#with(peers.get(merges[place].peer), input, run);
+      merges[place] = toMerge(peer, tables.map((table) => add(before.get(table.table), table)));
       run.found(report());
     }
     const left = merges.filter(({ outcome }) => outcome !== "equal");
