@@ -1,42 +1,33 @@
 /**
- * Rows of one node copied to another: asked for as a job of the node that they come to, and given to peers.
+ * Rows of another node copied to this one: what an operator asks for as a job.
  *
  * Until all rows have come nothing is received, and to its end applications cannot write to the tables, across restarts.
  */
 import type { CopyInput, CopyReport } from "../api/job_schemas.ts";
-import type { OwnDeletes } from "../apply/own_deletes.ts";
 import { openApplySession } from "../apply/session.ts";
 import { backoffMs, delay } from "../backoff.ts";
 import { parseByteSize } from "../byte_size.ts";
-import { giveCopy } from "../copy/giving.ts";
-import type { GivenRows } from "../copy/given_rows.ts";
 import { paceOf } from "../copy/pace.ts";
 import { takeCopy, type TakenTable } from "../copy/taking.ts";
 import { MmliteError, toMmliteError } from "../errors.ts";
 import { log } from "../log.ts";
 import { type Lsn, maxLsn, ZERO_LSN } from "../lsn.ts";
-import { type Client, closeClient, destroyClient, openClient } from "../pg/client.ts";
-import { readSettledBefore } from "../pg/copy_source.ts";
-import { hasOwnRows, noteCopy, readCopy, shutTables, type UnendedCopy } from "../pg/copy_target.ts";
-import { mapPostgresError } from "../pg/errors.ts";
+import { type Client, closeClient } from "../pg/client.ts";
+import { readCopy, type UnendedCopy } from "../pg/copy_target.ts";
 import { setMark } from "../pg/marks.ts";
 import { readPeer } from "../pg/peers.ts";
-import { ensureNamedOrigin, ensureOrigin, originName, readProgress, readProgressOf } from "../pg/progress.ts";
-import { type Query, queryWith } from "../pg/query.ts";
+import { ensureNamedOrigin, ensureOrigin, originName, readProgress } from "../pg/progress.ts";
+import type { Query } from "../pg/query.ts";
 import type { SchemaItems } from "../pg/schema_items.ts";
 import { readHashedColumns } from "../pg/row_hash.ts";
-import { leavesOf, type LocalTable, partitionsByParent, readTables } from "../pg/tables.ts";
-import { formatTableName } from "../table_name.ts";
-import type { Channel } from "../wire/channel.ts";
-import type { AppliedPositions } from "./applied_positions.ts";
+import { noteComingCopy } from "./coming_copy.ts";
 import type { Database } from "./database.ts";
 import type { Dial } from "./dial.ts";
 import { readComparableTables } from "./digest_jobs.ts";
 import { awaitPeers, heardUntil, openToApplications } from "./going_live.ts";
-import { type GroupKeeper, SKEW_MARGIN_MS } from "./group_keeper.ts";
+import type { GroupKeeper } from "./group_keeper.ts";
 import type { JobKind, JobRun } from "./jobs.ts";
 import { isMerge, type Merging } from "./merging.ts";
-import { noteDeletes } from "./outbound.ts";
 import type { Peers } from "./peers.ts";
 import type { ServerClock } from "./server_clock.ts";
 import { takeSchema } from "./table_schema.ts";
@@ -48,10 +39,8 @@ interface CopyingOptions {
   readonly self: string;
   readonly peers: Peers;
   readonly patterns: Patterns;
-  readonly positions: AppliedPositions;
   readonly groups: GroupKeeper;
   readonly clock: Pick<ServerClock, "untilPassed">;
-  readonly ownDeletes: OwnDeletes;
   /** On connections that nothing else uses. */
   readonly dial: Dial;
   /** Resolves once a table, by its OID, may have rows of other nodes; throws `transient` while it may not. */
@@ -80,16 +69,11 @@ interface NodePosition {
   readonly lsn: Lsn;
 }
 
-/** How many tables an error names. */
-const MAX_NAMED_TABLES = 10;
 /**
  * What the replication origins of further sessions are called, of which each takes a place for good: that of repairs, none
  * of which runs meanwhile, and one more.
  */
 const MORE_ORIGINS = ["repair", "copy"] as const;
-/** Another reader may hold the slot for a moment: it is tried again for this long, milliseconds. */
-const SLOT_WAIT_MS = 15_000;
-const SLOT_RETRY_MS = 200;
 
 type Made = Pick<CopyReport, "created" | "left_out">;
 const NOTHING_MADE: Made = { created: [], left_out: [] };
@@ -104,8 +88,6 @@ export class Copying implements JobKind<CopyInput> {
   #isRunning = false;
   #made: Made = NOTHING_MADE;
   #waiting = "";
-  /** Copies of the rows of this node. */
-  readonly #given = new Map<string, GivenRows>();
 
   constructor(options: CopyingOptions) {
     this.#options = options;
@@ -202,48 +184,9 @@ export class Copying implements JobKind<CopyInput> {
     }
   }
 
-  /** Gives the rows of this node to a peer; who is none is told so. */
-  async acceptCopy(channel: Channel, peer: string): Promise<void> {
-    const { database, self, patterns, groups, ownDeletes, signal } = this.#options;
-    const query = this.#query(`give rows to peer "${peer}"`);
-    await giveCopy(channel, {
-      ...{ target: database.target, query, self, peer },
-      serverVersion: database.facts.versionNumber,
-      isVersioned: database.facts.trackCommitTimestamp,
-      requireAllowed: async () => {
-        await this.#requirePeer(peer);
-        // Its position in the node that it copies from is behind its rows until then.
-        if (this.#copy !== undefined) throw this.#notWhole("give rows");
-        this.#logger.info("Peer {peer} copies the rows of this node", { peer });
-      },
-      readTables: (query) => readComparableTables(query, patterns),
-      awaitTable: (table) => this.#options.awaitKnown(table.oid),
-      requireWhole: () => {
-        if (this.#copy !== undefined) throw this.#notWhole("give rows");
-      },
-      appliedOf: (node) => this.#appliedOf(query, node),
-      noteOwnDeletes: async (until, signal) => {
-        if (!database.facts.trackCommitTimestamp) return;
-        await patiently(() => noteDeletes({ database, ownDeletes, peer, until, signal }), signal);
-      },
-      holdDeletes: () => groups.holdDeletes(),
-      failed: (error) =>
-        this.#logger.warn("Rows cannot be given to peer {peer}: {error}", { peer, error: error.message }),
-      underWay: this.#given,
-      oldBefore: async () => {
-        const horizon = groups.horizon(peer);
-        if (horizon === undefined) return "-infinity";
-        return await readSettledBefore(query, { horizon, marginMs: SKEW_MARGIN_MS });
-      },
-    }, signal);
-  }
-
-  async #appliedOf(query: Query, node: string): Promise<Lsn | undefined> {
-    const told = this.#options.positions.of(node)?.lsn;
-    const stored = (await readProgressOf(query, node))?.lsn;
-    return told === undefined && stored === undefined
-      ? undefined
-      : maxLsn(told ?? ZERO_LSN, stored ?? ZERO_LSN);
+  /** Throws `copying` while a copy has not ended: the position in its source is behind the rows here until then. */
+  requireEnded(): void {
+    if (this.#copy !== undefined) throw this.#notWhole("give rows");
   }
 
   /** Nothing is received any more, and applications cannot write, when this returns. */
@@ -446,13 +389,6 @@ export class Copying implements JobKind<CopyInput> {
     });
   }
 
-  /** A certificate outlives membership: only a peer of this node gets its rows. */
-  async #requirePeer(node: string): Promise<void> {
-    const row = await readPeer(this.#query(`give rows to node "${node}"`), node);
-    if (row?.intent === "active" || row?.intent === "paused") return;
-    throw new MmliteError("refused", `Cannot give rows to node "${node}": it is no peer`);
-  }
-
   #query(doing: string): Query {
     return this.#options.database.control.query(doing);
   }
@@ -469,87 +405,4 @@ function notBegun(peer: string): MmliteError {
 /** Whether what is asked for is the rest of a copy of which all rows have come. */
 function isGoneOnWith({ source, report }: UnendedCopy, { from, mode }: CopyInput): boolean {
   return source === from && (report as CopyReport).mode === mode;
-}
-
-/**
- * Notes that the rows of this node are to be copied from another one, and keeps applications from writing meanwhile, in
- * one transaction. Throws `conflict` where there are rows that no other node may have, unless they are given up, and `aborted` at the signal, which
- * breaks off what may take as long as reading all rows; then nothing is changed.
- */
-export async function noteComingCopy(
-  { database, signal, ...options }: Pick<CopyingOptions, "database" | "self" | "patterns" | "signal">,
-  { from, isGivenUp }: { readonly from: string; readonly isGivenUp: boolean },
-): Promise<void> {
-  const client = await openClient(database.target, {
-    applicationName: "mmlite copy",
-    settings: { lock_timeout: "10s", row_security: "off", statement_timeout: "0" },
-    signal,
-  });
-  const breakOff = () => destroyClient(client);
-  signal.addEventListener("abort", breakOff, { once: true });
-  try {
-    const query = queryWith(client);
-    await query("BEGIN");
-    const isAnew = await readCopy(query) === undefined;
-    const all = partitionsByParent(await readTables(query));
-    const tables = await readComparableTables(query, options.patterns);
-    await shutTables(
-      query,
-      tables.flatMap((table) => table.partitioned ? [table, ...leavesOf(table, all)] : [table]),
-    );
-    if (isAnew && !isGivenUp) {
-      await requireNoOwnRows(query, { tables, self: options.self, facts: database.facts });
-    }
-    await noteCopy(query, from);
-    await query("COMMIT");
-  } catch (thrown) {
-    const doing = "keep applications from writing to the tables";
-    if (signal.aborted) throw new MmliteError("aborted", `Cannot ${doing}: stopped`);
-    throw mapPostgresError(thrown, doing);
-  } finally {
-    signal.removeEventListener("abort", breakOff);
-    await closeClient(client);
-  }
-}
-
-/** Throws `conflict` where rows would be lost that no other node may have. */
-async function requireNoOwnRows(
-  query: Query,
-  { tables, self, facts }: {
-    readonly tables: readonly LocalTable[];
-    readonly self: string;
-    readonly facts: Database["facts"];
-  },
-): Promise<void> {
-  const own: string[] = [];
-  for (const table of tables) {
-    const options = { isVersioned: facts.trackCommitTimestamp, self };
-    if (await hasOwnRows(query, table, options)) own.push(formatTableName(table));
-  }
-  if (own.length === 0) return;
-  const named = own.slice(0, MAX_NAMED_TABLES).join(", ");
-  const more = own.length > MAX_NAMED_TABLES ? ` and ${own.length - MAX_NAMED_TABLES} more` : "";
-  throw new MmliteError(
-    "conflict",
-    `Cannot copy rows to this node: there are rows already in ${named}${more}`,
-    {
-      hint:
-        "Say what is to become of them: with `--mode replace` they are given up, with keep they must be equal, with merge " +
-        "both nodes get the newer one of each",
-    },
-  );
-}
-
-/** Tries again for a while what another one is in the way of. */
-async function patiently(work: () => Promise<void>, signal: AbortSignal): Promise<void> {
-  const until = performance.now() + SLOT_WAIT_MS;
-  for (;;) {
-    try {
-      return await work();
-    } catch (thrown) {
-      const error = toMmliteError(thrown);
-      if (error.disposition !== "retry" || performance.now() > until || signal.aborted) throw error;
-      await delay(SLOT_RETRY_MS, signal);
-    }
-  }
 }

@@ -21,7 +21,7 @@ import { dropSlot, slotName } from "../pg/slots.ts";
 import { formatTableName } from "../table_name.ts";
 import { TlsKeys } from "../pki/tls_keys.ts";
 import { type Database, openDatabase, reachDatabase } from "./database.ts";
-import { noteComingCopy } from "./copying.ts";
+import { noteComingCopy } from "./coming_copy.ts";
 import { readComparableTables } from "./digest_jobs.ts";
 import { ensureIncarnation } from "./incarnation.ts";
 import type { InviteToken } from "./invite_token.ts";

@@ -22,6 +22,7 @@ import { Causality } from "./causality.ts";
 import { parseTimestamp } from "./clock.ts";
 import { ConflictKeeper } from "./conflict_keeper.ts";
 import { ConflictPolicies } from "./conflict_policies.ts";
+import { CopyGiver } from "./copy_giver.ts";
 import { Copying } from "./copying.ts";
 import { createControl } from "./control.ts";
 import { type Database, openDatabase, serverWarnings } from "./database.ts";
@@ -256,13 +257,18 @@ export async function startNode(config: Config, { signal, apiAddress }: StartOpt
       created: () => publications.sync(),
       awaitKnown: (oid) => publications.awaitKnown(oid),
       merging: new Merging({ self: self.node, peers, repair, writers }),
-      ...{ database, self: self.node, peers, patterns, positions, groups, ownDeletes, clock },
+      ...{ database, self: self.node, peers, patterns, groups, clock },
       dial: dialBeside,
       copied: (table, rows) => metrics.countCopied(table, rows),
       dropInbound: (sender) => inbox.drop(sender),
       signal: ended,
     });
     await copying.load();
+    const copyGiver = new CopyGiver({
+      ...{ database, self: self.node, patterns, positions, groups, ownDeletes, signal: ended },
+      requireEnded: () => copying.requireEnded(),
+      awaitKnown: (oid) => publications.awaitKnown(oid),
+    });
     const kinds = { verify: verification, repair, resync: new Resync(repair), copy: copying };
     const jobs = new Jobs({ database, kinds, signal: ended });
     cleanup.push(() => jobs.close());
@@ -282,7 +288,7 @@ export async function startNode(config: Config, { signal, apiAddress }: StartOpt
       acceptReturn: (channel, node) => returns.offer(node, channel),
       acceptQuestions: (channel, node) => verification.acceptQuestions(channel, node),
       acceptAnswers: (channel, node) => verification.acceptAnswers(channel, node),
-      acceptCopy: (channel, node) => copying.acceptCopy(channel, node),
+      acceptCopy: (channel, node) => copyGiver.accept(channel, node),
       join: tlsKeys && new Reception({
         ...{ database, self, invites, peers, tls: tlsKeys, patterns, signal: ended },
       }),
