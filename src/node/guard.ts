@@ -42,8 +42,7 @@ export class Guard {
       if (problem === undefined) break;
       this.problem = problem;
       this.#logger.warn("Lost the database: {error}", { error: problem.message });
-      this.#options.interrupt();
-      await Promise.all([lock.close(), this.#options.database.control.release()]);
+      await Promise.all([lock.close(), this.#letGo()]);
       const taken = await this.#takeHold(signal);
       if (taken === undefined) return;
       lock = taken;
@@ -77,13 +76,21 @@ export class Guard {
     }
   }
 
+  /** Breaks off every session that could keep the server from stopping. */
+  async #letGo(): Promise<void> {
+    this.#options.interrupt();
+    await this.#options.database.control.release();
+  }
+
   async #takeHold(signal: AbortSignal): Promise<DatabaseLock | undefined> {
     for (let failures = 0; !signal.aborted; failures++) {
-      await delay(backoffMs(failures), signal);
+      await delay(Math.min(backoffMs(failures), PROBE_INTERVAL_MS), signal);
       try {
         return await this.#tryHold(signal);
       } catch (thrown) {
         const error = toMmliteError(thrown);
+        // Links try by themselves: a server that came up for a moment, and is stopped again, may have let one in.
+        await this.#letGo();
         // Anything else may pass: a server in recovery, a password that is being changed, a lock that lingers.
         if (error.disposition === "fence") throw error;
         this.problem = error;
