@@ -42,9 +42,14 @@ export function keyText(key: Key): string {
   return key.join(SEPARATOR);
 }
 
+/** The columns' texts in what {@link keyText} has made of them. */
+export function keyParts(text: string): string[] {
+  return text.split(SEPARATOR);
+}
+
 /** A key for people. */
 export function showKey(text: string): string {
-  const parts = text.split(SEPARATOR);
+  const parts = keyParts(text);
   return parts.length === 1 ? parts[0] : `(${parts.map((part) => JSON.stringify(part)).join(", ")})`;
 }
 

@@ -5,7 +5,7 @@ import { delay } from "../../src/backoff.ts";
 import { joinNode, type JoinOptions, type JoinOutcome } from "./joining.ts";
 import type { GrowMesh, GrowNode } from "./mesh.ts";
 import type { GrowPlan } from "./plan.ts";
-import { compareTables, fillSql, readLog } from "./tables.ts";
+import { compareTables, type Difference, fillSql, readLog, readNotes } from "./tables.ts";
 import { settle, Writers } from "./writers.ts";
 
 /** What came of a round. */
@@ -31,6 +31,8 @@ const EXACT_MS = 40_000;
 
 /** Rows that differ are looked at again after this time, milliseconds: to know whether they stay so. */
 const LATER_MS = 10_000;
+/** Rows of which is told what nodes have noted, at most. */
+const MAX_EXPLAINED = 3;
 
 /** Runs it; throws where it does not come to an end. */
 export async function runRound(
@@ -117,15 +119,28 @@ class Round {
     await settle(live, this.#writers);
     const after = Math.max(this.#copiedAtMs - OLD_MS, Date.now() - EXACT_MS);
     const { rows, versions, versionsCompared } = await compareTables(live, new Date(after).toISOString());
+    this.#found.rows.push(...rows.map(({ text }) => size + text));
+    this.#found.versions.push(...versions.map(({ text }) => size + text));
     if (rows.length > 0) {
-      await delay(LATER_MS);
-      const { rows: later } = await compareTables(live, new Date(after).toISOString());
-      rows.push(`and ${LATER_MS / 1000} s later, ${later.length > 0 ? later.join("; ") : "all are equal"}`);
+      this.#found.rows.push(...await this.#lookLonger(rows, new Date(after).toISOString()));
     }
-    this.#found.rows.push(...rows.map((one) => size + one));
-    this.#found.versions.push(...versions.map((one) => size + one));
     this.#versionsCompared += versionsCompared;
     this.#found.entries.push(...(await this.#checkEntries(live)).map((one) => size + one));
+  }
+
+  /** What nodes know of rows that differ, and whether they stay so. */
+  async #lookLonger(rows: readonly Difference[], after: string): Promise<string[]> {
+    const { live } = this.#mesh;
+    const found: string[] = [];
+    for (const row of rows.slice(0, MAX_EXPLAINED)) {
+      for (const node of live) {
+        found.push(...(await readNotes(node, row)).map((note) => `of ${row.text.split(":", 1)[0]} ${note}`));
+      }
+    }
+    await delay(LATER_MS);
+    const { rows: later } = await compareTables(live, after);
+    const what = later.length > 0 ? later.map(({ text }) => text).join("; ") : "all are equal";
+    return [...found, `${LATER_MS / 1000} s later, ${what}`];
   }
 
   /** Each transaction has left one row without key at each node, or none. */

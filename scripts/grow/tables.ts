@@ -4,7 +4,16 @@
  */
 import type { Key, Keys } from "../converge/plan.ts";
 import { makeKey } from "../converge/plan.ts";
-import { keyText, LOG_TABLE, schemaSql, type Table, TABLES, timeText } from "../converge/tables.ts";
+import {
+  keyParts,
+  keyText,
+  LOG_TABLE,
+  schemaSql,
+  showKey,
+  type Table,
+  TABLES,
+  timeText,
+} from "../converge/tables.ts";
 import type { GrowNode } from "./mesh.ts";
 
 /** Rows in the beginning: small ones, and ones whose large value is stored out of line. */
@@ -96,13 +105,22 @@ export async function readLog({ server, database }: GrowNode): Promise<Map<numbe
   return new Map(rows.map(({ id, times }) => [id, times]));
 }
 
-/** What differs between nodes, a sentence for each row. */
+/** A row that is not alike on all nodes. */
+export interface Difference {
+  readonly table: Table;
+  /** As {@link keyText} gives it. */
+  readonly key: string;
+  /** What is where. */
+  readonly text: string;
+}
+
+/** What differs between nodes. */
 export async function compareTables(nodes: readonly GrowNode[], versionsAfter: string): Promise<{
-  readonly rows: string[];
-  readonly versions: string[];
+  readonly rows: Difference[];
+  readonly versions: Difference[];
   readonly versionsCompared: number;
 }> {
-  const [rows, versions]: [string[], string[]] = [[], []];
+  const [rows, versions]: [Difference[], Difference[]] = [[], []];
   let versionsCompared = 0;
   for (const table of TABLES) {
     const digests = await Promise.all(nodes.map((node) => readDigest(node, table)));
@@ -116,17 +134,38 @@ export async function compareTables(nodes: readonly GrowNode[], versionsAfter: s
   return { rows, versions, versionsCompared };
 }
 
+/** What a node has noted of a row: its conflicts and its deletes, a line each. */
+export async function readNotes(
+  { name, server, database }: GrowNode,
+  { table, key }: Difference,
+): Promise<string[]> {
+  const columns = `ARRAY[${table.key.map(({ name }) => `c.key->>'${name}'`).join(", ")}]`;
+  const rows = await server.sql(
+    database,
+    `SELECT ${timeText("c.noted_at")} || ': ' || c.change || ' of ' || c.remote_origin || ' ' ||
+         ${timeText("c.remote_timestamp")} || ', ' || c.type || ' ' || c.resolution || ', beside ' ||
+         coalesce(c.local_origin || ' ' || ${timeText("c.local_timestamp")}, 'nothing') AS note
+       FROM mmlite.conflict c WHERE c.table_name = $1 AND ${columns} = $2::text[]
+     UNION ALL
+     SELECT 'deleted by ' || d.origin || ' ' || ${timeText("d.at")} FROM (
+       SELECT t.origin, mmlite.find_entry(t.entries, mmlite.key_hash('public.' || $1, $2::text[])) AS at
+         FROM mmlite.tombstone t) d WHERE d.at IS NOT NULL
+     ORDER BY 1`,
+    [table.name, keyParts(key)],
+  );
+  return rows.map(({ note }) => `${name} noted: ${note}`);
+}
+
 function differences(
-  { name }: Table,
+  table: Table,
   nodes: readonly GrowNode[],
   held: readonly ReadonlyMap<string, string>[],
-): string[] {
+): Difference[] {
   const keys = new Set(held.flatMap((one) => [...one.keys()]));
   return [...keys].flatMap((key) => {
     const values = held.map((one) => one.get(key) ?? "none");
     if (new Set(values).size === 1) return [];
-    return [
-      `${name} ${JSON.stringify(key)}: ${nodes.map((node, i) => `${node.name} ${values[i]}`).join(", ")}`,
-    ];
+    const what = nodes.map((node, i) => `${node.name} ${values[i]}`).join(", ");
+    return [{ table, key, text: `${table.name} ${showKey(key)}: ${what}` }];
   });
 }

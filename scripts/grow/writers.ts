@@ -126,7 +126,10 @@ export class Writers {
 /** Time allowed for everything to arrive, milliseconds. */
 const SETTLE_TIMEOUT_MS = 90_000;
 
-/** Waits until all that nodes have committed is at all of them; one more transaction of each tells. */
+/**
+ * Waits until all that nodes have committed is at all of them; one more transaction of each tells. Others may write on
+ * meanwhile.
+ */
 export async function settle(nodes: readonly GrowNode[], writers: Writers, from = nodes): Promise<void> {
   const ids: number[] = [];
   for (const { name, server, database } of from) {
@@ -136,19 +139,23 @@ export async function settle(nodes: readonly GrowNode[], writers: Writers, from 
     ids.push(id);
   }
   for (const node of nodes) {
-    await eventually(`${node.name} to have everything`, () => hasAll(node, ids), {
+    await eventually(`${node.name} to have everything`, () => hasAll(node, ids, from), {
       timeoutMs: SETTLE_TIMEOUT_MS,
     });
   }
 }
 
-async function hasAll({ server, database, mmlite }: GrowNode, ids: readonly number[]): Promise<boolean> {
+async function hasAll(
+  { server, database, mmlite }: GrowNode,
+  ids: readonly number[],
+  from: readonly GrowNode[],
+): Promise<boolean> {
   const [{ rows, unsent, looks }] = await server.sql(
     database,
     `SELECT (SELECT count(*)::int FROM public.${LOG_TABLE} WHERE id = ANY ($1)) AS rows,
-       (SELECT count(*)::int FROM mmlite.unsent) AS unsent,
-       (SELECT count(*)::int FROM mmlite.second_look) AS looks`,
-    [ids],
+       (SELECT count(*)::int FROM mmlite.unsent WHERE origin = ANY ($2)) AS unsent,
+       (SELECT count(*)::int FROM mmlite.second_look WHERE origin = ANY ($2)) AS looks`,
+    [ids, from.map(({ name }) => name)],
   );
   if (rows >= ids.length && unsent + looks === 0) return true;
   const { json } = await mmlite.api("GET", "/v1/status");
