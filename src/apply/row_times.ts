@@ -3,6 +3,8 @@
  * together wrote, or deleted, each of them last.
  */
 import { Buffer } from "node:buffer";
+import { viewOf } from "../byte_words.ts";
+import { MmliteError } from "../errors.ts";
 import { grown } from "./grown.ts";
 
 /** Hash and timestamp. */
@@ -13,6 +15,8 @@ const ARRAY_HEADER_BYTES = 20;
 /** Length and value. */
 const ELEMENT_BYTES = 12;
 const INT8_OID = 20;
+/** Rows that there is room for: half a hash and the number of a row are a whole number that a double holds exactly. */
+const MAX_ROWS = 2 ** 21;
 
 /** Rows by their hash, each with the number of the transaction that came to it last. */
 export class RowTimes {
@@ -39,11 +43,12 @@ export class RowTimes {
   hashes(): Uint8Array {
     const rows = this.#count;
     const bytes = Buffer.allocUnsafe(ARRAY_HEADER_BYTES + ELEMENT_BYTES * rows);
-    for (const [at, value] of [1, 0, INT8_OID, rows, 1].entries()) bytes.writeInt32BE(value, at * 4);
+    const view = viewOf(bytes);
+    for (const [at, value] of [1, 0, INT8_OID, rows, 1].entries()) view.setInt32(at * 4, value);
     for (let row = 0, at = ARRAY_HEADER_BYTES; row < rows; row++, at += ELEMENT_BYTES) {
-      bytes.writeInt32BE(8, at);
-      bytes.writeInt32BE(this.#highs[row], at + 4);
-      bytes.writeInt32BE(this.#lows[row], at + 8);
+      view.setInt32(at, 8);
+      view.setInt32(at + 4, this.#highs[row]);
+      view.setInt32(at + 8, this.#lows[row]);
     }
     return bytes;
   }
@@ -59,33 +64,49 @@ export class RowTimes {
    * UTC.
    */
   bytes(timestamps: readonly bigint[]): Uint8Array {
-    const order = this.#order();
+    const [order, highs, lows] = [this.#order(), this.#highs, this.#lows];
     const bytes = Buffer.allocUnsafe(order.length * ENTRY_BYTES);
+    const view = viewOf(bytes);
+    const times = new Int32Array(timestamps.length * 2);
+    timestamps.forEach((time, i) => {
+      times[2 * i] = Number(time >> 32n);
+      times[2 * i + 1] = Number(time & 0xffff_ffffn);
+    });
     let length = 0;
     for (let i = 0; i < order.length; i++) {
       const row = order[i];
       const next = order[i + 1];
-      const isLast = next === undefined || this.#highs[next] !== this.#highs[row] ||
-        this.#lows[next] !== this.#lows[row];
-      if (!isLast) continue;
-      bytes.writeInt32BE(this.#highs[row], length);
-      bytes.writeInt32BE(this.#lows[row], length + 4);
-      bytes.writeBigInt64BE(timestamps[this.#transactions[row]], length + 8);
+      if (next !== undefined && highs[next] === highs[row] && lows[next] === lows[row]) continue;
+      const transaction = this.#transactions[row];
+      view.setInt32(length, highs[row]);
+      view.setInt32(length + 4, lows[row]);
+      view.setInt32(length + 8, times[2 * transaction]);
+      view.setInt32(length + 12, times[2 * transaction + 1]);
       length += ENTRY_BYTES;
     }
     return bytes.subarray(0, length);
   }
 
+  /**
+   * The rows by their hashes, and those of one hash as they were added. A number holds the upper half of a hash and,
+   * below it, the row; sorted without a function, which takes a fifth of the time, only rows of one upper half are left.
+   */
   #order(): Uint32Array {
-    const [highs, lows] = [this.#highs, this.#lows];
-    const order = new Uint32Array(this.#count);
-    for (let i = 0; i < order.length; i++) order[i] = i;
-    return order.sort((a, b) =>
-      (highs[a] >>> 0) - (highs[b] >>> 0) || (lows[a] >>> 0) - (lows[b] >>> 0) || a - b
-    );
+    const [highs, lows, count] = [this.#highs, this.#lows, this.#count];
+    const keys = new Float64Array(count);
+    for (let row = 0; row < count; row++) keys[row] = (highs[row] >>> 0) * MAX_ROWS + row;
+    keys.sort();
+    const order = new Uint32Array(count);
+    for (let i = 0; i < count; i++) order[i] = keys[i] - Math.floor(keys[i] / MAX_ROWS) * MAX_ROWS;
+    for (let from = 0, to = 1; from < count; from = to++) {
+      while (to < count && highs[order[to]] === highs[order[from]]) to++;
+      if (to - from > 1) order.subarray(from, to).sort((a, b) => (lows[a] >>> 0) - (lows[b] >>> 0) || a - b);
+    }
+    return order;
   }
 
   #grow(): void {
+    if (this.#count === MAX_ROWS) throw new MmliteError("internal", "Cannot note more rows of a transaction");
     this.#highs = grown(this.#highs);
     this.#lows = grown(this.#lows);
     this.#transactions = grown(this.#transactions);
