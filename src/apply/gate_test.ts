@@ -89,8 +89,8 @@ Deno.test("a transaction waits for the clock, and no more than is allowed", asyn
     },
     {},
     async (pair, applier, seen) => {
-      const inserts = Array.from({ length: 20 }, (_, i) => i * 1000).map((from) =>
-        `INSERT INTO t SELECT ${from} + n, 'x' FROM generate_series(1, 500) n`
+      const inserts = Array.from({ length: 20 }, (_, i) => i * 3000).map((from) =>
+        `INSERT INTO t SELECT ${from} + n, 'x' FROM generate_series(1, 2000) n`
       );
       const messages = await pair.record("INSERT INTO t VALUES (0, 'first')", ...inserts);
       let waited = 0;
@@ -112,7 +112,7 @@ Deno.test("a transaction waits for the clock, and no more than is allowed", asyn
     },
     {},
     async (pair, applier) => {
-      const large = await pair.record("INSERT INTO t SELECT n, 'x' FROM generate_series(1, 6000) n");
+      const large = await pair.record("INSERT INTO t SELECT n, 'x' FROM generate_series(1, 20000) n");
       await pushAll(applier, shifted(large, 1_500));
       assert.deepEqual(
         await pair.rows("SELECT max(pg_xact_commit_timestamp(xmin)) <= clock_timestamp() FROM t"),

@@ -15,7 +15,7 @@ import type { Unit } from "./units.ts";
 /** A transaction is held until its Commit has come, which tells its end, up to this many bytes of messages. */
 const HOLD_BYTES = 0x10_0000;
 /** And up to this many changes. */
-const HOLD_CHANGES = 4_096;
+const HOLD_CHANGES = 16_384;
 /** As many as are under way and held at a time. */
 const MAX_SPARE = 3;
 

@@ -95,13 +95,13 @@ Deno.test("groups of transactions that meet something", async (t) => {
   }, async (pair) => {
     const messages = await pair.record(
       // More than are held, and more than are written at a time. Of another type, a key may have another text.
-      `BEGIN; INSERT INTO t SELECT g, 'ins' FROM generate_series(1, 5000) g;
-       ALTER TABLE t ALTER id TYPE bigint; UPDATE t SET v = 'upd' WHERE id > 4990; COMMIT`,
+      `BEGIN; INSERT INTO t SELECT g, 'ins' FROM generate_series(1, 20000) g;
+       ALTER TABLE t ALTER id TYPE bigint; UPDATE t SET v = 'upd' WHERE id > 19990; COMMIT`,
     );
     const seen = await pair.apply(messages);
     assert.deepEqual(seen.conflicts, []);
     assert.deepEqual(await pair.rows("SELECT v, count(*) FROM t GROUP BY v ORDER BY v"), [
-      "(ins,4990)",
+      "(ins,19990)",
       "(upd,10)",
     ]);
   });
@@ -176,7 +176,7 @@ Deno.test("groups of transactions that meet something", async (t) => {
     await pushAll(applier, await pair.record("INSERT INTO t VALUES (0, 'a')"));
     // Two of them are full. Two units are under way, and one waits.
     const messages = await pair.record(
-      ...[1, 2, 3, 4, 5, 6].map((i) => `INSERT INTO t SELECT ${i}0000 + g FROM generate_series(1, 4000) g`),
+      ...[1, 2, 3, 4, 5, 6].map((i) => `INSERT INTO t SELECT ${i}00000 + g FROM generate_series(1, 16000) g`),
     );
     const holder = await server.connect("room_dst");
     await using _holder = ending(holder);

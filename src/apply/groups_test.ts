@@ -223,7 +223,7 @@ Deno.test("groups of transactions", async (t) => {
     name: "large",
     targetSchema: "INSERT INTO t VALUES (9999, 'in the way')",
   }, async (pair) => {
-    const messages = await pair.record("INSERT INTO t SELECT g, 'x' FROM generate_series(1, 10000) g");
+    const messages = await pair.record("INSERT INTO t SELECT g, 'x' FROM generate_series(1, 40000) g");
     const trust = new Trust();
     const applier = await pair.openApplier(new Seen(), { trust });
     const error = await errorOf(pushAll(applier, messages));

@@ -23,7 +23,7 @@ export function isTruncate(targets: Targets): targets is readonly TargetRelation
 }
 
 /** Held together, at most: changes, bytes of their messages, and transactions. */
-const FULL_CHANGES = 4_096;
+const FULL_CHANGES = 16_384;
 const FULL_BYTES = 0x10_0000;
 const FULL_TRANSACTIONS = 4_096;
 

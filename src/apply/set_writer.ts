@@ -26,8 +26,11 @@ import type { TargetRelation } from "./target_relation.ts";
 import { keyValues } from "./tuples.ts";
 import type { Versions } from "./versions.ts";
 
-/** Rows that wait to be written, at most; and their bytes, the last row on top. */
-const MAX_ROWS = 4_096;
+/**
+ * Rows that wait to be written, at most; and their bytes, the last row on top. COPY makes a thousand slots for rows that
+ * all note the same in one list of the server's, which took an eighth of its time at four thousand rows for each COPY.
+ */
+const MAX_ROWS = 16_384;
 const MAX_BYTES = 0x10_0000;
 /** A row of more bytes is written by itself, as the bytes that came. */
 const LARGE_ROW_BYTES = 0x2000;

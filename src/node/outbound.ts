@@ -7,7 +7,7 @@ import type { CompressionSetting } from "../config.ts";
 import { beginAnew, MmliteError, sendAnew } from "../errors.ts";
 import type { SessionPorts } from "../link/ports.ts";
 import { formatLsn, type Lsn } from "../lsn.ts";
-import { requirePeer, setPeerIdentity, storeAck } from "../pg/peers.ts";
+import { countActivePeers, requirePeer, setPeerIdentity, storeAck } from "../pg/peers.ts";
 import { PUBLICATIONS } from "../pg/publication.ts";
 import { readPublishedRow } from "../pg/unsent.ts";
 import { readWalLsn } from "../pg/server.ts";
@@ -113,6 +113,7 @@ export function outboundPorts(
           // Not `startLsn`: the peer holds that, but its disk may not yet.
           flushLsn: await requireSlot(query, slotName(peer)),
           serverVersion: self.serverVersion,
+          sharers: await countActivePeers(query),
           observer: options.sourceObserver,
           signal,
         }),

@@ -81,6 +81,12 @@ export async function requirePeer(query: Query, name: string): Promise<PeerRow> 
   throw new MmliteError("not_found", `Cannot replicate to peer "${name}": it is not registered`);
 }
 
+/** How many peers are sent to, or would be if they could be reached. */
+export async function countActivePeers(query: Query): Promise<number> {
+  const [row] = await query("SELECT count(*)::text AS active FROM mmlite.peer WHERE state = 'active'");
+  return Number(row!.active);
+}
+
 /** Adds a peer, or gives it a new address and makes it active again. */
 export async function savePeer(query: Query, peer: { name: string; url: string | null }): Promise<PeerRow> {
   const [row] = await query(

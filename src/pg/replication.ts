@@ -41,6 +41,8 @@ export interface ReplicationOptions {
   readonly flushLsn: Lsn;
   /** `server_version_num`. */
   readonly serverVersion: number;
+  /** How many walsenders of this node decode at once, with whom this one shares memory; PostgreSQL's own default where left out. */
+  readonly sharers?: number;
   readonly signal?: AbortSignal;
 }
 
@@ -53,11 +55,6 @@ const NO_TIMEOUTS = `SELECT set_config(name, '0', false) FROM pg_settings WHERE 
  */
 const MAX_DECODING_MEMORY_KB = 262_144;
 const MIN_DECODING_MEMORY_KB = 65_536;
-const DECODING_MEMORY = `SELECT pg_catalog.set_config(name, greatest(${MIN_DECODING_MEMORY_KB},
-    least(${MAX_DECODING_MEMORY_KB}, 2 * pg_catalog.pg_size_bytes(pg_catalog.current_setting('shared_buffers')) / 1024)
-    / (SELECT greatest(1, count(*)) FROM pg_catalog.pg_replication_slots
-        WHERE slot_name LIKE 'mmlite\\_%' AND database = pg_catalog.current_database()))::text, false)
-  FROM pg_catalog.pg_settings WHERE name = 'logical_decoding_work_mem' AND source = 'default'`;
 /** Longest time between status updates, milliseconds; the stock subscription's default. */
 const STATUS_INTERVAL_MS = 10_000;
 /**
@@ -83,7 +80,7 @@ export async function openReplicationStream(options: ReplicationOptions): Promis
   try {
     await passAnyBytes(client);
     await client.query(NO_TIMEOUTS);
-    await allowDecodingMemory(queryWith(client));
+    if (options.sharers !== undefined) await allowDecodingMemory(queryWith(client), options.sharers);
     const timeoutMs = await readSenderTimeout(client);
     const stream = new WalsenderStream(client, {
       doing,
@@ -104,8 +101,14 @@ export async function openReplicationStream(options: ReplicationOptions): Promis
  * Lets a walsender decode larger transactions in memory than PostgreSQL does by default. What an operator has set, for the
  * server, the database or the role, stays. The setting is there from 13 on.
  */
-export async function allowDecodingMemory(query: Query): Promise<void> {
-  await query(DECODING_MEMORY);
+export async function allowDecodingMemory(query: Query, sharers: number): Promise<void> {
+  await query(
+    `SELECT pg_catalog.set_config(name, greatest(${MIN_DECODING_MEMORY_KB}, least(${MAX_DECODING_MEMORY_KB},
+       2 * pg_catalog.pg_size_bytes(pg_catalog.current_setting('shared_buffers')) / 1024) / ${
+      Math.max(1, sharers)
+    })::text, false)
+     FROM pg_catalog.pg_settings WHERE name = 'logical_decoding_work_mem' AND source = 'default'`,
+  );
 }
 
 /** `START_REPLICATION` for pgoutput, protocol 1. */

@@ -5,16 +5,12 @@ import { queryWith } from "./query.ts";
 import { allowDecodingMemory } from "./replication.ts";
 import { parsePostgresUrl } from "./target.ts";
 
-/** What a walsender may hold in memory, on a server with these shared buffers and so many slots of mmlite. */
+/** What a walsender may hold in memory, on a server with these shared buffers, of which so many decode at once. */
 async function memoryAllowed(
   major: PostgresMajor,
-  { buffers, slots, own }: { buffers: string; slots: number; own?: string },
+  { buffers, sharers, own }: { buffers: string; sharers: number; own?: string },
 ): Promise<string | null> {
   await using server = await startPostgres({ major, settings: { shared_buffers: buffers } });
-  await server.sql("postgres", "SELECT pg_create_logical_replication_slot('another', 'pgoutput')");
-  for (let i = 0; i < slots; i++) {
-    await server.sql("postgres", `SELECT pg_create_logical_replication_slot('mmlite_${i}', 'pgoutput')`);
-  }
   if (own !== undefined) {
     await server.sql("postgres", `ALTER ROLE ALL SET logical_decoding_work_mem = '${own}'`);
   }
@@ -25,7 +21,7 @@ async function memoryAllowed(
   });
   try {
     const query = queryWith(client);
-    await allowDecodingMemory(query);
+    await allowDecodingMemory(query, sharers);
     const [{ memory }] = await query(
       "SELECT current_setting('logical_decoding_work_mem', true) AS memory",
     );
@@ -36,14 +32,14 @@ async function memoryAllowed(
 }
 
 Deno.test("large transactions are decoded in memory, as far as the server's own memory goes", async () => {
-  assert.equal(await memoryAllowed(18, { buffers: "512MB", slots: 1 }), "256MB");
-  assert.equal(await memoryAllowed(18, { buffers: "128MB", slots: 2 }), "128MB");
-  assert.equal(await memoryAllowed(13, { buffers: "64MB", slots: 1 }), "128MB");
-  assert.equal(await memoryAllowed(18, { buffers: "16MB", slots: 1 }), "64MB");
-  assert.equal(await memoryAllowed(18, { buffers: "512MB", slots: 8 }), "64MB");
+  assert.equal(await memoryAllowed(18, { buffers: "512MB", sharers: 1 }), "256MB");
+  assert.equal(await memoryAllowed(18, { buffers: "128MB", sharers: 2 }), "128MB");
+  assert.equal(await memoryAllowed(13, { buffers: "64MB", sharers: 1 }), "128MB");
+  assert.equal(await memoryAllowed(18, { buffers: "16MB", sharers: 1 }), "64MB");
+  assert.equal(await memoryAllowed(18, { buffers: "512MB", sharers: 8 }), "64MB");
 });
 
 Deno.test("what an operator has set for decoding stays, and before 13 there is nothing to set", async () => {
-  assert.equal(await memoryAllowed(18, { buffers: "512MB", slots: 1, own: "32MB" }), "32MB");
-  assert.equal(await memoryAllowed(12, { buffers: "512MB", slots: 1 }), null);
+  assert.equal(await memoryAllowed(18, { buffers: "512MB", sharers: 1, own: "32MB" }), "32MB");
+  assert.equal(await memoryAllowed(12, { buffers: "512MB", sharers: 1 }), null);
 });
