@@ -4,6 +4,7 @@
  * Settings travel in the startup packet, so that no statement ever runs without them.
  */
 import type { Buffer } from "node:buffer";
+import type { Socket } from "node:net";
 // @ts-types="@types/pg"
 import pg from "pg";
 import { MmliteError } from "../errors.ts";
@@ -47,6 +48,8 @@ export interface ClientOptions {
   readonly signal?: AbortSignal;
   /** Milliseconds; {@link CONNECT_TIMEOUT_MS} where left out. */
   readonly connectTimeoutMs?: number;
+  /** Is connected in place of one of the driver's own; not for TLS. */
+  readonly socket?: Socket;
 }
 
 /** A walsender session, which the driver offers without typing it. */
@@ -127,6 +130,7 @@ function clientConfig(target: PostgresTarget, options: ClientOptions): Config {
     connectionTimeoutMillis: options.connectTimeoutMs ?? CONNECT_TIMEOUT_MS,
     types: { getTypeParser: () => rawText },
     ...(options.replication ? { replication: "database" } : {}),
+    ...(options.socket ? { stream: () => options.socket! } : {}),
   };
 }
 

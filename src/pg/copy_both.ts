@@ -24,63 +24,91 @@ export const HEADER_BYTES = 5;
 /** Longest body taken: PostgreSQL allocates at most 1 GiB for a message; copy headers come on top. */
 const MAX_BODY_BYTES = 0x4000_0100;
 
-/** Takes one whole message: its type and where its body stands in `bytes`. A view of the body may be kept. */
+/** Takes one whole message: its type and where its body stands in `bytes`. */
 export type MessageSink = (type: number, bytes: Uint8Array, start: number, end: number) => void;
 
+/** Bytes of a chunk; a longer message gets one of its own. */
+const CHUNK_BYTES = 0x4_0000;
+/** Less room than this at a chunk's end is not worth a read, unless it is all that is missing of a message. */
+const MIN_ROOM_BYTES = 0x1_0000;
+/** Chunks that are kept to be used again: more have come than are looked at only while the reader is behind. */
+const MAX_SPARE_CHUNKS = 4;
+
 /**
- * Cuts chunks into messages. A message inside one chunk is handed on in place; one that spans chunks is
- * gathered in an array of exactly its size.
+ * Cuts what comes into messages, in chunks that are used again: a chunk for each read would keep the collector busy
+ * half the time. A message that is not whole at a chunk's end is moved to the beginning of the next.
  */
-export class MessageFramer {
+export class MessageChunks {
   readonly #sink: MessageSink;
-  readonly #header = new Uint8Array(HEADER_BYTES);
-  #headerFilled = 0;
-  #body: Uint8Array | undefined;
-  #bodyFilled = 0;
+  #chunk = plainBytes(CHUNK_BYTES);
+  /** Where the first message begins that is not whole, and where what has come ends. */
+  #begin = 0;
+  #end = 0;
+  /** Bytes of that message with its header; 0 while its header is not whole. */
+  #needed = 0;
+  /** Full chunks: those of which something was handed on since the last {@link MessageChunks.close}, and before it. */
+  #open: Uint8Array[] = [];
+  #closed: Uint8Array[] = [];
+  readonly #spare: Uint8Array[] = [];
 
   constructor(sink: MessageSink) {
     this.#sink = sink;
   }
 
-  /** Takes the next bytes, which must not change afterwards. Throws `protocol` for an impossible length. */
-  push(chunk: Uint8Array): void {
-    let at = this.#headerFilled > 0 ? this.#gather(chunk, 0) : 0;
-    while (at + HEADER_BYTES <= chunk.length) {
-      const start = at + HEADER_BYTES;
-      const end = start + bodyLength(chunk, at);
-      if (end > chunk.length) break;
-      this.#sink(chunk[at], chunk, start, end);
-      at = end;
-    }
-    if (at < chunk.length) this.#gather(chunk, at);
+  /** Where what comes next may be put, from the beginning; how much of it was, {@link MessageChunks.take} is to be told. */
+  room(): Uint8Array {
+    const isEnough = this.#chunk.length - this.#end >= MIN_ROOM_BYTES ||
+      (this.#needed > 0 && this.#begin + this.#needed <= this.#chunk.length);
+    if (!isEnough) this.#goOn(this.#needed);
+    return this.#chunk.subarray(this.#end);
   }
 
-  /** Begins or goes on with a message that spans chunks, from `at` on; returns where the next one begins. */
-  #gather(chunk: Uint8Array, at: number): number {
-    const next = this.#fill(chunk, at);
-    const body = this.#body;
-    if (body === undefined || this.#bodyFilled < body.length) return next;
-    this.#headerFilled = 0;
-    this.#body = undefined;
-    this.#sink(this.#header[0], body, 0, body.length);
-    return next;
+  /** So many bytes have come. Hands on the messages that are whole; throws `protocol` for an impossible length. */
+  take(length: number): void {
+    this.#end += length;
+    while (this.#end - this.#begin >= HEADER_BYTES) {
+      this.#needed = HEADER_BYTES + bodyLength(this.#chunk, this.#begin);
+      if (this.#needed > this.#end - this.#begin) break;
+      const start = this.#begin + HEADER_BYTES;
+      const type = this.#chunk[this.#begin];
+      this.#begin += this.#needed;
+      this.#needed = 0;
+      this.#sink(type, this.#chunk, start, this.#begin);
+    }
+    if (this.#begin + this.#needed > this.#chunk.length) this.#goOn(this.#needed);
   }
 
-  /** Copies what belongs to the unfinished message, from `at` on; returns the position after it. */
-  #fill(chunk: Uint8Array, at: number): number {
-    while (this.#headerFilled < HEADER_BYTES && at < chunk.length) {
-      this.#header[this.#headerFilled++] = chunk[at++];
+  /** Takes a copy of bytes. */
+  push(bytes: Uint8Array): void {
+    for (let at = 0; at < bytes.length;) {
+      const room = this.room();
+      const length = Math.min(room.length, bytes.length - at);
+      room.set(bytes.subarray(at, at + length));
+      at += length;
+      this.take(length);
     }
-    if (this.#headerFilled < HEADER_BYTES) return at;
-    if (this.#body === undefined) {
-      // Every byte of it is written before it is handed on.
-      this.#body = plainBytes(bodyLength(this.#header, 0));
-      this.#bodyFilled = 0;
-    }
-    const take = Math.min(chunk.length - at, this.#body.length - this.#bodyFilled);
-    this.#body.set(chunk.subarray(at, at + take), this.#bodyFilled);
-    this.#bodyFilled += take;
-    return at + take;
+  }
+
+  /** What has been handed on so far is taken away by somebody. */
+  close(): void {
+    this.#closed.push(...this.#open);
+    this.#open = [];
+  }
+
+  /** What was handed on before the last {@link MessageChunks.close} is not looked at any more. */
+  reuse(): void {
+    for (const chunk of this.#closed) if (this.#spare.length < MAX_SPARE_CHUNKS) this.#spare.push(chunk);
+    this.#closed = [];
+  }
+
+  /** Goes over to another chunk, which has room for a message of that many bytes. */
+  #goOn(needed: number): void {
+    const full = this.#chunk;
+    this.#chunk = needed > CHUNK_BYTES ? plainBytes(needed) : this.#spare.pop() ?? plainBytes(CHUNK_BYTES);
+    this.#chunk.set(full.subarray(this.#begin, this.#end));
+    this.#end -= this.#begin;
+    this.#begin = 0;
+    if (full.length === CHUNK_BYTES) this.#open.push(full);
   }
 }
 

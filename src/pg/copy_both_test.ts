@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import fc from "fast-check";
-import { BACKEND_MESSAGE, decodeServerReport, MessageFramer } from "./copy_both.ts";
+import { BACKEND_MESSAGE, decodeServerReport, MessageChunks } from "./copy_both.ts";
 
 interface Seen {
   readonly type: number;
@@ -12,12 +12,12 @@ function encode(type: number, body: readonly number[]): number[] {
   return [type, length >>> 24, (length >>> 16) & 0xff, (length >>> 8) & 0xff, length & 0xff, ...body];
 }
 
-function frame(chunks: readonly Uint8Array[]): Seen[] {
+function cut(pieces: readonly Uint8Array[]): Seen[] {
   const seen: Seen[] = [];
-  const framer = new MessageFramer((type, bytes, start, end) =>
+  const chunks = new MessageChunks((type, bytes, start, end) =>
     seen.push({ type, body: [...bytes.subarray(start, end)] })
   );
-  for (const chunk of chunks) framer.push(chunk);
+  for (const piece of pieces) chunks.push(piece);
   return seen;
 }
 
@@ -31,7 +31,7 @@ Deno.test("a stream chopped at any two places gives the same messages", () => {
   const bytes = Uint8Array.from(messages.flatMap(({ type, body }) => encode(type, body)));
   for (let a = 0; a <= bytes.length; a++) {
     for (let b = a; b <= bytes.length; b++) {
-      assert.deepEqual(frame([bytes.subarray(0, a), bytes.subarray(a, b), bytes.subarray(b)]), messages);
+      assert.deepEqual(cut([bytes.subarray(0, a), bytes.subarray(a, b), bytes.subarray(b)]), messages);
     }
   }
 });
@@ -45,25 +45,75 @@ Deno.test("any messages in any chunks come out as they went in", () => {
     let at = 0;
     for (const size of sizes) chunks.push(bytes.subarray(at, at += size));
     chunks.push(bytes.subarray(at));
-    assert.deepEqual(frame(chunks), messages);
+    assert.deepEqual(cut(chunks), messages);
   }));
 });
 
-Deno.test("a message inside one chunk is not copied, a long one is gathered in exactly its size", () => {
-  const buffers: ArrayBufferLike[] = [];
-  const framer = new MessageFramer((_type, bytes) => buffers.push(bytes.buffer));
-  const whole = Uint8Array.from(encode(0x64, [1, 2]));
-  framer.push(whole);
-  assert.equal(buffers[0], whole.buffer);
-  const long = Uint8Array.from(encode(0x64, new Array(1000).fill(7)));
-  for (let at = 0; at < long.length; at += 100) framer.push(long.slice(at, at + 100));
-  assert.equal(buffers[1].byteLength, 1000);
+/** A message that can be told from any other: its body has its number, and then its size, over and over. */
+function numbered(number: number, size: number): Uint8Array {
+  const body = new Uint32Array(size).fill(size);
+  body[0] = number;
+  return Uint8Array.from([0x64, ...lengthOf(4 * size), ...new Uint8Array(body.buffer)]);
+}
+
+function lengthOf(body: number): number[] {
+  const length = body + 4;
+  return [length >>> 24, (length >>> 16) & 0xff, (length >>> 8) & 0xff, length & 0xff];
+}
+
+Deno.test("what was handed on stays as it was until it is given back, and chunks are used again", () => {
+  // In numbers of four bytes; the largest needs a chunk of its own.
+  const sizes = [1, 2, 700, 20_000, 3, 15_999, 90_000, 5];
+  const buffers = new Set<ArrayBufferLike>();
+  type Held = { bytes: Uint8Array; start: number; end: number; number: number; size: number };
+  let [held, taken]: [Held[], Held[]] = [[], []];
+  let [number, seen] = [0, 0];
+  const chunks = new MessageChunks((type, bytes, start, end) => {
+    assert.equal(type, 0x64);
+    held.push({ bytes, start, end, number: seen, size: sizes[seen++ % sizes.length] });
+    if (bytes.length <= 0x4_0000) buffers.add(bytes.buffer);
+  });
+  for (let round = 0; round < 100; round++) {
+    for (const size of sizes) {
+      const message = numbered(number++, size);
+      // As a socket does it, in reads of whatever there is room for.
+      for (let at = 0; at < message.length;) {
+        const room = chunks.room();
+        assert(room.length > 0);
+        const length = Math.min(room.length, message.length - at, 1 + ((number * 7919 + at) % 60_000));
+        room.set(message.subarray(at, at + length));
+        chunks.take(length);
+        at += length;
+      }
+    }
+    // Of what was taken away all is as it came, though as much has come since.
+    for (const { bytes, start, end, number, size } of taken) {
+      const body = new Uint32Array(bytes.slice(start, end).buffer);
+      assert.equal(body.length, size);
+      assert.equal(body[0], number);
+      assert(body.subarray(1).every((one) => one === size));
+    }
+    chunks.reuse();
+    chunks.close();
+    taken = held;
+    held = [];
+  }
+  assert.equal(seen, 100 * sizes.length);
+  assert(buffers.size < 12, `${buffers.size} chunks`);
+});
+
+Deno.test("a long message has a chunk of exactly its size", () => {
+  let length = 0;
+  const chunks = new MessageChunks((_type, bytes) => length = bytes.length);
+  const long = numbered(0, 200_000);
+  for (let at = 0; at < long.length; at += 60_000) chunks.push(long.subarray(at, at + 60_000));
+  assert.equal(length, long.length);
 });
 
 Deno.test("an impossible length is a protocol error before anything is allocated", () => {
   for (const length of [[0, 0, 0, 3], [0xff, 0xff, 0xff, 0xff], [0x50, 0, 0, 0]]) {
-    assert.throws(() => frame([Uint8Array.from([0x64, ...length, 0])]), /message 0x64 has length/);
-    assert.throws(() => frame([Uint8Array.from([0x64]), Uint8Array.from([...length])]), /has length/);
+    assert.throws(() => cut([Uint8Array.from([0x64, ...length, 0])]), /message 0x64 has length/);
+    assert.throws(() => cut([Uint8Array.from([0x64]), Uint8Array.from([...length])]), /has length/);
   }
 });
 

@@ -9,6 +9,7 @@ import { MmliteError } from "../errors.ts";
 import { formatLsn, type Lsn } from "../lsn.ts";
 import { destroyClient, openClient, passAnyBytes } from "./client.ts";
 import { mapPostgresError } from "./errors.ts";
+import { makeDrawnSocket } from "./drawn_socket.ts";
 import { type Query, queryWith } from "./query.ts";
 import type { PostgresTarget } from "./target.ts";
 import { type ReplicationStream, WalsenderStream } from "./walsender_stream.ts";
@@ -69,9 +70,11 @@ const STATUS_INTERVAL_UP_TO_12_MS = 200;
  */
 export async function openReplicationStream(options: ReplicationOptions): Promise<ReplicationStream> {
   const { target, slot, signal } = options;
+  const drawn = target.ssl === false ? makeDrawnSocket() : undefined;
   const client = await openClient(target, {
     applicationName: `mmlite ${slot}`,
     replication: true,
+    socket: drawn?.socket,
     // A publication that is missing is told of by a warning.
     settings: { ...VALUE_SETTINGS, client_min_messages: "warning" },
     signal,
@@ -86,6 +89,7 @@ export async function openReplicationStream(options: ReplicationOptions): Promis
       doing,
       startLsn: options.startLsn,
       flushLsn: options.flushLsn,
+      drawn,
       signal,
     });
     await stream.start(startCommand(options), statusInterval(timeoutMs, options.serverVersion));

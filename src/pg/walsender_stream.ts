@@ -13,12 +13,13 @@ import { MmliteError, toMmliteError } from "../errors.ts";
 import { type Lsn, maxLsn, toLsn, ZERO_LSN } from "../lsn.ts";
 import { MessageBatch } from "../pgoutput/message_batch.ts";
 import { clientConnection, destroyClient } from "./client.ts";
-import { BACKEND_MESSAGE, decodeServerReport, MessageFramer, type ServerReport } from "./copy_both.ts";
+import { BACKEND_MESSAGE, decodeServerReport, MessageChunks, type ServerReport } from "./copy_both.ts";
+import type { DrawnSocket } from "./drawn_socket.ts";
 import { mapPostgresError } from "./errors.ts";
 
 /** What had arrived when it was read. */
 export interface ReplicationBatch {
-  /** Whole pgoutput messages in order, in the received chunks; servers up to 13 send empty ones too. */
+  /** Whole pgoutput messages in order; servers up to 13 send empty ones too. Their bytes are good until the next read. */
   readonly messages: MessageBatch;
   /** Position of the last keepalive so far: every transaction that ends before it has come. */
   readonly keepaliveLsn: Lsn;
@@ -68,7 +69,7 @@ export class WalsenderStream implements ReplicationStream {
   readonly #doing: string;
   readonly #signal: AbortSignal | undefined;
   readonly #stop = () => void this.close();
-  readonly #framer = new MessageFramer((type, bytes, start, end) => this.#take(type, bytes, start, end));
+  readonly #chunks = new MessageChunks((type, bytes, start, end) => this.#take(type, bytes, start, end));
   readonly #started = Promise.withResolvers<void>();
   readonly #closed = Promise.withResolvers<void>();
   #messages = new MessageBatch();
@@ -77,6 +78,7 @@ export class WalsenderStream implements ReplicationStream {
   #wake: (() => void) | undefined;
   #failure: MmliteError | undefined;
   #closing = false;
+  readonly #drawn: DrawnSocket | undefined;
   readonly #mayRest: boolean;
   #restTimer: ReturnType<typeof setTimeout> | undefined;
   /** Where the last XLogData begins; its position is read once per chunk, which halves the cost per message. */
@@ -91,12 +93,13 @@ export class WalsenderStream implements ReplicationStream {
   #soonTimer: ReturnType<typeof setTimeout> | undefined;
   #statusSentAt = 0;
 
-  /** `doing` goes into errors; `signal` closes the stream. */
+  /** `doing` goes into errors; `signal` closes the stream. `drawn` is the client's socket, if it is such a one. */
   constructor(
     client: pg.Client,
-    options: { doing: string; startLsn: Lsn; flushLsn: Lsn; signal?: AbortSignal },
+    options: { doing: string; startLsn: Lsn; flushLsn: Lsn; drawn?: DrawnSocket; signal?: AbortSignal },
   ) {
     this.#client = client;
+    this.#drawn = options.drawn;
     this.#signal = options.signal;
     this.#socket = clientConnection(client).stream;
     this.#mayRest = this.#socket instanceof Socket && this.#socket.remotePort !== undefined &&
@@ -109,7 +112,15 @@ export class WalsenderStream implements ReplicationStream {
   /** Takes the idle connection's socket over from the driver, sends `command` and awaits copy-both mode. */
   async start(command: string, statusIntervalMs: number): Promise<void> {
     this.#socket.removeAllListeners("data");
-    this.#socket.on("data", (chunk: Uint8Array) => this.#receive(chunk));
+    const push = (bytes: Uint8Array) =>
+      this.#receive(bytes.length, {
+        isFull: bytes.length >= FULL_READ_BYTES,
+        take: () => this.#chunks.push(bytes),
+      });
+    const took = (length: number, isFull: boolean) =>
+      this.#receive(length, { isFull, take: () => this.#chunks.take(length) });
+    if (this.#drawn === undefined) this.#socket.on("data", push);
+    else this.#drawn.drawInto({ room: () => this.#chunks.room(), took, push });
     this.#socket.on("error", (error: Error) => this.#fail(mapPostgresError(error, this.#doing)));
     this.#signal?.addEventListener("abort", this.#stop, { once: true });
     this.#socket.on("close", () => {
@@ -124,12 +135,14 @@ export class WalsenderStream implements ReplicationStream {
   }
 
   async read(): Promise<ReplicationBatch> {
+    this.#chunks.reuse();
     while (!this.#fresh) {
       if (this.#failure !== undefined) throw this.#failure;
       await new Promise<void>((resolve) => this.#wake = resolve);
     }
     const messages = this.#messages;
     this.#messages = new MessageBatch();
+    this.#chunks.close();
     this.#pendingBytes = 0;
     this.#fresh = false;
     if (this.#socket.isPaused() && this.#restTimer === undefined) this.#socket.resume();
@@ -156,17 +169,17 @@ export class WalsenderStream implements ReplicationStream {
     clearTimeout(timer);
   }
 
-  #receive(chunk: Uint8Array): void {
+  /** A read has brought so many bytes, which `take` puts into the chunks or cuts there. */
+  #receive(length: number, { isFull, take }: { isFull: boolean; take: () => void }): void {
     if (this.#closing || this.#failure !== undefined) return;
     try {
-      // A plain Uint8Array: views of it are cheaper than views of a Buffer.
-      this.#framer.push(new Uint8Array(chunk.buffer, chunk.byteOffset, chunk.byteLength));
+      take();
     } catch (error) {
       this.#fail(toMmliteError(error));
     }
     this.#noteReceived();
     if (this.#pendingBytes >= PENDING_LIMIT_BYTES) this.#socket.pause();
-    else if (this.#mayRest && chunk.length >= REST_FROM_BYTES && chunk.length < FULL_READ_BYTES) this.#rest();
+    else if (this.#mayRest && length >= REST_FROM_BYTES && !isFull) this.#rest();
     // Up to 12 the server sends no second keepalive before it has heard from us.
     if (this.#receivedLsn > this.#reportedLsn) this.#scheduleStatus();
     if (this.#fresh) this.#notify();

@@ -4,7 +4,7 @@
  * A view of each message would cost more than all that is done with a short one between two sockets.
  */
 
-/** Messages in order. The bytes behind them must not change for as long as the batch is used. */
+/** Messages in order. The bytes behind them do not change for as long as the batch is used. */
 export class MessageBatch {
   readonly #chunks: Uint8Array[] = [];
   readonly #starts: number[] = [];

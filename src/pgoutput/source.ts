@@ -8,7 +8,8 @@ import type { MessageBatch } from "./message_batch.ts";
 
 /** Some whole messages, in order. */
 export interface SourceBatch {
-  /** Verbatim messages of local transactions; empty if only `walEnd` moved. A transaction may span batches. */
+  /** Verbatim messages of local transactions, good until the next batch is asked for; empty if only `walEnd` moved. A
+   * transaction may span batches. */
   readonly messages: MessageBatch;
   /** End of the last transaction that ends in this batch; null if none does. */
   readonly endLsn: Lsn | null;

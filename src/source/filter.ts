@@ -2,7 +2,7 @@
  * Which messages of the slot go to a peer: those of local transactions that change something and that it lacks.
  *
  * Only the first byte of a message is looked at, and what Begin and Commit say; rows are never decoded. Nothing is held
- * but one Begin and the relations of dropped transactions, however long a transaction is.
+ * but a copy of one Begin and the relations of dropped transactions, however long a transaction is.
  */
 import { MmliteError } from "../errors.ts";
 import { type Lsn, ZERO_LSN } from "../lsn.ts";
@@ -73,6 +73,11 @@ export class TransactionFilter {
     this.#ended = { local: 0, foreign: 0, empty: 0 };
     for (let index = 0; index < messages.length; index++) {
       this.#take(messages.bytes(index), messages.start(index), messages.end(index));
+    }
+    // What it came in is used again by the time that the rest comes.
+    if (this.#state.at === "undecided") {
+      const { bytes, start, end } = this.#state;
+      this.#state = { at: "undecided", bytes: bytes.slice(start, end), start: 0, end: end - start };
     }
     return { messages: this.#messages, endLsn: this.#endLsn, ...this.#ended };
   }
