@@ -49,7 +49,19 @@ Deno.test("the tables of a peer are created, and then its rows are copied", asyn
     /column id: integer here, integer NOT NULL DEFAULT nextval\('public\.item_id_seq'::regclass\) there/,
   );
   await b.sql("made", "DROP TABLE item");
-  const { code, stdout, stderr } = await joiner.cli(...args, "-o", "json");
+  // The copy cannot begin before this has ended, and the tables are created before.
+  const open = await a.connect("made");
+  await open.query("BEGIN; UPDATE item SET name = name WHERE id = 1");
+  const copying = joiner.cli(...args, "-o", "json");
+  await eventually(
+    "the tables to be created",
+    async () => (await b.sql("made", "SELECT FROM pg_class WHERE relname = 'part_1'")).length > 0,
+  );
+  await joiner.kill();
+  await open.query("COMMIT");
+  await open.end();
+  await joiner.start();
+  const { code, stdout, stderr } = await copying;
   assert.equal(code, 0, stderr);
   const { created, rows } = JSON.parse(stdout) as CopyReport;
   assert.deepEqual([rows, created.includes('table "public"."part_1"'), created.length], [1099, true, 16]);

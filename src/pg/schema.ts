@@ -211,6 +211,10 @@ COMMENT ON COLUMN mmlite.apply_group.lasting IS
   LATER_TABLES_STEP,
 
   GO_LIVE_STEP,
+
+  `ALTER TABLE mmlite.job ADD COLUMN created jsonb NOT NULL DEFAULT '[]';
+COMMENT ON COLUMN mmlite.job.created IS
+  'tables and the like that the job has made, written in the transaction that made them';`,
 ];
 
 /** The SQL that brings a database with `done` steps up to this version, one transaction per element. */
