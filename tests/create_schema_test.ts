@@ -1,7 +1,8 @@
 /** Tables that are created on a new node as another one has them, before their rows are copied. */
 import assert from "node:assert/strict";
+import { join } from "node:path";
 import type { CopyReport } from "../src/api/job_schemas.ts";
-import { startJoinBed, startJoining, streaming } from "./support/join_bed.ts";
+import { runJoin, slotsOf, startJoinBed, startJoining, streaming } from "./support/join_bed.ts";
 import { connectAll, startMmlite } from "./support/mmlite.ts";
 import { eventually } from "./support/poll.ts";
 import { type PostgresServer, startPostgres } from "./support/postgres.ts";
@@ -87,13 +88,38 @@ Deno.test("a node joins without tables", async () => {
   await a.sql("made", `DROP TABLE t; ${SCHEMA}`);
   await b.createDatabase("made");
   const token = await bed.invite("--name", "new");
-  await using joined = await startJoining(
-    { server: b, database: "made" },
-    () => ["join", token, "--create-schema"],
-    {
-      name: "new",
-    },
-  );
+  const place = { server: b, database: "made" };
+  const command = ["join", token, "--create-schema"];
+  const state = join(bed.directory, "new");
+  const refusals: readonly [string, RegExp, string][] = [
+    [
+      "CREATE TYPE colour AS ENUM ('red'); CREATE TABLE item (id bigint, colour colour)",
+      /what is here already differs: type "public"\."colour": .* here, .* there; table "public"\."item", column id: bigint here, /,
+      "DROP TABLE item; DROP TYPE colour",
+    ],
+    [
+      `CREATE SCHEMA numbers; CREATE SEQUENCE numbers.line;
+       CREATE TABLE line (item int NOT NULL, n int NOT NULL DEFAULT nextval('numbers.line'), more int)`,
+      /^Created here: .*table "public"\."item"[^]*the rows differ from those of node "made" in public\.line \(here 0 rows, there 500 rows with other columns\)$/m,
+      "ALTER TABLE line DROP more",
+    ],
+  ];
+  for (const [made, says, mended] of refusals) {
+    await b.sql("made", made);
+    const { code, stdout, stderr } = await runJoin(place, command.slice(1), {
+      state,
+      args: ["--name", "new"],
+    });
+    assert.deepEqual([code, stdout], [1, ""], stderr);
+    assert.match(stderr, says);
+    // Nobody keeps anything for it.
+    assert.deepEqual([await slotsOf(a), await slotsOf(b)], [[], []]);
+    await b.sql("made", mended);
+  }
+  await using joined = await startJoining(place, () => command, {
+    name: "new",
+    extraArgs: ["--state", state],
+  });
   await streaming(joined, 1);
   await equal(a, b);
   await eventually("the new node to go live", async () => {
