@@ -9,7 +9,6 @@
  * nothing and reports what an earlier run has left. The last line is one sentence; the exit code is 1 if a receiver
  * did not hold what was sent.
  */
-import { parseArgs } from "node:util";
 import process from "node:process";
 import { type Bed, openBed, openServer } from "./bench/bed.ts";
 import { builtinRival } from "./bench/builtin.ts";
@@ -22,6 +21,7 @@ import { summariseCatchUp, summariseSteady, type WorkloadResult } from "./bench/
 import type { Rival } from "./bench/rival.ts";
 import { startSidecars } from "./bench/sidecars.ts";
 import { keepUp, RATES } from "./bench/steady.ts";
+import { readOptions, refuseOptions, wholeNumber } from "./options.ts";
 import { BACKLOGS, shareOfOltpN } from "./bench/workloads.ts";
 
 /** The steady workload's name; its results have one for each rate. */
@@ -131,29 +131,22 @@ function printReport({ machine, workloads }: Report): void {
 }
 
 async function main(): Promise<number> {
-  const { values } = parseArgs({
-    options: {
-      quick: { type: "boolean", default: false },
-      only: { type: "string", multiple: true },
-      json: { type: "string" },
-      svg: { type: "string" },
-      pairs: { type: "string" },
-      from: { type: "string" },
-    },
+  const values = readOptions(import.meta.url, {
+    quick: { type: "boolean", default: false },
+    only: { type: "string", multiple: true },
+    json: { type: "string" },
+    svg: { type: "string" },
+    pairs: { type: "string" },
+    from: { type: "string" },
   });
   const names = [...Object.keys(BACKLOGS), THREE, STEADY];
   const wanted = values.only ?? names;
   const unknown = wanted.find((name) => !names.includes(name));
   if (unknown !== undefined) {
-    console.error(`Cannot run "${unknown}": the workloads are ${names.join(", ")}`);
-    return 64;
+    refuseOptions(`Cannot run "${unknown}": the workloads are ${names.join(", ")}`);
   }
   const extent = values.quick ? QUICK : WHOLE;
-  const pairs = values.pairs === undefined ? extent.pairs : Number(values.pairs);
-  if (!Number.isInteger(pairs) || pairs < 1) {
-    console.error("Cannot run the bench: --pairs takes a whole number above 0");
-    return 64;
-  }
+  const pairs = values.pairs === undefined ? extent.pairs : wholeNumber(values.pairs, "--pairs");
   const report: Report = values.from === undefined
     ? await runBench(wanted, { ...extent, pairs })
     : JSON.parse(await Deno.readTextFile(values.from));

@@ -1,6 +1,6 @@
 /**
- * `deno task capture`: runs the scenario on a real server of every major release and writes what pgoutput sent
- * to `tests/golden/`. Majors may be given as arguments.
+ * `deno task capture [MAJOR]…`: runs the scenario on a real server of every major release and writes what pgoutput sent
+ * to `tests/golden/`. Without MAJOR all are taken.
  *
  * The messages are read through SQL, which gives the same bytes as a replication connection.
  */
@@ -17,6 +17,7 @@ import {
   startPostgres,
 } from "../tests/support/postgres.ts";
 import { CAPTURE_STEPS, type CaptureStep, setupStatements } from "./capture_scenario.ts";
+import { readNames, refuseOptions } from "./options.ts";
 
 /** Settings of the server to capture from. */
 function settingsOf(major: PostgresMajor): ServerSettings {
@@ -28,7 +29,7 @@ function settingsOf(major: PostgresMajor): ServerSettings {
   };
 }
 
-const majors = chosenMajors(Deno.args);
+const majors = chosenMajors(readNames(import.meta.url));
 for (const major of majors) {
   const golden = await capture(major);
   await writeGolden(major, golden);
@@ -39,7 +40,7 @@ console.log(`Captured what ${majors.length} releases of PostgreSQL send into tes
 function chosenMajors(names: readonly string[]): readonly PostgresMajor[] {
   const unknown = names.find((name) => !POSTGRES_MAJORS.some((major) => String(major) === name));
   if (unknown !== undefined) {
-    throw new Error(`Cannot capture from PostgreSQL "${unknown}": no such release here`);
+    refuseOptions(`Cannot capture from PostgreSQL "${unknown}": no such release here`);
   }
   return names.length === 0
     ? POSTGRES_MAJORS

@@ -8,20 +8,16 @@
 import { mkdir, mkdtemp, readFile, rename, rm, stat, writeFile } from "node:fs/promises";
 import { basename, dirname, join } from "node:path";
 import process from "node:process";
-import { parseArgs } from "node:util";
 import { writeChecksums } from "./compile/checksums.ts";
 import { output } from "./compile/command.ts";
 import { makeDenoExecutable, waysToRuntime } from "./compile/deno_executable.ts";
 import { makeNodeExecutable } from "./compile/node_executable.ts";
 import { findTarget, hostTarget, type Target, TARGETS } from "./compile/target.ts";
+import { readOptions, refuseOptions } from "./options.ts";
 
 const ROOT = dirname(import.meta.dirname!);
 const DIST = join(ROOT, "dist");
 const RUNTIMES = { node: makeNodeExecutable, deno: makeDenoExecutable };
-const USAGE = `Usage: deno task compile [--target ${TARGETS.map(({ name }) => name).join("|")}] [--runtime ${
-  Object.keys(RUNTIMES).join("|")
-}]`;
-const EXIT_USAGE = 64;
 
 interface Options {
   readonly target: Target;
@@ -30,15 +26,20 @@ interface Options {
   readonly runtime: keyof typeof RUNTIMES;
 }
 
-function parseOptions(args: string[]): Options {
-  const { values } = parseArgs({
-    args,
-    options: { target: { type: "string" }, runtime: { type: "string", default: "node" } },
+function parseOptions(): Options {
+  const values = readOptions(import.meta.url, {
+    target: { type: "string" },
+    runtime: { type: "string", default: "node" },
   });
   const { runtime } = values;
-  if (runtime !== "node" && runtime !== "deno") throw new Error(`No runtime is called "${runtime}"`);
+  if (runtime !== "node" && runtime !== "deno") {
+    refuseOptions(`No runtime is called "${runtime}"; there are ${Object.keys(RUNTIMES).join(", ")}`);
+  }
   const target = values.target === undefined ? hostTarget() : findTarget(values.target);
-  if (!target) throw new Error(`Nothing can be compiled for ${values.target ?? Deno.build.target}`);
+  if (!target) {
+    const names = TARGETS.map(({ name }) => name).join(", ");
+    refuseOptions(`Nothing can be compiled for ${values.target ?? Deno.build.target}; there are ${names}`);
+  }
   return { target, runtime, artifact: values.target === undefined ? "mmlite" : `mmlite-${target.name}` };
 }
 
@@ -90,13 +91,7 @@ async function compile(options: Options): Promise<string> {
   }
 }
 
-let options;
-try {
-  options = parseOptions(Deno.args);
-} catch (thrown) {
-  console.error(`${(thrown as Error).message}\n${USAGE}`);
-  process.exit(EXIT_USAGE);
-}
+const options = parseOptions();
 try {
   console.log(await compile(options));
 } catch (thrown) {

@@ -9,6 +9,7 @@
 import process from "node:process";
 import { arrived, type Cluster, type ClusterMember, startCluster } from "../tests/support/cluster.ts";
 import { startPostgres } from "../tests/support/postgres.ts";
+import { readOptions } from "./options.ts";
 import { formatTable } from "./text_table.ts";
 
 interface Case {
@@ -108,6 +109,7 @@ async function outcome({ client }: ClusterMember, table: string): Promise<string
 }
 
 async function main(): Promise<number> {
+  readOptions(import.meta.url, {});
   await using stack = new AsyncDisposableStack();
   const servers = [
     stack.use(await startPostgres({ major: 18 })),

@@ -8,6 +8,7 @@
 import { join, resolve } from "node:path";
 import process from "node:process";
 import { findDocker, removeLeftovers } from "./docker_socket.ts";
+import { readOptions } from "./options.ts";
 import { formatOutcome, type Outcome, runDeno, runTests } from "./test_outcome.ts";
 
 const ROOT = join(import.meta.dirname!, "..");
@@ -60,6 +61,7 @@ async function compile(): Promise<string | null> {
 }
 
 if (import.meta.main) {
+  readOptions(import.meta.url, {});
   const outcome = await runContainers();
   console.log(formatOutcome(outcome));
   process.exitCode = outcome.failed > 0 ? 1 : 0;

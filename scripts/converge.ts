@@ -14,7 +14,6 @@
  */
 import { join } from "node:path";
 import process from "node:process";
-import { parseArgs } from "node:util";
 import { startBuiltinMesh } from "./converge/builtin_mesh.ts";
 import type { Mesh } from "./converge/member.ts";
 import { startMmliteMesh } from "./converge/mmlite_mesh.ts";
@@ -24,9 +23,9 @@ import { runSeed, type SeedOutcome } from "./converge/seed_run.ts";
 import { openServerPool, type ServerPool } from "./converge/server_pool.ts";
 import { shrink, sizeOf } from "./converge/shrink.ts";
 import { findFaketime, removeFaketimeTraces } from "./converge/skew.ts";
+import { readOptions, wholeNumber } from "./options.ts";
 
 const DEFAULT_SEEDS = 20;
-const EXIT_USAGE = 64;
 
 interface Options extends PlanOptions {
   readonly seeds: number;
@@ -38,25 +37,19 @@ interface Options extends PlanOptions {
 }
 
 function parseOptions(): Options {
-  const { values } = parseArgs({
-    args: Deno.args,
-    options: {
-      seeds: { type: "string", default: String(DEFAULT_SEEDS) },
-      first: { type: "string", default: "1" },
-      apart: { type: "boolean", default: false },
-      "updates-only": { type: "boolean", default: false },
-      builtin: { type: "boolean", default: false },
-      shrink: { type: "boolean", default: false },
-      json: { type: "string" },
-      logs: { type: "string" },
-      faketime: { type: "string" },
-    },
+  const values = readOptions(import.meta.url, {
+    seeds: { type: "string", default: String(DEFAULT_SEEDS) },
+    first: { type: "string", default: "1" },
+    apart: { type: "boolean", default: false },
+    "updates-only": { type: "boolean", default: false },
+    builtin: { type: "boolean", default: false },
+    shrink: { type: "boolean", default: false },
+    json: { type: "string" },
+    logs: { type: "string" },
+    faketime: { type: "string" },
   });
   const { apart, builtin, shrink, json, logs } = values;
-  const [seeds, first] = [Number(values.seeds), Number(values.first)];
-  if (![seeds, first].every((number) => Number.isSafeInteger(number) && number > 0)) {
-    throw new Error("--seeds and --first take whole numbers above 0");
-  }
+  const [seeds, first] = [wholeNumber(values.seeds, "--seeds"), wholeNumber(values.first, "--first")];
   const faketime = values.faketime ?? findFaketime();
   const updatesOnly = values["updates-only"];
   const skew = faketime !== undefined;
@@ -140,13 +133,7 @@ function conclusion(all: readonly SeedFigures[], { seeds, builtin, apart }: Opti
 }
 
 async function main(): Promise<number> {
-  let options: Options;
-  try {
-    options = parseOptions();
-  } catch (thrown) {
-    console.error(`Cannot run: ${(thrown as Error).message}`);
-    return EXIT_USAGE;
-  }
+  const options = parseOptions();
   if (!options.skew && !options.builtin) console.log("Clocks are not skewed: there is no libfaketime here.");
   await using stack = new AsyncDisposableStack();
   if (options.faketime !== undefined) stack.defer(removeFaketimeTraces);

@@ -8,7 +8,6 @@
  */
 import { join } from "node:path";
 import process from "node:process";
-import { parseArgs } from "node:util";
 import { type Mmlite, startMmlite } from "../tests/support/mmlite.ts";
 import { eventually } from "../tests/support/poll.ts";
 import { type Bed, createDatabases, createTarget, dropTarget, openBed, SOURCE } from "./bench/bed.ts";
@@ -17,6 +16,7 @@ import { type ProcessorTime, serverTimes, timeBetween } from "./bench/processor_
 import { request, SENDER, startSender } from "./bench/sidecars.ts";
 import { openAuthority } from "./certificates.ts";
 import { cpuSeconds, MemoryWatch } from "./memory_watch.ts";
+import { readOptions, wholeNumber } from "./options.ts";
 import { median } from "./statistics.ts";
 import { formatTable } from "./text_table.ts";
 
@@ -191,19 +191,13 @@ function describeProcessor({ processor, memory }: Measured): string {
   return `processor: ${used}${resident}`;
 }
 
-function parseOptions(): { rows: number; runs: number; json: string | undefined } {
-  const { values } = parseArgs({
-    args: Deno.args,
-    options: {
-      rows: { type: "string", default: "5000000" },
-      runs: { type: "string", default: "3" },
-      json: { type: "string" },
-    },
-  });
-  return { rows: Number(values.rows), runs: Number(values.runs), json: values.json };
-}
-
-const { rows, runs, json } = parseOptions();
+const { json, ...counts } = readOptions(import.meta.url, {
+  rows: { type: "string", default: "5000000" },
+  runs: { type: "string", default: "3" },
+  json: { type: "string" },
+});
+const rows = wholeNumber(counts.rows, "--rows");
+const runs = wholeNumber(counts.runs, "--runs");
 const measured = await measure(rows, runs);
 const seconds = (way: Way) => median(measured[way].map((one) => one.seconds));
 const processor = (way: Way) =>

@@ -23,6 +23,7 @@ import {
   usersByNode,
   type Writer,
 } from "./demo_workload.ts";
+import { readOptions } from "./options.ts";
 import { formatTable } from "./text_table.ts";
 
 const NODES: readonly { name: string; major: PostgresMajor }[] = [
@@ -241,13 +242,10 @@ async function settleAll<T>(promises: readonly Promise<T>[]): Promise<T[]> {
   return await Promise.all(promises);
 }
 
-async function main(args: readonly string[]): Promise<number> {
-  if (args.some((arg) => arg !== "--once")) {
-    console.error("Usage: deno task demo [--once]");
-    return 64;
-  }
+async function main(): Promise<number> {
+  const { once } = readOptions(import.meta.url, { once: { type: "boolean", default: false } });
   try {
-    const { code, sentence } = await runDemo({ once: args.length > 0 });
+    const { code, sentence } = await runDemo({ once });
     console.log(sentence);
     return code;
   } catch (thrown) {
@@ -256,4 +254,4 @@ async function main(args: readonly string[]): Promise<number> {
   }
 }
 
-if (import.meta.main) process.exit(await main(Deno.args));
+if (import.meta.main) process.exit(await main());

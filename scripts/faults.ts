@@ -6,7 +6,6 @@
  * Prints what it did. The moments follow from the seed, as far as the machine allows. The last line is one
  * sentence; the exit code is 1 if it is bad news.
  */
-import { parseArgs } from "node:util";
 import process from "node:process";
 import { type RandomInteger, seededIntegers } from "../tests/support/append_load.ts";
 import {
@@ -18,6 +17,7 @@ import {
   underLoad,
 } from "../tests/support/fault_pair.ts";
 import { faultsAtFullLoad } from "./faults/full_load.ts";
+import { readOptions, wholeNumber } from "./options.ts";
 
 /** How often each fault happens. */
 interface Counts {
@@ -101,15 +101,12 @@ async function calm(random: RandomInteger): Promise<void> {
 }
 
 async function main(): Promise<number> {
-  const { values } = parseArgs({
-    args: Deno.args,
-    options: {
-      short: { type: "boolean", default: false },
-      seed: { type: "string" },
-      "full-load": { type: "boolean", default: false },
-    },
+  const values = readOptions(import.meta.url, {
+    short: { type: "boolean", default: false },
+    seed: { type: "string", default: String(DEFAULT_SEED) },
+    "full-load": { type: "boolean", default: false },
   });
-  const seed = Number(values.seed ?? DEFAULT_SEED);
+  const seed = wholeNumber(values.seed, "--seed");
   const counts = values.short ? SHORT : LONG;
   const random = seededIntegers(seed);
   const done: string[] = [];

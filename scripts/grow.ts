@@ -12,14 +12,13 @@
  */
 import { join } from "node:path";
 import process from "node:process";
-import { parseArgs } from "node:util";
 import { GrowMesh } from "./grow/mesh.ts";
 import { planRound } from "./grow/plan.ts";
 import { differenceLines, isBad, roundLine, sumTable } from "./grow/report.ts";
 import { type RoundOutcome, runRound } from "./grow/round.ts";
+import { readOptions, wholeNumber } from "./options.ts";
 
 const DEFAULT_ROUNDS = 20;
-const EXIT_USAGE = 64;
 
 interface Options {
   readonly rounds: number;
@@ -29,20 +28,13 @@ interface Options {
 }
 
 function parseOptions(): Options {
-  const { values } = parseArgs({
-    args: Deno.args,
-    options: {
-      rounds: { type: "string", default: String(DEFAULT_ROUNDS) },
-      first: { type: "string", default: "1" },
-      "quiet-kills": { type: "boolean", default: false },
-      logs: { type: "string" },
-    },
+  const { rounds, first, logs, "quiet-kills": quietKills } = readOptions(import.meta.url, {
+    rounds: { type: "string", default: String(DEFAULT_ROUNDS) },
+    first: { type: "string", default: "1" },
+    "quiet-kills": { type: "boolean", default: false },
+    logs: { type: "string" },
   });
-  const [rounds, first] = [Number(values.rounds), Number(values.first)];
-  if (![rounds, first].every((number) => Number.isSafeInteger(number) && number > 0)) {
-    throw new Error("--rounds and --first take whole numbers above 0");
-  }
-  return { rounds, first, quietKills: values["quiet-kills"], logs: values.logs };
+  return { rounds: wholeNumber(rounds, "--rounds"), first: wholeNumber(first, "--first"), quietKills, logs };
 }
 
 /** Runs one round and prints what came of it; undefined if it could not be run to its end. */
@@ -83,13 +75,7 @@ function conclusion(outcomes: readonly RoundOutcome[], { rounds }: Options): str
 }
 
 async function main(): Promise<number> {
-  let options: Options;
-  try {
-    options = parseOptions();
-  } catch (thrown) {
-    console.error(`Cannot run: ${(thrown as Error).message}`);
-    return EXIT_USAGE;
-  }
+  const options = parseOptions();
   const outcomes: RoundOutcome[] = [];
   for (let seed = options.first; seed < options.first + options.rounds; seed++) {
     const outcome = await reportRound(seed, options);

@@ -5,12 +5,12 @@
  * Several nodes share this machine's cores, so the times of many say less than their processor time does. `--quick`
  * takes about a minute. The last line is one sentence; the exit code is 1 if a receiver did not hold what was sent.
  */
-import { parseArgs } from "node:util";
 import process from "node:process";
 import { openBed } from "./bench/bed.ts";
 import { growPeers, type PeerGrowth } from "./growth/peers.ts";
 import { growRelations, type RelationGrowth } from "./growth/relations.ts";
 import { growTables, type TableGrowth } from "./growth/tables.ts";
+import { readOptions, refuseOptions } from "./options.ts";
 import { formatTable } from "./text_table.ts";
 
 /** How much is run. */
@@ -136,14 +136,14 @@ function verdict({ equal }: { equal: boolean }): string {
 }
 
 async function main(): Promise<number> {
-  const { values } = parseArgs({
-    options: { quick: { type: "boolean", default: false }, only: { type: "string", multiple: true } },
+  const values = readOptions(import.meta.url, {
+    quick: { type: "boolean", default: false },
+    only: { type: "string", multiple: true },
   });
   const wanted = values.only ?? Object.keys(GROWTHS);
   const unknown = wanted.find((name) => !(name in GROWTHS));
   if (unknown !== undefined) {
-    console.error(`Cannot run "${unknown}": there are ${Object.keys(GROWTHS).join(", ")}`);
-    return 64;
+    refuseOptions(`Cannot run "${unknown}": there are ${Object.keys(GROWTHS).join(", ")}`);
   }
   const findings: Finding[] = [];
   for (const name of wanted) {

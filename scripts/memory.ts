@@ -5,11 +5,11 @@
  * the tests: it takes minutes and gigabytes of disk. The last line is one sentence; the exit code is 1 if a
  * limit was passed.
  */
-import { parseArgs } from "node:util";
 import process from "node:process";
 import { eventually } from "../tests/support/poll.ts";
 import { type Mmlite, startMmlite } from "../tests/support/mmlite.ts";
 import { type PostgresServer, startPostgres } from "../tests/support/postgres.ts";
+import { readOptions, refuseOptions } from "./options.ts";
 import { cpuSeconds, MemoryWatch } from "./memory_watch.ts";
 
 const DATABASE = "app";
@@ -232,12 +232,11 @@ async function runCase(run: Case): Promise<Result[]> {
 }
 
 async function main(): Promise<number> {
-  const { values } = parseArgs({ args: Deno.args, options: { only: { type: "string", multiple: true } } });
-  const wanted = values.only ?? Object.keys(CASES);
+  const { only } = readOptions(import.meta.url, { only: { type: "string", multiple: true } });
+  const wanted = only ?? Object.keys(CASES);
   const unknown = wanted.find((name) => !(name in CASES));
   if (unknown !== undefined) {
-    console.error(`No case is called "${unknown}"; there are ${Object.keys(CASES).join(", ")}`);
-    return 1;
+    refuseOptions(`No case is called "${unknown}"; there are ${Object.keys(CASES).join(", ")}`);
   }
   let failed = 0;
   for (const name of wanted) {

@@ -6,7 +6,6 @@
  * link carried and how long rows took to become visible. Needs PostgreSQL's `pgbench` in PATH. The last line is
  * one sentence; the exit code is 1 if the nodes differ.
  */
-import { parseArgs } from "node:util";
 import process from "node:process";
 import { connectAll, type Mmlite, startMmlite } from "../tests/support/mmlite.ts";
 import { eventually } from "../tests/support/poll.ts";
@@ -20,6 +19,7 @@ import {
   type PgbenchResult,
   runPgbench,
 } from "./mesh/pgbench.ts";
+import { readOptions, wholeNumber } from "./options.ts";
 import { percentile } from "./statistics.ts";
 import { formatTable } from "./text_table.ts";
 
@@ -183,14 +183,11 @@ async function runMesh(pgbench: string, load: Load): Promise<number> {
 }
 
 async function main(): Promise<number> {
-  const { values } = parseArgs({
-    options: { seconds: { type: "string", default: "60" }, clients: { type: "string", default: "2" } },
+  const { seconds, clients } = readOptions(import.meta.url, {
+    seconds: { type: "string", default: "60" },
+    clients: { type: "string", default: "2" },
   });
-  const load = { seconds: Number(values.seconds), clients: Number(values.clients) };
-  if (!Object.values(load).every((number) => Number.isInteger(number) && number > 0)) {
-    console.error("Cannot run the mesh: --seconds and --clients take whole numbers above 0");
-    return 64;
-  }
+  const load = { seconds: wholeNumber(seconds, "--seconds"), clients: wholeNumber(clients, "--clients") };
   const pgbench = await findPgbench();
   if (pgbench === undefined) {
     console.error(

@@ -6,7 +6,6 @@
  * has no route to `edge`. mmlite speaks TLS. Needs root and Linux. The last line is one sentence; the exit code is 1
  * if it is bad news.
  */
-import { parseArgs } from "node:util";
 import process from "node:process";
 import { seededIntegers } from "../tests/support/append_load.ts";
 import { type FaultNode, type FaultPair, underLoad } from "../tests/support/fault_pair.ts";
@@ -14,6 +13,7 @@ import { addPeer, flowing, startNode } from "../tests/support/nat_pair.ts";
 import { eventually } from "../tests/support/poll.ts";
 import { startPostgres } from "../tests/support/postgres.ts";
 import { type EmulatedLink, networkProblem, openNetwork, type Site } from "./link/network.ts";
+import { readOptions, wholeNumber } from "./options.ts";
 import { openAuthority } from "./certificates.ts";
 
 const DEFAULT_CUTS = 20;
@@ -154,12 +154,8 @@ async function cutAgainAndAgain(cuts: number): Promise<string> {
 }
 
 async function main(): Promise<number> {
-  const { values } = parseArgs({ options: { cuts: { type: "string", default: String(DEFAULT_CUTS) } } });
-  const cuts = Number(values.cuts);
-  if (!Number.isInteger(cuts) || cuts < 1) {
-    console.error("Cannot cut a connection: --cuts takes a whole number above 0");
-    return 64;
-  }
+  const values = readOptions(import.meta.url, { cuts: { type: "string", default: String(DEFAULT_CUTS) } });
+  const cuts = wholeNumber(values.cuts, "--cuts");
   const problem = await networkProblem();
   if (problem !== undefined) {
     console.error(`Cannot put a node behind a NAT: ${problem}`);

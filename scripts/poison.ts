@@ -7,8 +7,10 @@
 import process from "node:process";
 import { openPoisonBed, type PoisonOutcome, POISONS, tryPoison } from "../tests/support/poison.ts";
 import { startPostgres } from "../tests/support/postgres.ts";
+import { readOptions } from "./options.ts";
 
 async function main(): Promise<number> {
+  readOptions(import.meta.url, {});
   await using servers = new AsyncDisposableStack();
   const sender = servers.use(await startPostgres({ major: 16 }));
   const receiver = servers.use(await startPostgres({ major: 18 }));

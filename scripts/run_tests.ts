@@ -10,6 +10,7 @@
  */
 import process from "node:process";
 import { runContainers } from "./containers.ts";
+import { readOptions } from "./options.ts";
 import { formatOutcome, type Outcome, runDeno, runTests } from "./test_outcome.ts";
 
 /** Tests that run every part of the program: what they find right on the sources, the others do too. */
@@ -30,6 +31,7 @@ async function runCheck(): Promise<Outcome> {
 }
 
 async function main(): Promise<number> {
+  readOptions(import.meta.url, {});
   const stages: Stage[] = [
     ["format, lint, types, layers", runCheck],
     ["unit tests", () => runTests(["--no-check", "src", "scripts"])],

@@ -15,6 +15,7 @@ import { signalProcess } from "../tests/support/processes.ts";
 import { makeScratch, removeScratch } from "../tests/support/scratch.ts";
 import { createSchema, DATABASE, digestTables, startWriter } from "./demo_workload.ts";
 import { namespaceProblem, run } from "./link/namespaces.ts";
+import { readOptions } from "./options.ts";
 
 const ROOT = join(import.meta.dirname!, "..");
 /** How long each host writes once both stream, milliseconds. */
@@ -192,6 +193,7 @@ function indent(text: string): string {
 }
 
 async function main(): Promise<number> {
+  readOptions(import.meta.url, {});
   const why = await namespaceProblem();
   if (why !== undefined) {
     console.error(`Cannot make two hosts: ${why}`);

@@ -7,10 +7,10 @@
  * half an hour. The last line is one sentence; the exit code is 1 if a receiver did not hold what was sent.
  */
 import process from "node:process";
-import { parseArgs } from "node:util";
 import type { CatchUp } from "./bench/catch_up.ts";
 import { describeMachine } from "./bench/report.ts";
 import { type LinkShape, networkProblem } from "./link/network.ts";
+import { readOptions, refuseOptions, wholeNumber } from "./options.ts";
 import { median } from "./statistics.ts";
 import { formatTable } from "./text_table.ts";
 import { cross, type CrossingResult } from "./wan/throughput.ts";
@@ -133,22 +133,15 @@ async function run(extent: Extent, only: string | undefined): Promise<number> {
 }
 
 async function main(): Promise<number> {
-  const { values } = parseArgs({
-    options: {
-      quick: { type: "boolean", default: false },
-      pairs: { type: "string" },
-      only: { type: "string" },
-    },
+  const values = readOptions(import.meta.url, {
+    quick: { type: "boolean", default: false },
+    pairs: { type: "string" },
+    only: { type: "string" },
   });
   const extent = values.quick ? QUICK : WHOLE;
-  const pairs = Number(values.pairs ?? extent.pairs);
-  if (!Number.isInteger(pairs) || pairs < 1) {
-    console.error("Cannot run over links: --pairs takes a whole number above 0");
-    return 64;
-  }
+  const pairs = values.pairs === undefined ? extent.pairs : wholeNumber(values.pairs, "--pairs");
   if (values.only !== undefined && ![CROSSING, TWO_LINKS].includes(values.only)) {
-    console.error(`Cannot run "${values.only}" over links: there are ${CROSSING} and ${TWO_LINKS}`);
-    return 64;
+    refuseOptions(`Cannot run "${values.only}" over links: there are ${CROSSING} and ${TWO_LINKS}`);
   }
   const problem = await networkProblem();
   if (problem !== undefined) {

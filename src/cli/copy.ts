@@ -33,7 +33,8 @@ taken; extensions have to be here.
 
 The job goes on when this command is stopped: follow it by \`GET /v1/jobs/ID\`, cancel it by DELETE.
 
-Exit codes: 0 done; 1 rows are here, or differ still; 69 the peer cannot be reached; 75 try again.`;
+Exit codes: 0 done; 1 rows are here, or differ still, or the schemas differ; 69 this node cannot be reached; 75 stopped,
+cancelled, or not all rows could be compared: try again. While the peer cannot be reached the job waits for it.`;
 
 /** Adds the command. */
 export function addCopy(program: Command, context: Context, finish: (exitCode: number) => void): void {

@@ -97,7 +97,7 @@ export function requireResult(
 ): NonNullable<Job["result"]> {
   if (result !== null) return result;
   if (error !== null) throw jobError(error);
-  throw new MmliteError("aborted", `Cannot tell whether the nodes are equal: job ${id} is ${state}`, {
+  throw new MmliteError("aborted", `Cannot tell what came of job ${id}: it is ${state}`, {
     hint: `Run \`${command}\` again`,
   });
 }
@@ -107,7 +107,7 @@ export function jobError({ kind, message, hint }: NonNullable<Job["error"]>): Mm
   return new MmliteError(isErrorKind(kind) ? kind : "internal", message, { hint });
 }
 
-/** The exit code of a comparison; `kind` is of what one failed of. */
+/** The exit code of a comparison; `kind` is of what one failed of. A peer that refuses has told of no difference. */
 export function exitCodeOf(outcome: "equal" | "differs" | "undecided" | "failed", kind: string): number {
   switch (outcome) {
     case "equal":
@@ -116,8 +116,10 @@ export function exitCodeOf(outcome: "equal" | "differs" | "undecided" | "failed"
       return 1;
     case "undecided":
       return ERROR_POLICY.transient.exitCode;
-    case "failed":
-      return ERROR_POLICY[isErrorKind(kind) ? kind : "internal"].exitCode;
+    case "failed": {
+      const { exitCode } = ERROR_POLICY[isErrorKind(kind) ? kind : "internal"];
+      return exitCode === 1 ? ERROR_POLICY.unreachable.exitCode : exitCode;
+    }
   }
 }
 

@@ -34,11 +34,16 @@ const ABOUT = `
 TOKEN is what \`mmlite invite\` printed on a member. A command line is visible to every user of this machine: give -
 to read the token from standard input, or --invite-file. The key is made here and never leaves this host.
 
-The same tables must exist here as on the member, or be created by --create-schema (no functions, triggers, rights). Where they are empty, the member's rows are copied, while everybody
+The same tables must exist here as on the member, or be created by --create-schema (no functions, triggers, rights):
+what is here and differs is named, and ends it. Where they are empty, the member's rows are copied, while everybody
 goes on writing on the other nodes; where they are not, they must be equal, or --mode says what is to become of them,
-as of \`mmlite copy\`. Without --tables those of the member are
-taken. When all is well this goes on in the foreground as \`mmlite run\`, and prints the command line for the next
-start. One that was cut short goes on if it is run again; once it has its certificate, without TOKEN too.`;
+as of \`mmlite copy\`. Without --tables those of the member are taken. When all is well this goes on in the foreground
+as \`mmlite run\`, and prints the command line for the next start. One that was cut short goes on if it is run again;
+once it has its certificate, without TOKEN too.
+
+Exit codes: 0 stopped after it had joined; 1 rows or schemas differ, a member is to be asked and was not, or the token is
+of no use; 64 the token or an option cannot be read; 69 the member or PostgreSQL cannot be reached; 75 stopped before,
+or try again; 77 permission; 78 configuration.`;
 
 /** Adds the command. */
 export function addJoin(program: Command, context: Context, finish: (exitCode: number) => void): void {

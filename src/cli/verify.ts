@@ -31,7 +31,7 @@ inserted, rows that it has not are deleted. With --repair --newest both nodes ar
 newer one counts, and a delete that is newer than the row of the other node; a row that only one node has stays where
 nothing is known of a delete. None of it is sent on. A row that changes meanwhile is left: run it again.
 
-Exit codes: 0 all equal; 1 something differs; 69 a peer cannot be reached; 75 some rows were written to all the time,
+Exit codes: 0 all equal; 1 something differs; 69 a peer cannot be reached, or tells nothing; 75 some rows were written to all the time,
 or replication did not come far enough, or rows changed while they were repaired: try again. After a repair what counts is
 what is left.`;
 

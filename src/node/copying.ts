@@ -210,9 +210,12 @@ export class Copying implements JobKind<CopyInput> {
     for (let failures = 0;; failures++) {
       try {
         const items = await schemaOf(from, run);
-        const made = await takeSchema({ database, signal: run.signal }, items);
+        let all: string[] = [];
+        await takeSchema({ database, signal: run.signal }, items, async (query, made) => {
+          all = await run.created(query, made);
+        });
         await created();
-        return { created: made.map(({ kind, name }) => `${kind} ${name}`), left_out: [...items.leftOut] };
+        return { created: all, left_out: [...items.leftOut] };
       } catch (thrown) {
         const error = toMmliteError(thrown);
         if (run.signal.aborted || error.disposition !== "retry") throw error;

@@ -15,6 +15,7 @@ import {
   forgetJob,
   type JobError,
   type JobRow,
+  noteCreated,
   readJob,
   readJobs,
   resumeJobs,
@@ -34,6 +35,8 @@ export interface JobContext {
 export interface JobRun extends JobContext {
   /** Puts the result on record in a transaction of the caller: with its commit the job has ended, whatever comes then. */
   readonly succeed: (query: Query, result: Job["result"]) => Promise<void>;
+  /** Puts on record what it has created, in the transaction that does; returns all of it, across restarts. */
+  readonly created: (query: Query, names: readonly string[]) => Promise<string[]>;
   /** What goes on record with it if it fails. */
   readonly found: (result: Job["result"]) => void;
 }
@@ -148,6 +151,7 @@ export class Jobs {
       const result = await this.#kindOf(input.type)!.run(input, {
         ...{ progress, signal },
         succeed: (query, result) => endJob(query, id, { state: "succeeded", result }),
+        created: (query, names) => noteCreated(query, id, names),
         found: (result) => found = result,
       });
       await this.#end(id, { state: "succeeded", result });

@@ -12,7 +12,7 @@ import { digestTables } from "../pg/digest.ts";
 import { readNode, requireSameNode } from "../pg/identity.ts";
 import { openLock } from "../pg/lock.ts";
 import { ensureRemoved, forgetPeer, savePeer, setPeerRemoved } from "../pg/peers.ts";
-import { createJob, readJobs } from "../pg/jobs.ts";
+import { createJob, noteCreated, readJobs } from "../pg/jobs.ts";
 import { ensureOrigin, forgetProgress, startProgress } from "../pg/progress.ts";
 import type { Query } from "../pg/query.ts";
 import { readSchemaSteps } from "../pg/schema.ts";
@@ -25,6 +25,7 @@ import { noteComingCopy } from "./coming_copy.ts";
 import { readComparableTables } from "./digest_jobs.ts";
 import { ensureIncarnation } from "./incarnation.ts";
 import type { InviteToken } from "./invite_token.ts";
+import { createTablesOf } from "./join_schema.ts";
 import { ensureJoinCertificate } from "./join_certificate.ts";
 import { MemberClient } from "./join_members.ts";
 import type { JoinAnswer, Member } from "./join_messages.ts";
@@ -127,6 +128,7 @@ class Joining {
   readonly #held: string[] = [];
   /** Nodes that were removed from a member that was asked. */
   readonly #removed = new Set<string>();
+  #created: readonly string[] = [];
   #database: Database | undefined;
 
   constructor(options: JoinOptions, tls: TlsKeys) {
@@ -139,14 +141,20 @@ class Joining {
     const answer = await this.#register(inviter, url);
     const others = answer.members.filter(({ name }) => name !== inviter.name);
     const tables = choosePatterns(this.#options.tables, answer.tables);
-    const database = await this.#openDatabase(tables);
+    const database = await this.#openDatabase();
+    if (this.#options.createSchema) {
+      const { say, signal } = this.#options;
+      this.#created = await createTablesOf(inviter, { database, tls: this.#tls, say, signal });
+    }
+    // Slots come after the publications that they are read through.
+    await new PublicationKeeper({ database, patterns: tables }).sync();
     await this.#hold(database, { name: inviter.name, url: inviter.url });
     await this.#follow(database, inviter.name, answer);
     const missed: string[] = [];
     for (const member of others) if (!await this.#meet(database, member, url)) missed.push(member.name);
     requireAsked(missed, this.#options.without);
-    const { mode, createSchema } = this.#options;
-    const isToBeFilled = mode === undefined && (createSchema || await this.#compare(database, tables));
+    const { mode } = this.#options;
+    const isToBeFilled = mode === undefined && await this.#compare(database, tables);
     const job = mode ?? (isToBeFilled ? "empty" : undefined);
     await this.#shun(database);
     // The last step: nothing that may fail comes behind it.
@@ -185,14 +193,12 @@ class Joining {
     return answer;
   }
 
-  async #openDatabase(tables: TablePatterns): Promise<Database> {
+  async #openDatabase(): Promise<Database> {
     const { config, signal } = this.#options;
     const database = await openDatabase(config.postgres.url, signal);
     this.#database = database;
     const query = database.control.query("identify this node");
     await ensureIncarnation(query, { ...config.node, state: config.state });
-    // Slots come after the publications that they are read through.
-    await new PublicationKeeper({ database, patterns: tables }).sync();
     return database;
   }
 
@@ -293,12 +299,10 @@ class Joining {
       type === "copy" && state === "queued" && isSameCopy(input, { from, mode, create_schema: createSchema })
     );
     if (!isNoted) {
-      await createJob(query, {
-        type: "copy",
-        input: { type: "copy", from, mode, create_schema: createSchema },
-      });
+      const input = { type: "copy", from, mode, create_schema: createSchema };
+      const { id } = await createJob(query, { type: "copy", input });
+      await noteCreated(query, id, this.#created);
     }
-    if (createSchema) say(`The tables of "${from}" are created next, as far as they are missing here`);
     if (mode === "merge") {
       return say(`The rows here and those of the members are merged next, while this node runs`);
     }

@@ -35,12 +35,12 @@ export class RowWriters {
     this.#options = options;
   }
 
-  /** Throws `conflict` where rows have no versions here. */
+  /** Throws `server_setting` where rows have no versions here. */
   requireVersions(): void {
     const { self, database } = this.#options;
     if (database.facts.trackCommitTimestamp) return;
     throw new MmliteError(
-      "conflict",
+      "server_setting",
       `Cannot tell the newer one of two rows: track_commit_timestamp is off on node "${self}"`,
       {
         hint: "Set track_commit_timestamp = on and restart PostgreSQL, or repair by one node: --source NAME",

@@ -12,7 +12,7 @@ import { delay } from "../backoff.ts";
 import { MmliteError, toMmliteError } from "../errors.ts";
 import { log } from "../log.ts";
 import { type Lsn, maxLsn } from "../lsn.ts";
-import { setPeerAway } from "../pg/peers.ts";
+import { readAwayCounted, setAwayCounted, setPeerAway } from "../pg/peers.ts";
 import type { Query } from "../pg/query.ts";
 import { readWalLsn } from "../pg/server.ts";
 import { dropSlot, readSlot, readSlots, SLOT_PREFIX, slotName, type SlotState } from "../pg/slots.ts";
@@ -24,6 +24,8 @@ import type { Peers } from "./peers.ts";
 const LOOK_INTERVAL_MS = 5_000;
 /** How long a peer has to be away until all that is kept for it counts, seconds. */
 const LONG_AWAY_SECONDS = 300;
+/** How often it is put on record for how long a peer was seen to be away, seconds. */
+const COUNT_SECONDS = 60;
 /** How long peers have to come back after this node's start until they count as away, milliseconds. */
 const START_GRACE_MS = 300_000;
 const SECONDS_OF_UNITS = [["days", 86_400], ["hours", 3_600], ["minutes", 60]] as const;
@@ -32,7 +34,7 @@ interface SlotKeeperOptions {
   readonly database: Pick<Database, "control">;
   readonly peers: Pick<Peers, "list" | "evict">;
   readonly limits: SlotLimits;
-  /** When this process started: no peer can be blamed for what was before. */
+  /** When this process started: no peer can be blamed for what was before, unless another process saw it. */
   readonly startedAt: Date;
 }
 
@@ -41,7 +43,7 @@ interface Kept {
   readonly bytes: number;
   /** How long nothing has gone to it, seconds; 0 while something does. */
   readonly awaySeconds: number;
-  /** As much of that as this process has seen, since shortly after its start. */
+  /** As much of that as mmlite has seen, but for a while after each of its starts; 0 in that. */
   readonly age: number;
   /** It copies rows, and takes nothing before. */
   readonly isCopying: boolean;
@@ -60,6 +62,8 @@ export class SlotKeeper {
   readonly #warned = new Map<string, Warning>();
   /** Of peers that are away: what was confirmed when that was first seen. */
   readonly #stoodAt = new Map<string, Lsn | null>();
+  /** Of peers that are away: for how long earlier processes saw that, and what is on record of it now, seconds. */
+  readonly #counted = new Map<string, { readonly before: number; saved: number }>();
 
   constructor(options: SlotKeeperOptions) {
     this.#options = options;
@@ -108,6 +112,7 @@ export class SlotKeeper {
       if (signal?.aborted) return;
       const slot = slots.get(slotName(peer.name));
       await this.#noteAway(query, peer, slot);
+      await this.#count(query, peer);
       // It was given up, and then something broke.
       if (slot !== undefined && peer.evicted !== null) await dropSlot(query, slot.name);
       if (slot === undefined || slot.lost || peer.evicted !== null) this.#warned.delete(peer.name);
@@ -120,6 +125,7 @@ export class SlotKeeper {
     const confirmed = slot?.confirmedFlushLsn ?? null;
     if (peer.awaySince === null) {
       this.#stoodAt.delete(peer.name);
+      this.#counted.delete(peer.name);
       if (flows(peer) || copies(peer)) return;
       this.#stoodAt.set(peer.name, confirmed);
       peer.awaySince = await setPeerAway(query, { name: peer.name, isAway: true });
@@ -132,6 +138,27 @@ export class SlotKeeper {
     const lacksNothing = peer.link.state.name === "streaming" && peer.outbound.lagSeconds === 0;
     if (!hasTaken && !lacksNothing) return;
     peer.awaySince = await setPeerAway(query, { name: peer.name, isAway: false });
+  }
+
+  /** A node that is restarted again and again counts on, and not what was while it was down. */
+  async #count(query: Query, { name, awaySince, evicted }: Peer): Promise<void> {
+    if (awaySince === null || evicted !== null) return;
+    let counted = this.#counted.get(name);
+    if (counted === undefined) {
+      const before = await readAwayCounted(query, name);
+      this.#counted.set(name, counted = { before, saved: before });
+    }
+    const age = this.#ageOf(name, awaySince);
+    if (age < counted.saved + COUNT_SECONDS) return;
+    await setAwayCounted(query, name, age);
+    counted.saved = age;
+  }
+
+  #ageOf(name: string, awaySince: string): number {
+    const since = this.#options.startedAt.getTime() + START_GRACE_MS;
+    if (Date.now() < since) return 0;
+    const before = this.#counted.get(name)?.before ?? 0;
+    return before + secondsSince(Math.max(Date.parse(awaySince), since));
   }
 
   async #judge(peer: Peer, kept: Kept): Promise<void> {
@@ -169,11 +196,9 @@ export class SlotKeeper {
     if (peer.awaySince === null || flows(peer) || isCopying) {
       return { bytes: lag, awaySeconds: 0, age: 0, isCopying };
     }
-    const awayAt = Date.parse(peer.awaySince);
-    const countedFrom = Math.max(awayAt, this.#options.startedAt.getTime() + START_GRACE_MS);
-    const age = secondsSince(countedFrom);
+    const age = this.#ageOf(peer.name, peer.awaySince);
     const bytes = age < LONG_AWAY_SECONDS ? lag : Number(retainedBytes);
-    return { bytes, awaySeconds: secondsSince(awayAt), age, isCopying };
+    return { bytes, awaySeconds: secondsSince(Date.parse(peer.awaySince)), age, isCopying };
   }
 }
 

@@ -21,23 +21,38 @@ interface Scene {
   readonly unacked?: boolean;
 }
 
-/** A keeper with one peer, which started `up` milliseconds ago. */
+interface BedOptions {
+  /** So many milliseconds ago the keeper started. */
+  readonly up?: number;
+  /** So many seconds ago the peer went, as an earlier process noted. */
+  readonly known?: number;
+  /** So many of them that one saw. */
+  readonly counted?: number;
+}
+
+/** A keeper with one peer. */
 class Bed {
   readonly evicted: string[] = [];
   readonly keeper: SlotKeeper;
   readonly peer: Peer;
+  /** How long the peer was away, seconds, as it was put on record last. */
+  counted: number;
   /** Called once a peer is to be given up, before it is asked again. */
   meanwhile = () => {};
   #scene: Scene = { state: "streaming", away: 0, retained: 0, lag: 0 };
 
-  constructor({ up = 1_000 * HOUR_MS }: { readonly up?: number } = {}) {
+  constructor({ up = 1_000 * HOUR_MS, known, counted = 0 }: BedOptions = {}) {
+    this.counted = counted;
+    const awaySince = known === undefined ? null : new Date(Date.now() - known * 1000).toISOString();
     const link = { state: { name: "streaming" } };
     this.peer = {
-      ...{ name: "fra", link, awaySince: null, evicted: null },
+      ...{ name: "fra", link, awaySince, evicted: null },
       outbound: { lagSeconds: 0 },
     } as unknown as Peer;
     this.keeper = new SlotKeeper({
-      database: { control: { query: () => (text: string) => this.#answer(text) } } as unknown as Database,
+      database: {
+        control: { query: () => (text: string, parameters: string[]) => this.#answer(text, parameters) },
+      } as unknown as Database,
       peers: {
         list: () => [this.peer],
         evict: async (_, judge) => {
@@ -66,7 +81,14 @@ class Bed {
     await this.keeper.look(signal);
   }
 
-  #answer(text: string): Promise<Row[]> {
+  #answer(text: string, parameters: readonly string[]): Promise<Row[]> {
+    if (text.includes("SELECT away_counted")) {
+      return Promise.resolve([{ away_counted: String(this.counted) }]);
+    }
+    if (text.includes("SET away_counted")) {
+      this.counted = Number(parameters[1]);
+      return Promise.resolve([]);
+    }
     const { away, retained, lag } = this.#scene;
     const lsn = (position: number) => `0/${position.toString(16).toUpperCase()}`;
     if (text.includes("pg_replication_slots")) {
@@ -75,6 +97,7 @@ class Bed {
       return Promise.resolve([{ ...slot, ...positions, wal_status: "reserved", safe_wal_size: null }]);
     }
     if (text.includes("UPDATE mmlite.peer")) {
+      if (this.peer.awaySince === null) this.counted = 0;
       const since = this.peer.awaySince === null ? new Date(Date.now() - away * 1000).toISOString() : null;
       return Promise.resolve([{ name: "fra", state: "active", created_us: "0", away_since: since }]);
     }
@@ -147,6 +170,39 @@ Deno.test("what was before this node's start is not a peer's fault", async () =>
   assert.deepEqual([started.evicted, started.problems], [[], []]);
   const dayLater = await look(weekend, { up: 25 * HOUR_MS });
   assert.equal(dayLater.evicted.length, 1);
+});
+
+Deno.test("what earlier processes have seen of a peer that is away counts", async () => {
+  const known = 3 * 86_400;
+  const day = { state: "backoff", away: known, retained: 5 * MB, lag: 5 * MB };
+  // It had run for 20 hours since the peer went, and is up for 5 now: what was before its start is known.
+  const up = 5 * HOUR_MS;
+  const dead = new Bed({ up, known, counted: 20 * 3_600 });
+  await dead.look(day);
+  assert.deepEqual(dead.evicted, [
+    "5.0 MB, and nothing has gone to it for 3 days (limits.max_slot_age is 24 hours)",
+  ]);
+  // A while after each start it has to come back in.
+  const started = new Bed({ up: 30_000, known, counted: 30 * 3_600 });
+  await started.look(day);
+  assert.deepEqual([started.evicted, started.problems], [[], []]);
+  // What this process sees is put on record, and once only.
+  const seen = new Bed({ up, known, counted: 10 * 3_600 });
+  await seen.look(day);
+  assert.ok(Math.abs(seen.counted - (15 * 3_600 - 300)) < 5, String(seen.counted));
+  assert.deepEqual([seen.evicted, seen.problems.length], [[], 1]);
+  const { counted } = seen;
+  await seen.look(day);
+  assert.equal(seen.counted, counted);
+  // Renewed, and still away: it is counted anew.
+  seen.peer.awaySince = null;
+  await seen.look({ ...day, away: 60 });
+  assert.deepEqual([seen.evicted, seen.problems], [[], []]);
+  // Back, and away again.
+  await seen.look({ ...day, state: "streaming", lag: 0 });
+  assert.equal(seen.peer.awaySince, null);
+  await seen.look({ ...day, away: 60 });
+  assert.deepEqual([seen.evicted, seen.problems], [[], []]);
 });
 
 Deno.test("links that end with the node tell nothing of their peers", async () => {

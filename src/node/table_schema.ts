@@ -2,7 +2,8 @@
  * What the replicated tables of this node consist of, told to a peer that wants the same; and taken over from one.
  */
 import { createSchema, readSchemaOf } from "../pg/schema_target.ts";
-import type { SchemaItem, SchemaItems } from "../pg/schema_items.ts";
+import type { Query } from "../pg/query.ts";
+import type { SchemaItems } from "../pg/schema_items.ts";
 import { type LocalTable, type Partitions, partitionsByParent, readTables } from "../pg/tables.ts";
 import { tableKey } from "../table_name.ts";
 import type { Database } from "./database.ts";
@@ -27,14 +28,16 @@ export function ownSchema({ database, patterns, signal }: TableSchemaOptions): P
   });
 }
 
-/** Makes here what is missing of it; returns what was made. */
-export function takeSchema(
+/** Makes here what is missing of it, in a transaction in which `alongside` writes what was made. */
+export async function takeSchema(
   { database, signal }: Omit<TableSchemaOptions, "patterns">,
   items: SchemaItems,
-): Promise<readonly SchemaItem[]> {
-  return createSchema(
+  alongside: (query: Query, made: readonly string[]) => Promise<void>,
+): Promise<void> {
+  await createSchema(
     { target: database.target, serverVersion: database.facts.versionNumber, signal },
     items,
+    (query, made) => alongside(query, made.map(({ kind, name }) => `${kind} ${name}`)),
   );
 }
 

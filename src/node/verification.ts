@@ -71,7 +71,7 @@ export class Verification implements JobKind<VerifyInput> {
     for (const pattern of tables) requirePattern(pattern);
     for (const name of peers) this.#requireNamed(name);
     if (this.#wanted(peers).length > 0) return;
-    throw new MmliteError("conflict", "Cannot verify anything: this node has no peers", {
+    throw new MmliteError("invalid_input", "Cannot verify anything: this node has no peers", {
       hint: "Add one with `mmlite peers add`",
     });
   }

@@ -21,6 +21,10 @@ Deno.test("a comparison with a peer that there is not is wrong input, and no dif
     kind: "invalid_input",
     message: /peer "nobody": there is none/,
   });
+  assert.throws(() => verification.check(input), {
+    kind: "invalid_input",
+    message: /this node has no peers/,
+  });
 });
 
 Deno.test("a node that is no peer is told so when it asks about tables", async () => {

@@ -74,6 +74,15 @@ export async function beginJob(query: Query, id: string): Promise<boolean> {
   return begun.length > 0;
 }
 
+/** A job has created something; returns all that it has created, across restarts. */
+export async function noteCreated(query: Query, id: string, names: readonly string[]): Promise<string[]> {
+  const [row] = await query(
+    `UPDATE mmlite.job SET created = created || $2::jsonb WHERE id = $1::bigint RETURNING created::text`,
+    [id, JSON.stringify(names)],
+  );
+  return row === undefined ? [...names] : JSON.parse(row.created!);
+}
+
 /** A job has ended. */
 export async function endJob(
   query: Query,

@@ -203,11 +203,26 @@ export async function setPeerAway(
   { name, isAway }: { readonly name: string; readonly isAway: boolean },
 ): Promise<string | null> {
   const [row] = await query(
-    `UPDATE mmlite.peer SET away_since = CASE WHEN $2::boolean THEN coalesce(away_since, clock_timestamp()) END
+    `UPDATE mmlite.peer SET away_since = CASE WHEN $2::boolean THEN coalesce(away_since, clock_timestamp()) END,
+       away_counted = CASE WHEN away_since IS NULL THEN 0 ELSE away_counted END
       WHERE name = $1 RETURNING ${COLUMNS}`,
     [name, String(isAway)],
   );
   return row === undefined ? null : toPeerRow(row).awaySince;
+}
+
+/** For how long a peer that is away was seen to be, seconds, as it was put on record last. */
+export async function readAwayCounted(query: Query, name: string): Promise<number> {
+  const [row] = await query("SELECT away_counted::text FROM mmlite.peer WHERE name = $1", [name]);
+  return Number(row?.away_counted ?? 0);
+}
+
+/** Puts that on record. */
+export async function setAwayCounted(query: Query, name: string, seconds: number): Promise<void> {
+  await query("UPDATE mmlite.peer SET away_counted = $2::double precision WHERE name = $1", [
+    name,
+    String(seconds),
+  ]);
 }
 
 /**

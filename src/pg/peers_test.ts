@@ -4,9 +4,12 @@ import {
   clearRepairDue,
   ensureRemoved,
   keepLastProgress,
+  readAwayCounted,
   readLastApplied,
   readPeer,
   savePeer,
+  setAwayCounted,
+  setPeerAway,
   setPeerIdentity,
   setPeerRemoved,
   setPeerRenewed,
@@ -42,6 +45,27 @@ Deno.test("the first life of a peer's database that is met is the peer, until it
   await ensureRemoved(query, "d");
   assert.equal((await readPeer(query, "d"))!.intent, "removed");
   await assert.rejects(setPeerIdentity(query, "c", life(2, 1)), { kind: "not_found" });
+  await client.end();
+});
+
+Deno.test("how long a peer was away is counted anew each time it goes", async () => {
+  await using server = await startPostgres({ major: 10 });
+  const client = await server.connect("postgres");
+  const query = queryWith(client);
+  await ensureSchema(query);
+  await savePeer(query, { name: "b", url: null });
+  const goes = () => setPeerAway(query, { name: "b", isAway: true });
+  const since = await goes();
+  await setAwayCounted(query, "b", 61.25);
+  assert.equal(await goes(), since);
+  assert.equal(await readAwayCounted(query, "b"), 61.25);
+  assert.equal(await setPeerAway(query, { name: "b", isAway: false }), null);
+  assert.notEqual(await goes(), null);
+  assert.equal(await readAwayCounted(query, "b"), 0);
+  await setAwayCounted(query, "b", 7);
+  await setPeerRenewed(query, "b", "sent");
+  await goes();
+  assert.equal(await readAwayCounted(query, "b"), 0);
   await client.end();
 });
 

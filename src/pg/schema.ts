@@ -212,6 +212,14 @@ COMMENT ON COLUMN mmlite.apply_group.lasting IS
 
   GO_LIVE_STEP,
 
+  `ALTER TABLE mmlite.job ADD COLUMN created jsonb NOT NULL DEFAULT '[]';
+COMMENT ON COLUMN mmlite.job.created IS
+  'tables and the like that the job has made, written in the transaction that made them';`,
+
+  `ALTER TABLE mmlite.peer ADD COLUMN away_counted double precision NOT NULL DEFAULT 0;
+COMMENT ON COLUMN mmlite.peer.away_counted IS
+  'of the time since away_since, seconds in which mmlite ran here and saw it; begins with 0 each time a peer goes';`,
+
   // Hashes cannot be made smaller; trying took a twentieth of the time that a million rows take.
   "ALTER TABLE mmlite.written ALTER hashes SET STORAGE EXTERNAL;",
 ];

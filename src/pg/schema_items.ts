@@ -45,7 +45,7 @@ export async function readSchemaItems(
   const oids = `{${tables.join(",")}}`;
   await refuseInheritance(query, oids);
   const types = await readTypes(query, { tables: oids });
-  const sequences = await readSequences(query, oids);
+  const sequences = await query(SEQUENCES, [oids]);
   const columns = await readColumns(query, oids, serverVersion);
   const rows = await query(TABLES, [oids]);
   const present = new Set(rows.map((row) => qualified(nameOf(row))));
@@ -53,7 +53,7 @@ export async function readSchemaItems(
   const items = [
     ...await readExtensions(query, oids),
     ...types,
-    ...sequences,
+    ...sequences.flatMap(sequenceItems),
     ...rows.map((row) => tableItem(row, columns.get(row.oid!) ?? [])),
     ...rows.filter(({ bound }) => bound !== null).filter((row) => present.has(parentOf(row))).map(
       partitionItem,
@@ -62,7 +62,8 @@ export async function readSchemaItems(
     ...await readIndexes(query, oids),
     ...rows.flatMap(replicaIdentityItem),
   ];
-  const schemas = new Set([...rows, ...await query(TYPE_SCHEMAS, [oids])].map(({ schema }) => schema!));
+  const placed = [...rows, ...sequences, ...await query(TYPE_SCHEMAS, [oids])];
+  const schemas = new Set(placed.map(({ schema }) => schema!));
   return { items: inOrder([...[...schemas].map(schemaItem), ...items]), leftOut };
 }
 
@@ -223,9 +224,8 @@ const SEQUENCE_OPTIONS =
   q.seqmax, q.seqcache, CASE WHEN q.seqcycle THEN ' CYCLE' ELSE '' END)`;
 
 /** Those that columns own or take their values from, but of identity columns, whose definition has them. */
-async function readSequences(query: Query, oids: string): Promise<SchemaItem[]> {
-  const rows = await query(
-    `SELECT DISTINCT n.nspname AS schema, s.relname AS name, format_type(q.seqtypid, NULL) AS type, ${SEQUENCE_OPTIONS} AS options,
+const SEQUENCES =
+  `SELECT DISTINCT n.nspname AS schema, s.relname AS name, format_type(q.seqtypid, NULL) AS type, ${SEQUENCE_OPTIONS} AS options,
        (SELECT format('%I.%I.%I', tn.nspname, t.relname, a.attname) FROM pg_depend o JOIN pg_class t ON t.oid = o.refobjid
           JOIN pg_namespace tn ON tn.oid = t.relnamespace
           JOIN pg_attribute a ON a.attrelid = t.oid AND a.attnum = o.refobjsubid
@@ -236,26 +236,24 @@ async function readSequences(query: Query, oids: string): Promise<SchemaItem[]> 
           SELECT o.objid FROM pg_depend o WHERE o.classid = 'pg_class'::regclass AND o.refclassid = 'pg_class'::regclass
              AND o.refobjid = ANY ($1::oid[]) AND o.deptype = 'a'
           UNION SELECT d.refobjid FROM pg_attrdef f JOIN pg_depend d ON d.classid = 'pg_attrdef'::regclass AND d.objid = f.oid
-           WHERE f.adrelid = ANY ($1::oid[]) AND d.refclassid = 'pg_class'::regclass) ORDER BY 1, 2`,
-    [oids],
-  );
-  return rows.flatMap(({ schema, name, type, options, owner }): SchemaItem[] => {
-    const quoted = `${quote(schema!)}.${quote(name!)}`;
-    const made: SchemaItem = {
-      kind: "sequence",
-      name: quoted,
-      sql: `CREATE SEQUENCE ${quoted} AS ${type} ${options}`,
-      // Nodes have their own ranges.
-      parts: [],
-    };
-    const owned: SchemaItem = {
-      kind: "owner",
-      name: quoted,
-      sql: `ALTER SEQUENCE ${quoted} OWNED BY ${owner}`,
-      parts: [],
-    };
-    return owner === null ? [made] : [made, owned];
-  });
+           WHERE f.adrelid = ANY ($1::oid[]) AND d.refclassid = 'pg_class'::regclass) ORDER BY 1, 2`;
+
+function sequenceItems(row: Row): SchemaItem[] {
+  const name = qualified(nameOf(row));
+  const made: SchemaItem = {
+    kind: "sequence",
+    name,
+    sql: `CREATE SEQUENCE ${name} AS ${row.type} ${row.options}`,
+    // Nodes have their own ranges.
+    parts: [],
+  };
+  const owned: SchemaItem = {
+    kind: "owner",
+    name,
+    sql: `ALTER SEQUENCE ${name} OWNED BY ${row.owner}`,
+    parts: [],
+  };
+  return row.owner === null ? [made] : [made, owned];
 }
 
 interface Column {

@@ -69,10 +69,14 @@ export async function readSchemaOf(
   });
 }
 
-/** Makes what is missing; returns what was made. Throws `schema_mismatch` that names what differs, or what is refused. */
+/**
+ * Makes what is missing, in a transaction in which `alongside` writes too; returns what was made. Throws `schema_mismatch`
+ * that names what differs, or what is refused.
+ */
 export async function createSchema(
   options: SchemaTargetOptions,
   { items }: SchemaItems,
+  alongside: (query: Query, made: readonly SchemaItem[]) => Promise<void> = () => Promise.resolve(),
 ): Promise<readonly SchemaItem[]> {
   const strange = items.find((item) => !isAsSaid(item));
   if (strange !== undefined) {
@@ -85,6 +89,7 @@ export async function createSchema(
     await query("BEGIN; SET LOCAL search_path = ''; SET LOCAL lock_timeout = '10s'");
     const missing = await findMissing(query, items, options.serverVersion);
     for (const item of missing) await make(client, item);
+    await alongside(query, missing);
     await query("COMMIT");
     return missing;
   });

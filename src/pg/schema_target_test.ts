@@ -8,7 +8,7 @@ const SCHEMA = `CREATE SCHEMA "Odd""Shop"; CREATE SCHEMA other;
   CREATE TYPE other.colour AS ENUM ('red', 'it''s "green"');
   CREATE DOMAIN "Odd""Shop".short AS varchar(20) COLLATE "C" DEFAULT 'x' NOT NULL CONSTRAINT long CHECK (VALUE <> '');
   CREATE TYPE other.pair AS (a other.colour[], "B b" "Odd""Shop".short, n numeric(8, 2));
-  CREATE SEQUENCE free INCREMENT 5;
+  CREATE SCHEMA numbers; CREATE SEQUENCE numbers.own; CREATE SEQUENCE free INCREMENT 5;
   CREATE TABLE "Odd""Shop"."Order" (
     id serial PRIMARY KEY, free bigint DEFAULT nextval('free') NOT NULL, "Name" text COLLATE "C" DEFAULT 'it''s',
     colour other.colour DEFAULT 'red', pairs other.pair[], d "Odd""Shop".short, at timestamptz(3) DEFAULT now(),
@@ -18,7 +18,7 @@ const SCHEMA = `CREATE SCHEMA "Odd""Shop"; CREATE SCHEMA other;
     "order" int REFERENCES "Odd""Shop"."Order" ON DELETE CASCADE DEFERRABLE, PRIMARY KEY (n));
   CREATE INDEX ON line (("order" + 1)) WHERE "order" > 3; CREATE UNIQUE INDEX line_k ON line (k DESC NULLS LAST);
   ALTER TABLE line REPLICA IDENTITY USING INDEX line_k;
-  CREATE TABLE bag (v text); ALTER TABLE bag REPLICA IDENTITY FULL;
+  CREATE TABLE bag (v text, n int DEFAULT nextval('numbers.own')); ALTER TABLE bag REPLICA IDENTITY FULL;
   CREATE TABLE part (region text NOT NULL, n int CHECK (n > 0)) PARTITION BY LIST (region);
   CREATE TABLE part_eu PARTITION OF part (CONSTRAINT few CHECK (n < 100)) FOR VALUES IN ('eu', 'it''s') PARTITION BY RANGE (n);
   CREATE TABLE part_eu_1 PARTITION OF part_eu FOR VALUES FROM (MINVALUE) TO (10);`;
