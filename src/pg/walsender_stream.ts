@@ -113,10 +113,7 @@ export class WalsenderStream implements ReplicationStream {
   async start(command: string, statusIntervalMs: number): Promise<void> {
     this.#socket.removeAllListeners("data");
     const push = (bytes: Uint8Array) =>
-      this.#receive(bytes.length, {
-        isFull: bytes.length >= FULL_READ_BYTES,
-        take: () => this.#chunks.push(bytes),
-      });
+      this.#receive(bytes.length, { isFull: false, take: () => this.#chunks.push(bytes) });
     const took = (length: number, isFull: boolean) =>
       this.#receive(length, { isFull, take: () => this.#chunks.take(length) });
     if (this.#drawn === undefined) this.#socket.on("data", push);
@@ -179,7 +176,7 @@ export class WalsenderStream implements ReplicationStream {
     }
     this.#noteReceived();
     if (this.#pendingBytes >= PENDING_LIMIT_BYTES) this.#socket.pause();
-    else if (this.#mayRest && length >= REST_FROM_BYTES && !isFull) this.#rest();
+    else if (this.#mayRest && length >= REST_FROM_BYTES && length < FULL_READ_BYTES && !isFull) this.#rest();
     // Up to 12 the server sends no second keepalive before it has heard from us.
     if (this.#receivedLsn > this.#reportedLsn) this.#scheduleStatus();
     if (this.#fresh) this.#notify();
