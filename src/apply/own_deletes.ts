@@ -5,23 +5,26 @@
  * meanwhile, too old for the delete but before the delete was noted, is removed again.
  */
 import { Buffer } from "node:buffer";
-import { toMmliteError } from "../errors.ts";
+import { MmliteError, toMmliteError } from "../errors.ts";
 import { log } from "../log.ts";
 import { formatLsn, type Lsn, ZERO_LSN } from "../lsn.ts";
 import type { TablePolicy } from "../conflict_policy.ts";
 import { closeClient } from "../pg/client.ts";
-import { type Query, queryWith } from "../pg/query.ts";
+import type { CopiedNote } from "../pg/copy_notes.ts";
+import { type Query, queryWith, type Row } from "../pg/query.ts";
 import { formatTimestamp } from "../pg/timestamp.ts";
 import { decodeMessage } from "../pgoutput/decode.ts";
 import type { Begin, Delete, Tuple, Update } from "../pgoutput/message.ts";
 import type { MessageBatch } from "../pgoutput/message_batch.ts";
 import { decodeBegin, decodeCommit, MESSAGE_TYPE, messageType } from "../pgoutput/peek.ts";
 import { TupleScan } from "../pgoutput/tuple_scan.ts";
+import { formatTableName } from "../table_name.ts";
 import { KeyHash } from "./key_hash.ts";
 import { removeDeletedStatement, removeTruncatedStatement } from "./own_statements.ts";
 import { Relations } from "./relations.ts";
 import { type ApplyObserver, Report } from "./report.ts";
 import { RowTimes } from "./row_times.ts";
+import { foundBy } from "./second_look_statements.ts";
 import type { ApplySession } from "./session.ts";
 import type { TargetRelation } from "./target_relation.ts";
 import { keyValues } from "./tuples.ts";
@@ -101,6 +104,20 @@ interface NotedRange {
   to: Lsn;
 }
 
+/** Rows that were removed from one table as older than what this node deleted. */
+interface Removal {
+  readonly target: TargetRelation;
+  /** A line of each, or of the first ones, see `own_statements.ts`. */
+  readonly rows: readonly Row[];
+}
+
+/** What is removed here meanwhile, for who may have copied it. */
+export interface RemovalWatch {
+  /** Notes by which another node removes the same rows; throws `transient` where they cannot be told one by one. */
+  notes(): CopiedNote[];
+  stop(): void;
+}
+
 /** How long a second look waits for whoever holds a row: there is another time. */
 const LOOK_LOCK_TIMEOUT = "1s";
 /** As many readers are remembered. */
@@ -111,6 +128,7 @@ export class OwnDeletes {
   readonly options: OwnDeletesOptions;
   readonly #ranges: NotedRange[] = [];
   #turn: Promise<unknown> = Promise.resolve();
+  readonly #watches = new Set<Removal[]>();
   #session: ApplySession | undefined;
 
   constructor(options: OwnDeletesOptions) {
@@ -151,6 +169,18 @@ export class OwnDeletes {
     });
   }
 
+  /** Watches what is removed from the moment on in which this resolves. */
+  async watchRemovals(): Promise<RemovalWatch> {
+    const removals: Removal[] = [];
+    // What is under way may be told to nobody any more.
+    await this.#inTurn(() => Promise.resolve(this.#watches.add(removals)));
+    const { self } = this.options;
+    return {
+      notes: () => removals.flatMap((removal) => removalNotes(removal, self)),
+      stop: () => void this.#watches.delete(removals),
+    };
+  }
+
   /** Lets go of the database. */
   async close(): Promise<void> {
     const session = this.#session;
@@ -175,24 +205,28 @@ export class OwnDeletes {
   async #remove(deleted: Deleted): Promise<void> {
     const { self } = this.options;
     const { highs, lows, timestamps, transactions } = deleted;
+    const removals: Removal[] = [];
     await this.#transact(async (query) => {
       for (const [target, rows] of byTarget(deleted)) {
         const keys = rows.map((row) => deleted.key(row));
-        await query(removeDeletedStatement(target.map), [
+        const removed = await query(removeDeletedStatement(target.map), [
           self,
           rows.map((row) => String((BigInt(highs[row]) << 32n) | BigInt(lows[row] >>> 0))),
           rows.map((row) => formatTimestamp(timestamps[transactions[row]])),
           ...target.map.key!.columns.map((_, i) => keys.map((key) => key[i])),
         ]);
+        removals.push({ target, rows: removed });
       }
       for (const { target, at } of deleted.tables) {
-        await query(removeTruncatedStatement(target.map), [self, formatTimestamp(at)]);
+        const rows = await query(removeTruncatedStatement(target.map), [self, formatTimestamp(at)]);
+        removals.push({ target, rows });
       }
       await query("SELECT pg_replication_origin_xact_setup($1::pg_lsn, $2::timestamptz)", [
         formatLsn(deleted.endLsn),
         formatTimestamp(deleted.span.last),
       ]);
     });
+    for (const watched of this.#watches) watched.push(...removals.filter(({ rows }) => rows.length > 0));
   }
 
   #inTurn<T>(work: () => Promise<T>): Promise<T> {
@@ -350,6 +384,29 @@ const NEW_TUPLE = 0x4e; // N
 /** Type, relation and marker of a row change. */
 const TUPLE_OFFSET = 6;
 const POSTGRES_EPOCH_MS = 946_684_800_000;
+
+/** Has the rows compared with their deletes again where they were copied to. */
+function removalNotes({ target: { map }, rows }: Removal, self: string): CopiedNote[] {
+  const { schema, name, key } = map;
+  if (key === null || Number(rows[0].removed) > rows.length) {
+    throw new MmliteError(
+      "transient",
+      `Cannot give the rows: of table ${
+        formatTableName({ schema, name })
+      } too many were removed meanwhile to tell of each`,
+      { hint: "The copy begins anew by itself" },
+    );
+  }
+  const found = foundBy(map);
+  return rows.map((row) => ({
+    kind: "second_look",
+    row: {
+      ...{ table_schema: schema, table_name: name, found_in: found.in, found_by: found.by },
+      ...{ key_columns: JSON.stringify(key.columns.map(({ name }) => name)), key: row.key, hash: row.hash },
+      ...{ origin: self, at: row.at, change: "delete", newer: "applied", older: "skipped" },
+    },
+  }));
+}
 
 function unixMs(timestamp: bigint): number {
   return POSTGRES_EPOCH_MS + Number(timestamp / 1000n);

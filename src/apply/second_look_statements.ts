@@ -124,6 +124,11 @@ export function missedStatement(relation: MappedRelation): StatementShape {
   );
 }
 
+/** How a row is found: the table in SQL as `t`, and a condition on it in which `$1` are the texts of its key. */
+export function foundBy(relation: MappedRelation): { readonly in: string; readonly by: string } {
+  return { in: rows(relation), by: keyMatches(relation, (i) => `($1)[${i + 1}]`) };
+}
+
 /** The first parameters of `mmlite.note_second_look` and its like: the row by a key, and the change's version. */
 function lookedAt(relation: MappedRelation, sql: Parameters, side: TupleSide): string {
   const hash = sql.version(side === "new" ? "newHash" : "oldHash");
@@ -136,7 +141,8 @@ function lookedAtBy(
   { values, hash }: { values: string; hash: string },
 ): string {
   const columns = `ARRAY[${relation.key!.columns.map(({ name }) => literal(name)).join(", ")}]`;
-  return `${literal(relation.schema)}, ${literal(relation.name)}, ${literal(rows(relation))}, ${
-    literal(keyMatches(relation, (i) => `($1)[${i + 1}]`))
+  const found = foundBy(relation);
+  return `${literal(relation.schema)}, ${literal(relation.name)}, ${literal(found.in)}, ${
+    literal(found.by)
   }, ${columns}, ${values}, ${hash}, ${sql.version("node")}, ${sql.version("at")}`;
 }

@@ -45,6 +45,8 @@ export interface GivingPorts {
   readonly appliedOf: (node: string) => Promise<Lsn | undefined>;
   /** Resolves once everything that was deleted here up to a position in the WAL, which is on disk, is noted. */
   readonly noteOwnDeletes: (until: Lsn, signal: AbortSignal) => Promise<void>;
+  /** Watches what is taken away here as older than a delete of this node's own that was noted later than it came. */
+  readonly watchRemovals: () => Promise<{ notes(): CopiedNote[]; stop(): void }>;
   /** Keeps what is noted of deleted rows until the returned function is called, which may be done more than once. */
   readonly holdDeletes: () => () => void;
   /** Something that the peer is told of has gone wrong. */
@@ -116,7 +118,7 @@ class Giving {
   }
 
   async run(request: CopyRequest): Promise<void> {
-    const { target, serverVersion, isVersioned, requireAllowed, holdDeletes } = this.#ports;
+    const { target, serverVersion, isVersioned, requireAllowed, holdDeletes, watchRemovals } = this.#ports;
     await requireAllowed();
     await this.#awaitOthers(request);
     await this.#awaitRunning();
@@ -124,9 +126,11 @@ class Giving {
     const source = await CopySource.open(target, { serverVersion, isVersioned, signal: this.#signal });
     // What was deleted is not forgotten until it is given: something older may come to the peer, though not here.
     const release = holdDeletes();
+    const removals = await watchRemovals();
     try {
-      await this.#give(source, { request, published, release });
+      await this.#give(source, { request, published, removals, release });
     } finally {
+      removals.stop();
       release();
       await source.close();
     }
@@ -134,9 +138,10 @@ class Giving {
 
   async #give(
     source: CopySource,
-    { request, published, release }: {
+    { request, published, removals, release }: {
       readonly request: CopyRequest;
       readonly published: ReadonlySet<number>;
+      readonly removals: { notes(): CopiedNote[]; stop(): void };
       readonly release: () => void;
     },
   ): Promise<void> {
@@ -165,6 +170,9 @@ class Giving {
       await this.#writeNotes(reader.notes());
       await reader.end();
       await this.#giveLaterNotes(facts.untilLsn);
+      // Rows that the snapshot has though they were deleted before: what deletes them is not sent.
+      for (const note of removals.notes()) await this.#lines.write({ note });
+      removals.stop();
       release();
       underWay.set(rows.id, rows);
       const parts = await rows.give(this.#lines, reader).finally(() => underWay.delete(rows.id));

@@ -72,6 +72,7 @@ export class CopyGiver {
         if (!database.facts.trackCommitTimestamp) return;
         await patiently(() => noteDeletes({ database, ownDeletes, peer, until, signal }), signal);
       },
+      watchRemovals: () => ownDeletes.watchRemovals(),
       holdDeletes: () => groups.holdDeletes(),
       failed: (error) =>
         this.#logger.warn("Rows cannot be given to peer {peer}: {error}", { peer, error: error.message }),

@@ -53,6 +53,8 @@ interface CopyingOptions {
   readonly schemaOf: (peer: string, run: JobRun) => Promise<SchemaItems>;
   /** Tables were created. */
   readonly created: () => Promise<unknown>;
+  /** What was noted with the rows is to be looked at. */
+  readonly lookAgain: () => void;
   /** Does what leaves the rows here. */
   readonly merging: Merging;
   /** Aborts when the node closes. */
@@ -276,6 +278,7 @@ export class Copying implements JobKind<CopyInput> {
     // Before anything is received again.
     const heard = heardUntil(peers, groups);
     this.#copy = copy;
+    this.#options.lookAgain();
     peers.list().forEach((peer) => peer.askAgain());
     await awaitPeers({ peers, groups, heard, waiting, signal });
     const alongside = (query: Query) => succeed(query, copy.report as CopyReport);

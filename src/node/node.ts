@@ -255,6 +255,7 @@ export async function startNode(config: Config, { signal, apiAddress }: StartOpt
       schemaOf: (peer, context) =>
         verification.withSides(peers.get(peer), context, ({ there }) => there.schema()),
       created: () => publications.sync(),
+      lookAgain: () => secondLook.noted(),
       awaitKnown: (oid) => publications.awaitKnown(oid),
       merging: new Merging({ self: self.node, peers, repair, writers }),
       ...{ database, self: self.node, peers, patterns, groups, clock },
