@@ -77,7 +77,8 @@ export class TransactionFilter {
     // What it came in is used again by the time that the rest comes.
     if (this.#state.at === "undecided") {
       const { bytes, start, end } = this.#state;
-      this.#state = { at: "undecided", bytes: bytes.slice(start, end), start: 0, end: end - start };
+      const copy = new Uint8Array(bytes.subarray(start, end));
+      this.#state = { at: "undecided", bytes: copy, start: 0, end: copy.length };
     }
     return { messages: this.#messages, endLsn: this.#endLsn, ...this.#ended };
   }
