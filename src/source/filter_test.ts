@@ -41,8 +41,11 @@ function filter(messages: Message[], batch = messages.length) {
   const kept: Buffer[] = [];
   const ended = { local: 0, foreign: 0, empty: 0 };
   for (let at = 0; at < encoded.length; at += batch) {
-    const filtered = transactions.push(batchOf(encoded.slice(at, at + batch)));
+    const given = encoded.slice(at, at + batch);
+    const filtered = transactions.push(batchOf(given));
     kept.push(...messagesOf(filtered.messages).map((message) => Buffer.from(message)));
+    // What they came in is used again.
+    for (const bytes of given) bytes.fill(0xff);
     ended.local += filtered.local;
     ended.foreign += filtered.foreign;
     ended.empty += filtered.empty;
