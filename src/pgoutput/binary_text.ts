@@ -33,6 +33,13 @@ const OID = {
 /** OIDs of the types whose binary form can be turned into their text. */
 export const BINARY_TYPES: readonly number[] = Object.values(OID);
 
+const BINARY: ReadonlySet<number> = new Set(BINARY_TYPES);
+
+/** Whether values of a type, by its OID, may come in binary form. */
+export function isSentInBinary(type: number): boolean {
+  return BINARY.has(type);
+}
+
 /** Types whose binary form is their text. */
 const TEXT_TYPES: ReadonlySet<number> = new Set([
   ...[OID.name, OID.text, OID.json, OID.bpchar, OID.varchar],
