@@ -150,6 +150,34 @@ for (const major of [14, 18] as const) {
       },
     );
 
+    const altered = "CREATE TABLE t (id int PRIMARY KEY, n bigint); CREATE TABLE keyless (n bigint)";
+    await step(
+      "a type that changes while changes come",
+      { name: "altered", schema: altered },
+      async (pair) => {
+        const first = await pair.record(
+          "INSERT INTO t SELECT g, g FROM generate_series(1, 20) g",
+          "INSERT INTO keyless SELECT g FROM generate_series(1, 20) g",
+        );
+        const second = await pair.record(
+          "INSERT INTO t SELECT g, g FROM generate_series(21, 40) g",
+          "INSERT INTO keyless SELECT g FROM generate_series(21, 40) g",
+          "UPDATE t SET n = n + 1 WHERE id > 20",
+        );
+        // They are announced once for the two, as to a reader that stays.
+        const isRelation = (bytes: Uint8Array) => decodeMessage(bytes).kind === "relation";
+        const applier = await pair.openApplier(new Seen());
+        await pushAll(applier, first);
+        for (const table of ["t", "keyless"]) {
+          await pair.target.query(`ALTER TABLE ${table} ALTER n TYPE float8`);
+        }
+        await pushAll(applier, second.filter((bytes) => !isRelation(bytes)));
+        await applier.close();
+        await requireEqual(pair, "SELECT id, n::float8 AS n FROM t ORDER BY id", 40);
+        await requireEqual(pair, "SELECT n::float8 AS n FROM keyless ORDER BY n", 40);
+      },
+    );
+
     const long = "CREATE TABLE t (id int PRIMARY KEY, n int, a text, b bytea)";
     await step("values that are long, or not sent", { name: "long", schema: long }, async (pair) => {
       await pair.source.query("ALTER TABLE t ALTER a SET STORAGE EXTERNAL, ALTER b SET STORAGE EXTERNAL");

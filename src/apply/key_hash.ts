@@ -74,9 +74,12 @@ export class KeyHash {
       rest = tenth;
     }
     if (number < 0) digits[--at] = MINUS;
-    digits[at - 1] = DIGITS_BYTES - at;
-    digits.fill(0, at - LENGTH_BYTES, at - 1);
-    this.add(digits, at - LENGTH_BYTES, DIGITS_BYTES);
+    const start = at - LENGTH_BYTES;
+    digits[start] = 0;
+    digits[start + 1] = 0;
+    digits[start + 2] = 0;
+    digits[start + 3] = DIGITS_BYTES - at;
+    this.add(digits, start, DIGITS_BYTES);
   }
 
   #addWithLength(value: Uint8Array): void {

@@ -61,20 +61,28 @@ export function copyStatement(relation: MappedRelation, { isBinary }: SetForm): 
 }
 
 /**
- * Does nothing but fail where no unique index covers the key any more: COPY would not notice. PostgreSQL looks for
- * the index whenever the table has changed.
+ * Does nothing but fail where COPY would not notice that the table has changed: no unique index covers the key any more,
+ * or a column has another type, as which binary values would be read. PostgreSQL looks at both anew whenever the table
+ * has changed; arrays are alike only if their elements have the same type.
  */
-export function requireKeyStatement(relation: MappedRelation): StatementShape {
+export function requireTableStatement(relation: MappedRelation, { isBinary }: SetForm): StatementShape {
   const columns = relation.columns.filter((column) => column.written);
   const nothing = columns.map(({ typeName }) => `NULL::${typeName}`).join(", ");
   const overriding = columns.some((column) => column.identityAlways) ? " OVERRIDING SYSTEM VALUE" : "";
+  const types = isBinary ? columns.map((column) => hasItsType(relation, column)).join("") : "";
+  const byKey = relation.key === null ? "" : ` ON CONFLICT (${names(relation.key.columns)}) DO NOTHING`;
   return {
     sql: `INSERT INTO ${target(relation)} (${names(columns)})${overriding}` +
-      ` SELECT ${nothing} WHERE false ON CONFLICT (${names(relation.key!.columns)}) DO NOTHING`,
+      ` SELECT ${nothing} WHERE false${types}${byKey}`,
     parameterTypes: [],
     parameters: [],
     doing: `insert into "${relation.label}"`,
   };
+}
+
+function hasItsType(relation: MappedRelation, { name, typeName }: MappedColumn): string {
+  const own = `(NULL::${target(relation)}).${quote(name)}`;
+  return ` AND ARRAY[${own}] OPERATOR(pg_catalog.=) NULL::${typeName}[]`;
 }
 
 /** Whether an UPDATE sets anything, with columns (their index) whose values did not come left as they are. */

@@ -19,7 +19,7 @@ import { decodeChange } from "./row_change.ts";
 import {
   copyStatement,
   deleteSetStatement,
-  requireKeyStatement,
+  requireTableStatement,
   setsColumns,
   updateSetStatement,
 } from "./set_statements.ts";
@@ -325,12 +325,13 @@ export class SetWriter {
   #writeInserts(target: TargetRelation, changes: NetChanges, rows: readonly number[]): void {
     if (rows.length < MIN_COPY_ROWS) return this.#writeOneByOne(target, changes, rows);
     const { map, statements } = target;
-    if (map.key !== null) {
-      const guard = this.#cache.get(statements, "sk", () => requireKeyStatement(map));
-      this.#pipeline.execute(guard.name, guard.sink);
-      if (map.settlement.versioned) this.#notePut(changes, rows);
-    }
     const { bytes, tuples, starts, ends, isBinary } = changes;
+    if (map.key !== null || isBinary) {
+      const require = () => requireTableStatement(map, { isBinary });
+      const guard = this.#cache.get(statements, isBinary ? "skb" : "skt", require);
+      this.#pipeline.execute(guard.name, guard.sink);
+    }
+    if (map.key !== null && map.settlement.versioned) this.#notePut(changes, rows);
     const build = () => copyStatement(map, { isBinary });
     const { name, sink, shape } = this.#cache.get(statements, isBinary ? "scb" : "sct", build);
     const columns = shape.parameters.map(({ index }) => index);
