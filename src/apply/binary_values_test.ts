@@ -34,6 +34,8 @@ const TYPES: Readonly<Record<string, string>> = {
   "numeric": "(g - 20)::numeric * power(10::numeric, g - 20)",
   "numeric(12,2)": "(g - 20) / 7.0",
   "uuid": "md5(g::text)::uuid",
+  "real": "((g - 20) / 3.0)::real",
+  "double precision": "(g - 20) * power(10::float8, g - 20) / 3",
 };
 const NAMES = Object.keys(TYPES).map((_, i) => `c${i}`);
 const COLUMNS = Object.keys(TYPES).map((type, i) => `c${i} ${type}`).join(", ");

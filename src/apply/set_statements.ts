@@ -14,6 +14,8 @@ const TEXT_ARRAY_OID = 1009;
 const ARRAY_OIDS: Readonly<Record<number, number>> = {
   // bool, bytea, name, int8, int2, int4, text, oid, json
   ...{ 16: 1000, 17: 1001, 19: 1003, 20: 1016, 21: 1005, 23: 1007, 25: 1009, 26: 1028, 114: 199 },
+  // float4, float8
+  ...{ 700: 1021, 701: 1022 },
   // bpchar, varchar, date, time, timestamp, timestamptz, numeric, uuid, jsonb
   ...{
     1042: 1014,

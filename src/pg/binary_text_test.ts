@@ -120,6 +120,56 @@ const json = {
   random: fc.json({ noUnicodeString: false }).filter((text) => !/\\u0000|\\ud[89a-f]/.test(text)),
 };
 
+/** Floats by their bits: all powers of two and their neighbours, short decimals, and any bits. */
+const floats = (bits: 32 | 64) => {
+  const [bytes, write] = bits === 32 ? [4, "writeUInt32BE"] as const : [8, "writeBigUInt64BE"] as const;
+  const of = (pattern: bigint) => {
+    const buffer = Buffer.alloc(bytes);
+    if (write === "writeUInt32BE") buffer.writeUInt32BE(Number(pattern));
+    else buffer.writeBigUInt64BE(pattern);
+    return String(bits === 32 ? buffer.readFloatBE() : buffer.readDoubleBE());
+  };
+  const [mantissa, exponents] = bits === 32 ? [23n, 255] : [52n, 2047];
+  const powers = Array.from({ length: exponents }, (_, i) => BigInt(i) << mantissa);
+  const [first, last] = bits === 32 ? [-37, 37] : [-307, 307];
+  const tens = Array.from({ length: last - first + 1 }, (_, i) => first + i);
+  return {
+    edges: [
+      ...[
+        "0",
+        "-0",
+        "NaN",
+        "Infinity",
+        "-Infinity",
+        "1",
+        "-1",
+        "0.1",
+        "1e-4",
+        "1e-5",
+        "123456",
+        "1234567",
+        "999999",
+      ],
+      ...[
+        "9007199254740993",
+        "9007199254740991",
+        "4503599627370497.5",
+        "123456789012345",
+        "1234567890123456",
+        "1.5",
+      ],
+      ...powers.flatMap((power) => [of(power + 1n), of(power), ...(power === 0n ? [] : [of(power - 1n)])]),
+      ...tens.flatMap((exponent) => [1, 2, 5, 9].map((digit) => `${digit}e${exponent}`)),
+    ],
+    random: fc.oneof(
+      fc.bigInt({ min: 0n, max: (1n << BigInt(bits)) - 1n }).map(of),
+      fc.tuple(fc.integer({ min: -1e6, max: 1e6 }), fc.integer({ min: -12, max: 12 })).map(([n, e]) =>
+        `${n}e${e}`
+      ),
+    ),
+  };
+};
+
 const TYPES: Record<string, { edges: string[]; random: fc.Arbitrary<string> }> = {
   bool: { edges: ["t", "f"], random: fc.constant("t") },
   bytea: bytes,
@@ -132,6 +182,8 @@ const TYPES: Record<string, { edges: string[]; random: fc.Arbitrary<string> }> =
   json,
   bpchar: texts,
   varchar: texts,
+  float4: floats(32),
+  float8: floats(64),
   date: { edges: [...DATE_EDGES, "5874897-12-31"], random: dates(5_000_000) },
   time: { edges: ["00:00", "24:00", "23:59:59.999999", "00:00:00.000001", "12:00:00.5"], random: time },
   timestamp: timestamps,

@@ -7,6 +7,7 @@
 import { Buffer } from "node:buffer";
 import { MmliteError } from "../errors.ts";
 import { viewOf } from "../byte_words.ts";
+import { formatFloat4, formatFloat8 } from "./float_text.ts";
 
 /** OIDs of built-in types, which every server gives to the same ones. */
 const OID = {
@@ -19,6 +20,8 @@ const OID = {
   text: 25,
   oid: 26,
   json: 114,
+  float4: 700,
+  float8: 701,
   bpchar: 1042,
   varchar: 1043,
   date: 1082,
@@ -115,6 +118,10 @@ function printed(type: number, value: Uint8Array): string | Uint8Array | undefin
       return String(view.getBigInt64(0));
     case OID.oid:
       return String(view.getUint32(0));
+    case OID.float4:
+      return formatFloat4(view);
+    case OID.float8:
+      return formatFloat8(view);
     case OID.bytea:
       return hexBytes(value);
     case OID.uuid:
@@ -143,6 +150,8 @@ const SIZES: Readonly<Record<number, number>> = {
   [OID.int4]: 4,
   [OID.int8]: 8,
   [OID.oid]: 4,
+  [OID.float4]: 4,
+  [OID.float8]: 8,
   [OID.uuid]: 16,
   [OID.date]: 4,
   [OID.time]: 8,
