@@ -174,8 +174,16 @@ for (const major of [14, 18] as const) {
           await pair.target.query(`ALTER TABLE ${table} ALTER n TYPE float8`);
         }
         await pushAll(applier, second.filter((bytes) => !isRelation(bytes)));
+        // Row by row for a while, then by sets of text.
+        const later = await pair.record(
+          ...Array.from({ length: 70 }, (_, i) => `INSERT INTO t VALUES (${101 + i}, ${i})`),
+          "INSERT INTO t SELECT g, g FROM generate_series(201, 220) g",
+        );
+        await logged();
+        await pushAll(applier, later.filter((bytes) => !isRelation(bytes)));
         await applier.close();
-        await requireEqual(pair, "SELECT id, n::float8 AS n FROM t ORDER BY id", 40);
+        assert.ok(/COPY "public"."t" .* FROM STDIN\n/.test(await logged()));
+        await requireEqual(pair, "SELECT id, n::float8 AS n FROM t ORDER BY id", 130);
         await requireEqual(pair, "SELECT n::float8 AS n FROM keyless ORDER BY n", 40);
       },
     );

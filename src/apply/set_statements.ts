@@ -16,18 +16,10 @@ const ARRAY_OIDS: Readonly<Record<number, number>> = {
   ...{ 16: 1000, 17: 1001, 19: 1003, 20: 1016, 21: 1005, 23: 1007, 25: 1009, 26: 1028, 114: 199 },
   // float4, float8
   ...{ 700: 1021, 701: 1022 },
-  // bpchar, varchar, date, time, timestamp, timestamptz, numeric, uuid, jsonb
-  ...{
-    1042: 1014,
-    1043: 1015,
-    1082: 1182,
-    1083: 1183,
-    1114: 1115,
-    1184: 1185,
-    1700: 1231,
-    2950: 2951,
-    3802: 3807,
-  },
+  // bpchar, varchar, date, time, timestamp, timestamptz
+  ...{ 1042: 1014, 1043: 1015, 1082: 1182, 1083: 1183, 1114: 1115, 1184: 1185 },
+  // numeric, uuid, jsonb
+  ...{ 1700: 1231, 2950: 2951, 3802: 3807 },
 };
 const INT8_OID = 20;
 const TIMESTAMPTZ_OID = 1184;
