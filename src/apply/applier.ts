@@ -508,8 +508,15 @@ export class Applier {
     if (bySets) trust.lose();
     // A lock that is not to be had is waited for in a new session; there one by one, which holds fewer.
     if (error.kind === "transient" && !isRace) return this.#fail(error);
+    if (error.kind === "schema_mismatch") this.#readTablesAgain();
     this.#recovery = this.#recover().catch((thrown) => this.#fail(toMmliteError(thrown)))
       .finally(() => void (this.#recovery = undefined));
+  }
+
+  /** Sets may have failed of what a table was when it was read. */
+  #readTablesAgain(): void {
+    this.#relations.readAgain();
+    this.#relationId = -1;
   }
 
   /** Writes everything that is not committed again, row by row. */

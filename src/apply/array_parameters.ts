@@ -1,5 +1,6 @@
 /**
- * Columns of many rows as arrays of text, straight from the messages that the rows came in.
+ * Columns of many rows as arrays, straight from the messages that the rows came in: of text, or of the columns' types
+ * where the values came in binary form.
  *
  * In its binary form an array's element is a length and that many bytes, which is how a value stands in pgoutput:
  * both are copied together (`array_recv` in PostgreSQL's src/backend/utils/adt/arrayfuncs.c).
@@ -28,6 +29,7 @@ export class ArrayParameters implements ParameterWriter {
   #rows: readonly number[] = [];
   #changes: NetChanges | undefined;
   #columns = 0;
+  #types: readonly number[] = [];
   readonly #time = new DataView(new ArrayBuffer(INT8_BYTES));
   #starts = new Int32Array(0);
   #sizes = new Int32Array(0);
@@ -37,12 +39,18 @@ export class ArrayParameters implements ParameterWriter {
     this.#scan = scan;
   }
 
-  /** Looks at rows (their number in `changes`) and columns (their index), of which every value must have come. `time`
-   * is in microseconds since 2000-01-01 UTC. */
+  /** Looks at rows (their number in `changes`) and columns (their index), of which every value must have come; `types`
+   * are the OIDs of these columns, for values in binary form. `time` is in microseconds since 2000-01-01 UTC. */
   prepare(
     changes: NetChanges,
-    { rows, columns, time }: { rows: readonly number[]; columns: readonly number[]; time: bigint },
+    { rows, columns, types, time }: {
+      rows: readonly number[];
+      columns: readonly number[];
+      types: readonly number[];
+      time: bigint;
+    },
   ): void {
+    this.#types = types;
     this.#time.setBigInt64(0, time);
     this.#changes = changes;
     this.#rows = rows;
@@ -87,7 +95,7 @@ export class ArrayParameters implements ParameterWriter {
     }
     into.int32(1);
     into.int32(1);
-    into.int32(TEXT_OID);
+    into.int32(this.#changes!.isBinary ? this.#types[index] : TEXT_OID);
     into.int32(rows.length);
     into.int32(1);
     into.values({

@@ -5,7 +5,7 @@ import { Buffer } from "node:buffer";
 import { MmliteError } from "../errors.ts";
 import type { Pipeline } from "../pg/pipeline.ts";
 import { TEXT_FORMAT } from "../pg/query_bytes.ts";
-import type { Delete, Insert, Tuple, Update } from "../pgoutput/message.ts";
+import type { Delete, Tuple, Update } from "../pgoutput/message.ts";
 import { KeyHash } from "./key_hash.ts";
 import type { MappedRelation } from "./relation_map.ts";
 import type { StatementCache } from "./statement_cache.ts";
@@ -14,6 +14,7 @@ import { answeredStatement, fetchedStatement } from "./fetched_statements.ts";
 import { type GoneRow, GoneRows } from "./gone_rows.ts";
 import { keepGoneStatement, keptStillGoneStatement, stillGoneStatement } from "./gone_statements.ts";
 import { evictStatement, insertMovedStatement, removeUnmovedStatement } from "./key_change_statements.ts";
+import type { RowChange } from "./row_change.ts";
 import { type MatchShape, type StatementShape, type UpdateShape, VERSION_PART } from "./sql_text.ts";
 import {
   deleteStatement,
@@ -45,9 +46,6 @@ import {
 } from "./tuples.ts";
 import { type PossibleTwin, Twins } from "./twins.ts";
 import type { Versions } from "./versions.ts";
-
-/** A change of one row. */
-export type RowChange = Insert | Update | Delete;
 
 /** The tuples of a change, by the side that parameters name. */
 interface Sides {

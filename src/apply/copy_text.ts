@@ -36,7 +36,7 @@ export class CopyText {
   }
 
   /** Writes the columns (their index) of a scanned row, which must all have come and have room in a piece. */
-  line(bytes: Uint8Array, scan: TupleScan, columns: readonly number[]): void {
+  row(bytes: Uint8Array, scan: TupleScan, columns: readonly number[]): void {
     const { starts, lengths } = scan;
     // Every byte may become two; a NULL is two, and each value has a byte behind it. Nothing else is looked at below.
     const most = 2 * scan.byteLength + 3 * columns.length;

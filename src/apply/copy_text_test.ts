@@ -20,7 +20,7 @@ function linesOf(rows: (Uint8Array | null)[][]): { text: Buffer; pieces: number[
     );
     const message = encodeMessage({ kind: "insert", relationId: 1, newTuple });
     assert.equal(scan.scan(message, 6, { start: 0, end: message.length }), message.length);
-    copy.line(message, scan, row.map((_, i) => i));
+    copy.row(message, scan, row.map((_, i) => i));
   }
   copy.finish();
   return { text: Buffer.concat(pieces), pieces: pieces.map(({ length }) => length) };
@@ -71,5 +71,5 @@ Deno.test("a row that is too long for a piece, or lacks a value, is refused", ()
   scan.scan(message, 6, { start: 0, end: message.length });
   const copy = new CopyText();
   copy.begin(() => {});
-  assert.throws(() => copy.line(message, scan, [0]), isRefused);
+  assert.throws(() => copy.row(message, scan, [0]), isRefused);
 });

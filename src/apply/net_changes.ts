@@ -50,6 +50,8 @@ export class NetChanges {
   transactions = new Int32Array(MIN_ROWS);
   highs = new Int32Array(MIN_ROWS);
   lows = new Int32Array(MIN_ROWS);
+  /** Whether the values of all rows came in binary form, not as text. */
+  isBinary = false;
   /** Columns (their index) of the key; empty for rows that have none. */
   #key: readonly number[] = [];
   readonly #scan: TupleScan;
@@ -61,9 +63,10 @@ export class NetChanges {
     this.#scan = scan;
   }
 
-  /** Begins anew, empty or cleared: rows that come have a key of these columns. */
-  begin(key: readonly number[]): void {
+  /** Begins anew, empty or cleared: rows that come have a key of these columns, and their values one form. */
+  begin(key: readonly number[], { isBinary }: { isBinary: boolean }): void {
     this.#key = key;
+    this.isBinary = isBinary;
   }
 
   /** Forgets everything; what it held in memory may go. */

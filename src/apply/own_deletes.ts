@@ -23,6 +23,7 @@ import { KeyHash } from "./key_hash.ts";
 import { removeDeletedStatement, removeTruncatedStatement } from "./own_statements.ts";
 import { Relations } from "./relations.ts";
 import { type ApplyObserver, Report } from "./report.ts";
+import { decodeChange } from "./row_change.ts";
 import { RowTimes } from "./row_times.ts";
 import { foundBy } from "./second_look_statements.ts";
 import type { ApplySession } from "./session.ts";
@@ -85,7 +86,8 @@ class Deleted {
 
   /** The text of a row's key. */
   key(row: number): string[] {
-    const change = decodeMessage(this.messages[row].subarray(this.starts[row], this.ends[row])) as Delete;
+    const message = this.messages[row].subarray(this.starts[row], this.ends[row]);
+    const change = decodeChange(this.targets[row], message) as Delete;
     const columns = this.targets[row].map.key!.columns.map(({ index }) => index);
     return keyValues((change.oldTuple ?? change.oldKey)!, columns).map((one) =>
       Buffer.from(one).toString("utf8")
@@ -334,7 +336,10 @@ export class DeletesReader {
     if (this.#begin === undefined) return;
     const target = await this.#target(relationIdOf(bytes, place.start));
     if (target?.map.key == null) return;
-    const { oldTuple, oldKey, newTuple } = decodeMessage(bytes.subarray(place.start, place.end)) as Update;
+    const { oldTuple, oldKey, newTuple } = decodeChange(
+      target,
+      bytes.subarray(place.start, place.end),
+    ) as Update;
     const columns = target.map.key.columns.map(({ index }) => index);
     if (!sameKey((oldTuple ?? oldKey)!, newTuple, columns)) this.#add(deleted, target, { bytes, ...place });
   }
@@ -350,7 +355,7 @@ export class DeletesReader {
     scan.scan(bytes, start + TUPLE_OFFSET, { start, end });
     const key = target.map.key.columns.map(({ index }) => index);
     if (key.some((index) => !(scan.lengths[index] >= 0))) return;
-    this.#hash.ofRow(target.hash, { bytes, scan, key });
+    this.#hash.ofRow(target, { bytes, scan, key });
     const row = deleted.add(target, this.#hash, this.#begin!.commitTimestamp);
     deleted.messages[row] = bytes;
     deleted.starts[row] = start;

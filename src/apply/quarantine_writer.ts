@@ -10,6 +10,7 @@ import type { KeptKind } from "../pg/quarantine.ts";
 import type { StatementText } from "../pg/query_bytes.ts";
 import { decodeMessage } from "../pgoutput/decode.ts";
 import type { Begin, Relation, Truncate } from "../pgoutput/message.ts";
+import { textMessage } from "../pgoutput/text_form.ts";
 import { changeKindOf } from "./change_kind.ts";
 
 const TEXT_OID = 25;
@@ -39,6 +40,8 @@ const END: StatementText = {
 interface Announced {
   readonly label: string;
   readonly message: Uint8Array;
+  /** OIDs of its columns' types there. */
+  readonly types: readonly number[];
   isKept: boolean;
 }
 
@@ -57,8 +60,13 @@ export class QuarantineWriter {
   }
 
   /** Takes note of a Relation message, whose bytes it copies. */
-  announce({ relationId, schema, name }: Relation, message: Uint8Array): void {
-    this.#relations.set(relationId, { label: `${schema}.${name}`, message: message.slice(), isKept: false });
+  announce({ relationId, schema, name, columns }: Relation, message: Uint8Array): void {
+    this.#relations.set(relationId, {
+      label: `${schema}.${name}`,
+      message: message.slice(),
+      types: columns.map(({ typeOid }) => typeOid),
+      isKept: false,
+    });
   }
 
   /** Begins to keep a transaction, inside a local one. */
@@ -68,7 +76,7 @@ export class QuarantineWriter {
     this.#pipeline.execute(BEGIN.name, sink(`put ${formatLsn(commitLsn)} into quarantine`), parameters);
   }
 
-  /** Keeps a change, and before the first of its relations what announces them. */
+  /** Keeps a change, its values as text, and before the first of its relations what announces them. */
   keep(message: Uint8Array): void {
     const kind = changeKindOf(message[0]);
     const relations = relationIds(message).map((id) => this.#relation(id));
@@ -78,7 +86,8 @@ export class QuarantineWriter {
       this.#write("relation", relation.label, relation.message);
     }
     this.#changes++;
-    this.#write(kind, relations.map(({ label }) => label).join(", "), message);
+    const kept = kind === "truncate" ? message : textMessage(message, relations[0].types);
+    this.#write(kind, relations.map(({ label }) => label).join(", "), kept);
   }
 
   /** Ends it; the local transaction is to be committed next. */

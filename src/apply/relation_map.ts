@@ -6,6 +6,7 @@ import { isLastUpdateWins, type TablePolicy } from "../conflict_policy.ts";
 import { MmliteError } from "../errors.ts";
 import type { LocalColumn, LocalExclusion, LocalTable, LocalUniqueIndex } from "../pg/relation.ts";
 import type { Relation } from "../pgoutput/message.ts";
+import { isSentInBinary } from "../pgoutput/binary_text.ts";
 import { quote } from "./sql_text.ts";
 
 /** A column that both sides have. */
@@ -62,6 +63,8 @@ export interface MappedRelation {
   readonly hashedAs: string;
   /** Every column of the peer's, in the order of its tuples. */
   readonly columns: readonly MappedColumn[];
+  /** OIDs of the types of these columns on the peer: values that come in binary form are of them. */
+  readonly sentTypes: readonly number[];
   /** Local columns that the peer does not have and that can be written. */
   readonly extraColumns: readonly string[];
   /** Columns that this server computes. */
@@ -78,6 +81,8 @@ export interface MappedRelation {
   /** Whether changes of many rows may be applied by one statement, and of many transactions in one: nothing here
    * sees the difference, and a row's key has one text on both sides, by which its version is noted. */
   readonly bySets: boolean;
+  /** Whether sets take values in the binary form that they came in: it means the same here. */
+  readonly bySetsInBinary: boolean;
   readonly settlement: Settlement;
 }
 
@@ -133,6 +138,7 @@ export function mapRelation(
     label,
     hashedAs: local.root === null ? label : `${local.root.schema}.${local.root.name}`,
     columns,
+    sentTypes: remote.columns.map(({ typeOid }) => typeOid),
     extraColumns: local.columns.filter((c) => !names.has(c.name) && c.generated === null).map((c) => c.name),
     generatedColumns: generatedColumns(local),
     exclusions: local.exclusions.filter((one) => !isOfKey(one, chosen) && isTold(one, local)),
@@ -142,7 +148,13 @@ export function mapRelation(
     sendsPart: remote.replicaIdentity !== "full",
     settlement,
   };
-  return { ...relation, bySets: canApplySets(relation, remote, local) };
+  return {
+    ...relation,
+    bySets: canApplySets(relation, remote, local),
+    bySetsInBinary: columns.every(({ index, typeOid }) =>
+      typeOid === remote.columns[index].typeOid && isSentInBinary(typeOid)
+    ),
+  };
 }
 
 /** Whether it is the key alone: rows with the same one are the same row. */
@@ -173,7 +185,7 @@ function generatedColumns({ columns, name: table }: LocalTable): GeneratedColumn
 }
 
 function canApplySets(
-  { columns, key, exclusions, settlement }: Omit<MappedRelation, "bySets">,
+  { columns, key, exclusions, settlement }: Omit<MappedRelation, "bySets" | "bySetsInBinary">,
   remote: Relation,
   local: LocalTable,
 ): boolean {

@@ -32,6 +32,11 @@ export interface RelationsOptions {
   readonly forget: (target: TargetRelation) => void;
 }
 
+function setAside(known: Known): void {
+  known.former = known.target ?? known.former;
+  known.target = undefined;
+}
+
 /** Relations by the peer's relation id. */
 export class Relations {
   readonly #known = new Map<number, Known>();
@@ -50,8 +55,12 @@ export class Relations {
       return;
     }
     known.remote = remote;
-    known.former = known.target ?? known.former;
-    known.target = undefined;
+    setAside(known);
+  }
+
+  /** Reads every local table again before its next change: one has changed since it was read. */
+  readAgain(): void {
+    for (const known of this.#known.values()) setAside(known);
   }
 
   /** The target of changes of a relation; undefined if {@link Relations.resolve} must read it first. */

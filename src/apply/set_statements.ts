@@ -2,13 +2,25 @@
  * The SQL that applies changes of many rows of one relation at once. Pure text.
  *
  * Unlike the statements for one row these settle no conflict: a row that is there already, or is not there, is an
- * error, and what they belong to is applied again row by row. Values come as arrays of their text, one per column.
+ * error, and what they belong to is applied again row by row. Values come as arrays, one per column: of their text, or
+ * of the column's type where they came in binary form.
  */
 import { ORIGINS_SINCE } from "../pg/server.ts";
 import type { MappedColumn, MappedRelation } from "./relation_map.ts";
 import { literal, names, quote, rows, type StatementShape, target } from "./sql_text.ts";
 
 const TEXT_ARRAY_OID = 1009;
+/** Arrays of the types that may come in binary form, by the OID of the element. */
+const ARRAY_OIDS: Readonly<Record<number, number>> = {
+  // bool, bytea, name, int8, int2, int4, text, oid, json
+  ...{ 16: 1000, 17: 1001, 19: 1003, 20: 1016, 21: 1005, 23: 1007, 25: 1009, 26: 1028, 114: 199 },
+  // float4, float8
+  ...{ 700: 1021, 701: 1022 },
+  // bpchar, varchar, date, time, timestamp, timestamptz
+  ...{ 1042: 1014, 1043: 1015, 1082: 1182, 1083: 1183, 1114: 1115, 1184: 1185 },
+  // numeric, uuid, jsonb
+  ...{ 1700: 1231, 2950: 2951, 3802: 3807 },
+};
 const INT8_OID = 20;
 const TIMESTAMPTZ_OID = 1184;
 
@@ -26,11 +38,16 @@ export function ownVersionCondition(
   }))`;
 }
 
-/** Reads rows from COPY; its parameters are the columns of a line. A key that is there already is an error. */
-export function copyStatement(relation: MappedRelation): StatementShape {
+/** In which form the values of a set came. */
+interface SetForm {
+  readonly isBinary: boolean;
+}
+
+/** Reads rows from COPY; its parameters are the columns of a row. A key that is there already is an error. */
+export function copyStatement(relation: MappedRelation, { isBinary }: SetForm): StatementShape {
   const columns = relation.columns.filter((column) => column.written);
   return {
-    sql: `COPY ${target(relation)} (${names(columns)}) FROM STDIN`,
+    sql: `COPY ${target(relation)} (${names(columns)}) FROM STDIN${isBinary ? " (FORMAT binary)" : ""}`,
     parameterTypes: [],
     parameters: columns.map(({ index }) => ({ side: "new", index })),
     doing: `insert into "${relation.label}"`,
@@ -38,20 +55,28 @@ export function copyStatement(relation: MappedRelation): StatementShape {
 }
 
 /**
- * Does nothing but fail where no unique index covers the key any more: COPY would not notice. PostgreSQL looks for
- * the index whenever the table has changed.
+ * Does nothing but fail where COPY would not notice that the table has changed: no unique index covers the key any more,
+ * or a column has another type, as which binary values would be read. PostgreSQL looks at both anew whenever the table
+ * has changed; arrays are alike only if their elements have the same type.
  */
-export function requireKeyStatement(relation: MappedRelation): StatementShape {
+export function requireTableStatement(relation: MappedRelation, { isBinary }: SetForm): StatementShape {
   const columns = relation.columns.filter((column) => column.written);
   const nothing = columns.map(({ typeName }) => `NULL::${typeName}`).join(", ");
   const overriding = columns.some((column) => column.identityAlways) ? " OVERRIDING SYSTEM VALUE" : "";
+  const types = isBinary ? columns.map((column) => hasItsType(relation, column)).join("") : "";
+  const byKey = relation.key === null ? "" : ` ON CONFLICT (${names(relation.key.columns)}) DO NOTHING`;
   return {
     sql: `INSERT INTO ${target(relation)} (${names(columns)})${overriding}` +
-      ` SELECT ${nothing} WHERE false ON CONFLICT (${names(relation.key!.columns)}) DO NOTHING`,
+      ` SELECT ${nothing} WHERE false${types}${byKey}`,
     parameterTypes: [],
     parameters: [],
     doing: `insert into "${relation.label}"`,
   };
+}
+
+function hasItsType(relation: MappedRelation, { name, typeName }: MappedColumn): string {
+  const own = `(NULL::${target(relation)}).${quote(name)}`;
+  return ` AND ARRAY[${own}] OPERATOR(pg_catalog.=) NULL::${typeName}[]`;
 }
 
 /** Whether an UPDATE sets anything, with columns (their index) whose values did not come left as they are. */
@@ -63,13 +88,17 @@ export function setsColumns(relation: MappedRelation, omitted: ReadonlySet<numbe
  * Updates rows that are found by their keys. The last parameters are how many there must be, and the time before which
  * another node's version gives way.
  */
-export function updateSetStatement(relation: MappedRelation, omitted: ReadonlySet<number>): StatementShape {
+export function updateSetStatement(
+  relation: MappedRelation,
+  { omitted, isBinary }: SetForm & { omitted: ReadonlySet<number> },
+): StatementShape {
   const columns = changedColumns(relation, omitted);
   const set = columns.map(({ name, index, typeName }) => `${quote(name)} = v.c${index}::${typeName}`).join(
     ", ",
   );
   const used = [...relation.key!.columns, ...columns];
   return setStatement({
+    isBinary,
     doing: `update "${relation.label}"`,
     side: "new",
     used,
@@ -78,9 +107,10 @@ export function updateSetStatement(relation: MappedRelation, omitted: ReadonlySe
 }
 
 /** Deletes rows that are found by their keys; the last parameters are those of {@link updateSetStatement}. */
-export function deleteSetStatement(relation: MappedRelation): StatementShape {
+export function deleteSetStatement(relation: MappedRelation, { isBinary }: SetForm): StatementShape {
   const used = relation.key!.columns;
   return setStatement({
+    isBinary,
     doing: `delete from "${relation.label}"`,
     side: "old",
     used,
@@ -89,7 +119,8 @@ export function deleteSetStatement(relation: MappedRelation): StatementShape {
 }
 
 function setStatement(
-  { doing, side, used, change }: {
+  { isBinary, doing, side, used, change }: {
+    isBinary: boolean;
     doing: string;
     side: "old" | "new";
     used: readonly MappedColumn[];
@@ -102,7 +133,11 @@ function setStatement(
       ` SELECT mmlite.require_rows(pg_catalog.count(*), $${used.length + 1}) FROM u WHERE $${
         used.length + 2
       } IS NOT NULL`,
-    parameterTypes: [...used.map(() => TEXT_ARRAY_OID), INT8_OID, TIMESTAMPTZ_OID],
+    parameterTypes: [
+      ...used.map(({ typeOid }) => isBinary ? ARRAY_OIDS[typeOid] : TEXT_ARRAY_OID),
+      INT8_OID,
+      TIMESTAMPTZ_OID,
+    ],
     parameters: used.map(({ index }) => ({ side, index })),
     doing,
   };

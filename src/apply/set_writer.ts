@@ -5,23 +5,25 @@
  * what it follows; relations do not see each other's changes, so only the order within each is kept.
  */
 import type { Pipeline } from "../pg/pipeline.ts";
-import { decodeMessage } from "../pgoutput/decode.ts";
 import { MESSAGE_TYPE } from "../pgoutput/peek.ts";
 import { decodeError } from "../pgoutput/reader.ts";
+import { textMessage } from "../pgoutput/text_form.ts";
 import { TupleScan, UNCHANGED_LENGTH } from "../pgoutput/tuple_scan.ts";
 import { ArrayParameters, maxRows } from "./array_parameters.ts";
-import type { ChangeWriter, RowChange } from "./change_writer.ts";
+import type { ChangeWriter } from "./change_writer.ts";
+import { CopyBinary } from "./copy_binary.ts";
 import { CopyText } from "./copy_text.ts";
 import { KeyHash } from "./key_hash.ts";
 import { NET_DELETE, NET_INSERT, NET_UPDATE, NetChanges, type PlacedChange } from "./net_changes.ts";
+import { decodeChange } from "./row_change.ts";
 import {
   copyStatement,
   deleteSetStatement,
-  requireKeyStatement,
+  requireTableStatement,
   setsColumns,
   updateSetStatement,
 } from "./set_statements.ts";
-import type { PreparedStatement, StatementCache } from "./statement_cache.ts";
+import type { StatementCache } from "./statement_cache.ts";
 import type { TargetRelation } from "./target_relation.ts";
 import { keyValues } from "./tuples.ts";
 import type { Versions } from "./versions.ts";
@@ -65,7 +67,8 @@ export class SetWriter {
   readonly #other = new TupleScan();
   readonly #hash = new KeyHash();
   readonly #arrays = new ArrayParameters(this.#other);
-  readonly #copy = new CopyText();
+  readonly #copyText = new CopyText();
+  readonly #copyBinary = new CopyBinary();
   readonly #placed: PlacedChange;
   #rows = 0;
   #bytes = 0;
@@ -114,7 +117,13 @@ export class SetWriter {
     placed.end = end;
     placed.transaction = transaction;
     const fits = this.#place(target, placed);
-    if (!fits || this.#scan.byteLength > LARGE_ROW_BYTES) return this.#writeAlone(target, placed);
+    const { map } = target;
+    const { byteLength, hasBinary, hasText } = this.#scan;
+    if (!fits || byteLength > LARGE_ROW_BYTES) return this.#writeAlone(target, placed);
+    if (hasBinary && (hasText || !map.bySetsInBinary)) {
+      const text = textMessage(bytes.subarray(start, end), map.sentTypes);
+      return this.write(target, text, { start: 0, end: text.length, transaction });
+    }
     this.#add(target, placed);
     this.#bytes += end - start;
     if (++this.#rows >= MAX_ROWS || this.#bytes >= MAX_BYTES) this.flush();
@@ -201,7 +210,7 @@ export class SetWriter {
     }
     const changes = this.#pendingOf(target, key);
     if (isKeyless) return changes.append(placed);
-    this.#hash.ofRow(target.hash, { bytes: placed.bytes, scan: this.#scan, key });
+    this.#hash.ofRow(target, { bytes: placed.bytes, scan: this.#scan, key });
     const row = { hash: this.#hash, scan: this.#scan };
     if (changes.add(placed, row)) return;
     this.#writeTarget(target);
@@ -220,10 +229,15 @@ export class SetWriter {
   }
 
   #pendingOf(target: TargetRelation, key: readonly number[]): NetChanges {
+    const isBinary = this.#scan.hasBinary;
     let changes = this.#pending.get(target);
+    if (changes !== undefined && changes.isBinary !== isBinary) {
+      this.#writeTarget(target);
+      changes = undefined;
+    }
     if (changes === undefined) {
       changes = this.#spare.pop() ?? new NetChanges(this.#other);
-      changes.begin(key);
+      changes.begin(key, { isBinary });
       this.#pending.set(target, changes);
     }
     return changes;
@@ -232,7 +246,7 @@ export class SetWriter {
   /** Writes a change as a statement of its own, after what waits of its relation. */
   #writeAlone(target: TargetRelation, { bytes, start, end, transaction }: PlacedChange): void {
     this.#writeTarget(target);
-    const change = decodeMessage(bytes.subarray(start, end)) as RowChange;
+    const change = decodeChange(target, bytes.subarray(start, end));
     this.#changes.write(target, change, transaction);
     if (!this.#notesWritten || change.kind === "delete" || target.map.key === null) return;
     const before = change.kind === "update" ? change.oldTuple ?? change.oldKey : undefined;
@@ -251,6 +265,8 @@ export class SetWriter {
   #writeChanges(target: TargetRelation, changes: NetChanges): void {
     const inserts: number[] = [];
     const deletes: number[] = [];
+    const { isBinary } = changes;
+    const form = isBinary ? "b" : "t";
     const updates = new Map<string, number[]>();
     for (let row = 0; row < changes.count; row++) {
       const kind = changes.kinds[row];
@@ -261,12 +277,12 @@ export class SetWriter {
     this.#writeSet(target, {
       changes,
       rows: deletes,
-      key: "sd",
-      build: () => deleteSetStatement(target.map),
+      key: `sd${form}`,
+      build: () => deleteSetStatement(target.map, { isBinary }),
     });
     for (const [omitted, rows] of updates) {
-      const build = () => updateSetStatement(target.map, parseOmitted(omitted));
-      this.#writeSet(target, { changes, rows, key: `su${omitted}`, build });
+      const build = () => updateSetStatement(target.map, { omitted: parseOmitted(omitted), isBinary });
+      this.#writeSet(target, { changes, rows, key: `su${form}${omitted}`, build });
     }
     this.#writeInserts(target, changes, inserts);
     if (target.map.key !== null) this.#note(target, changes);
@@ -300,38 +316,36 @@ export class SetWriter {
     if (rows.length < MIN_SET_ROWS) return this.#writeOneByOne(target, changes, rows);
     const statement = this.#cache.get(target.statements, key, build);
     const columns = statement.shape.parameters.map(({ index }) => index);
+    const types = columns.map((index) => target.map.sentTypes[index]);
     const step = maxRows(columns.length);
     for (let from = 0; from < rows.length; from += step) {
-      this.#writeArrays(statement, { changes, rows: rows.slice(from, from + step), columns });
+      const part = rows.slice(from, from + step);
+      this.#arrays.prepare(changes, { rows: part, columns, types, time: this.#versions.bound });
+      this.#pipeline.executeWith(statement.name, statement.sink, this.#arrays);
     }
-  }
-
-  #writeArrays(
-    { name, sink }: PreparedStatement,
-    { changes, rows, columns }: { changes: NetChanges; rows: readonly number[]; columns: readonly number[] },
-  ): void {
-    this.#arrays.prepare(changes, { rows, columns, time: this.#versions.bound });
-    this.#pipeline.executeWith(name, sink, this.#arrays);
   }
 
   #writeInserts(target: TargetRelation, changes: NetChanges, rows: readonly number[]): void {
     if (rows.length < MIN_COPY_ROWS) return this.#writeOneByOne(target, changes, rows);
     const { map, statements } = target;
-    if (map.key !== null) {
-      const guard = this.#cache.get(statements, "sk", () => requireKeyStatement(map));
+    const { bytes, tuples, starts, ends, isBinary } = changes;
+    if (map.key !== null || isBinary) {
+      const require = () => requireTableStatement(map, { isBinary });
+      const guard = this.#cache.get(statements, isBinary ? "skb" : "skt", require);
       this.#pipeline.execute(guard.name, guard.sink);
-      if (map.settlement.versioned) this.#notePut(changes, rows);
     }
-    const { name, sink, shape } = this.#cache.get(statements, "sc", () => copyStatement(map));
+    if (map.key !== null && map.settlement.versioned) this.#notePut(changes, rows);
+    const build = () => copyStatement(map, { isBinary });
+    const { name, sink, shape } = this.#cache.get(statements, isBinary ? "scb" : "sct", build);
     const columns = shape.parameters.map(({ index }) => index);
-    const { bytes, tuples, starts, ends } = changes;
+    const copy = isBinary ? this.#copyBinary : this.#copyText;
     this.#pipeline.copyIn(name, sink, (send) => {
-      this.#copy.begin(send);
+      copy.begin(send);
       for (const row of rows) {
         this.#other.scan(bytes[row], tuples[row], { start: starts[row], end: ends[row] });
-        this.#copy.line(bytes[row], this.#other, columns);
+        copy.row(bytes[row], this.#other, columns);
       }
-      this.#copy.finish();
+      copy.finish();
     });
   }
 
@@ -347,7 +361,7 @@ export class SetWriter {
     rows: readonly number[],
   ): void {
     for (const row of rows) {
-      const change = decodeMessage(bytes[row].subarray(starts[row], ends[row])) as RowChange;
+      const change = decodeChange(target, bytes[row].subarray(starts[row], ends[row]));
       // An update of a row that was inserted before it, both not written yet, is the insert of what it made.
       const isInsert = kinds[row] === NET_INSERT && change.kind === "update";
       this.#changes.write(target, isInsert ? { ...change, kind: "insert" } : change, transactions[row]);

@@ -14,12 +14,13 @@ import type { Truncate, Tuple } from "../pgoutput/message.ts";
 import { SeenVersions } from "../seen_versions.ts";
 import type { AppliedLog, OriginBegin } from "./causes.ts";
 import { changeKindOf } from "./change_kind.ts";
-import { ChangeWriter, type RowChange } from "./change_writer.ts";
+import { ChangeWriter } from "./change_writer.ts";
 import { Durability } from "./durability.ts";
 import { applyError, stopsTransaction } from "./failure.ts";
 import { type HeldTransactions, isTruncate, type Targets } from "./held.ts";
 import { int64 } from "./int64.ts";
 import { Report, type ReportListeners } from "./report.ts";
+import { decodeChange } from "./row_change.ts";
 import type { ApplySession } from "./session.ts";
 import { SetWriter } from "./set_writer.ts";
 import { StatementCache } from "./statement_cache.ts";
@@ -228,7 +229,7 @@ export class TransactionWriter {
     } else {
       // A long transaction may have changed rows of the table by sets before.
       if (mode === "sets") this.#sets.flushTable(targets);
-      this.#changes.write(targets, decodeMessage(bytes.subarray(start, end)) as RowChange, transaction);
+      this.#changes.write(targets, decodeChange(targets, bytes.subarray(start, end)), transaction);
     }
     this.#notes.bound();
     this.#changes.gone.bound();

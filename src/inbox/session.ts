@@ -6,6 +6,7 @@
 import { setImmediate as turn } from "node:timers/promises";
 import { MmliteError, toMmliteError } from "../errors.ts";
 import type { Lsn } from "../lsn.ts";
+import { BINARY_TYPES } from "../pgoutput/binary_text.ts";
 import type { Channel } from "../wire/channel.ts";
 import { encodeFrame } from "../wire/codec.ts";
 import { type ChunkReader, openChunkReader } from "../wire/decompressor.ts";
@@ -156,6 +157,7 @@ async function receiveFrom(context: Receiving): Promise<void> {
       dialsBack: admission.dialsBack,
       compression: admission.compression,
       policies: admission.policies,
+      binaryTypes: BINARY_TYPES,
       copied: admission.copied,
     }));
     context.liveness.exchangeClocks({ first: false });

@@ -7,6 +7,7 @@ import { eventually, within } from "../../tests/support/poll.ts";
 import { hello, NOTHING_UNSENT, RECEIVER, SENDER, welcome } from "../../tests/support/session_parts.ts";
 import { type ErrorKind, MmliteError } from "../errors.ts";
 import { type Lsn, toLsn } from "../lsn.ts";
+import { BINARY_TYPES } from "../pgoutput/binary_text.ts";
 import { encodeFrame } from "../wire/codec.ts";
 import { type Compression, COMPRESSIONS } from "../wire/compression.ts";
 import { openFrameWriter } from "../wire/compressor.ts";
@@ -113,7 +114,7 @@ Deno.test("what a sender pushes reaches the database verbatim, and what is durab
   await using run = startInbox();
   const { sender, over } = run.connect();
   await sender.say(hello());
-  assert.deepEqual(await sender.hear("welcome"), welcome({ policies: POLICIES }));
+  assert.deepEqual(await sender.hear("welcome"), welcome({ policies: POLICIES, binaryTypes: BINARY_TYPES }));
   const [sink] = run.sinks;
   await sender.say(dataFrame(Buffer.from("begin"), Buffer.from("commit")));
   await sender.say({ kind: "caught_up", committedBefore: 7n });
@@ -169,7 +170,10 @@ for (const compression of COMPRESSIONS) {
     await using run = startInbox({ compression });
     const { sender, over } = run.connect();
     await sender.say(hello());
-    assert.deepEqual(await sender.hear("welcome"), welcome({ compression, policies: POLICIES }));
+    assert.deepEqual(
+      await sender.hear("welcome"),
+      welcome({ compression, policies: POLICIES, binaryTypes: BINARY_TYPES }),
+    );
     const [sink] = run.sinks;
     const writer = openFrameWriter((bytes) => sender.channel.write(bytes), compression);
     for (const text of ["begin", "commit"]) {

@@ -8,7 +8,7 @@ import type { Source, SourceBatch } from "../pgoutput/source.ts";
 import type { Channel, ProvenPeer } from "../wire/channel.ts";
 import type { SenderClock } from "../wire/clock_exchange.ts";
 import type { Compression } from "../wire/compression.ts";
-import type { CopiedFrom, Hello, WantRow, Welcome } from "../wire/frame.ts";
+import type { Hello, WantRow, Welcome } from "../wire/frame.ts";
 import type { RowAnswer } from "../wire/row_frames.ts";
 
 /** The rest of the node, as one attempt of a link sees it. */
@@ -21,8 +21,12 @@ export interface SessionPorts {
   readonly hello: (remote: string) => Promise<Hello>;
   /** Compares who answered with who was met before, and takes note of what it says; throws `fenced`. */
   readonly recognise: (welcome: Welcome, proven: ProvenPeer | null) => Promise<void>;
-  /** What the peer has copied is left out. */
-  readonly openSource: (startLsn: Lsn, copied: CopiedFrom | null, signal: AbortSignal) => Promise<Source>;
+  /** What the peer has is left out, and what it takes in binary form may come so. */
+  readonly openSource: (
+    startLsn: Lsn,
+    peer: Pick<Welcome, "copied" | "binaryTypes">,
+    signal: AbortSignal,
+  ) => Promise<Source>;
   /** The time now, microseconds since 2000-01-01 UTC, and where the WAL ends then: what was committed before the one
    * ends before the other. */
   readonly readClock: () => Promise<WalClock>;

@@ -13,7 +13,7 @@ import type { Source } from "../pgoutput/source.ts";
 import type { Channel } from "../wire/channel.ts";
 import { encodeFrame } from "../wire/codec.ts";
 import { type FrameWriter, openFrameWriter } from "../wire/compressor.ts";
-import { type CopiedFrom, type Frame, type Hello, PROTOCOL_VERSION, type Welcome } from "../wire/frame.ts";
+import { type Frame, type Hello, PROTOCOL_VERSION, type Welcome } from "../wire/frame.ts";
 import { BATCH_BYTES, FrameBatch } from "../wire/frame_batch.ts";
 import { expectFrame, readFrames, refusalError } from "../wire/frame_stream.ts";
 import { HEARTBEAT_INTERVAL_MS, keepAlive, type Liveness } from "../wire/liveness.ts";
@@ -62,7 +62,7 @@ interface Begun {
 /** What follows the handshake; nothing is written between the Hello and this, as it may have to be compressed. */
 async function begin({ hello, welcome, ...context }: Begun): Promise<void> {
   const { ports, observer, channel } = context;
-  const { resumeLsn, compression, copied } = welcome;
+  const { resumeLsn, compression } = welcome;
   const send = (bytes: Uint8Array) => {
     observer.wrote(bytes.length);
     return channel.write(bytes);
@@ -77,18 +77,16 @@ async function begin({ hello, welcome, ...context }: Begun): Promise<void> {
     observer.started({ resumeLsn, walLsn: hello.walLsn, compression });
     liveness.exchangeClocks({ first: true });
     const positions = { sentLsn: resumeLsn, passedLsn: resumeLsn, mark: undefined };
-    await stream({ ...context, writer, liveness, copied, ...positions });
+    await stream({ ...context, welcome, writer, liveness, ...positions });
   } finally {
     liveness.stop();
     writer.close();
   }
 }
 
-interface Stream extends Omit<Begun, "hello" | "welcome"> {
+interface Stream extends Omit<Begun, "hello"> {
   readonly writer: FrameWriter;
   readonly liveness: Liveness;
-  /** What the peer has already of what follows. */
-  readonly copied: CopiedFrom | null;
   /** End of the last transaction written to the channel; an ack beyond it is a lie. */
   sentLsn: Lsn;
   /** Everything that ends up to here in our WAL has been written to the channel or dropped. */
@@ -102,7 +100,7 @@ async function stream(session: Stream): Promise<void> {
   const { ports, observer, channel, signal } = session;
   const stop = new AbortController();
   const ended = AbortSignal.any([signal, stop.signal]);
-  const source = await ports.openSource(session.sentLsn, session.copied, ended);
+  const source = await ports.openSource(session.sentLsn, session.welcome, ended);
   const acks = new AckKeeper({
     store: ports.storeAck,
     confirm: (endLsn) => {

@@ -14,6 +14,7 @@ import { readWalLsn } from "../pg/server.ts";
 import type { Query } from "../pg/query.ts";
 import { readSlot, requireSlot, slotName } from "../pg/slots.ts";
 import type { Source } from "../pgoutput/source.ts";
+import { BinaryValues } from "../source/binary_values.ts";
 import { openSource, type SourceObserver } from "../source/source.ts";
 import type { ProvenPeer } from "../wire/channel.ts";
 import type { SenderClock } from "../wire/clock_exchange.ts";
@@ -63,6 +64,7 @@ export function outboundPorts(
   const { database, self } = options;
   const query = database.control.query(`replicate to peer "${peer}"`);
   const commitTimes = new CommitTimes(query);
+  const binaryValues = new BinaryValues({ query, serverVersion: self.serverVersion });
   return {
     prepare: async () => {
       try {
@@ -101,7 +103,7 @@ export function outboundPorts(
       options.heardPolicies(peer, policies);
       await options.dialsBack(peer, dialsBack);
     },
-    openSource: async (startLsn, copied, signal) =>
+    openSource: async (startLsn, { copied, binaryTypes }, signal) =>
       notingDeletes(
         options.ownDeletes,
         await openSource({
@@ -110,6 +112,7 @@ export function outboundPorts(
           publications: PUBLICATIONS,
           startLsn,
           copied,
+          binary: await binaryValues.session(startLsn, binaryTypes),
           // Not `startLsn`: the peer holds that, but its disk may not yet.
           flushLsn: await requireSlot(query, slotName(peer)),
           serverVersion: self.serverVersion,

@@ -31,6 +31,9 @@ export const VALUE_SETTINGS: Readonly<Record<string, string>> = {
   search_path: "",
 };
 
+/** The first release whose pgoutput sends values in binary form. */
+export const BINARY_SINCE = 140_000;
+
 /** What {@link openReplicationStream} needs. */
 export interface ReplicationOptions {
   readonly target: PostgresTarget;
@@ -44,6 +47,8 @@ export interface ReplicationOptions {
   readonly serverVersion: number;
   /** How many walsenders of this node decode at once, with whom this one shares memory; PostgreSQL's own default where left out. */
   readonly sharers?: number;
+  /** Whether values come in the binary form of their types, not as text; from {@link BINARY_SINCE} on. */
+  readonly binary?: boolean;
   readonly signal?: AbortSignal;
 }
 
@@ -116,10 +121,11 @@ export async function allowDecodingMemory(query: Query, sharers: number): Promis
 }
 
 /** `START_REPLICATION` for pgoutput, protocol 1. */
-function startCommand({ slot, publications, startLsn, serverVersion }: ReplicationOptions): string {
+function startCommand({ slot, publications, startLsn, serverVersion, binary }: ReplicationOptions): string {
   const names = publications.map((name) => pg.escapeIdentifier(name)).join(",");
   const settings = ["proto_version '1'", `publication_names ${pg.escapeLiteral(names)}`];
   if (serverVersion >= 160_000) settings.push("origin 'none'");
+  if (binary) settings.push("binary 'true'");
   const from = formatLsn(startLsn);
   return `START_REPLICATION SLOT ${pg.escapeIdentifier(slot)} LOGICAL ${from} (${settings.join(", ")})`;
 }

@@ -15,6 +15,7 @@ export const UNCHANGED_LENGTH = -2;
 const VALUE_NULL = 0x6e; // n
 const VALUE_UNCHANGED = 0x75; // u
 const VALUE_TEXT = 0x74; // t
+const VALUE_BINARY = 0x62; // b
 
 /** PostgreSQL's limit is 1,600 columns. */
 const MAX_COLUMNS = 1_664;
@@ -29,12 +30,16 @@ export class TupleScan {
   count = 0;
   /** Whether a value was not sent. */
   hasUnchanged = false;
+  /** Whether a value came as text. */
+  hasText = false;
+  /** Whether a value came in binary form. */
+  hasBinary = false;
   /** Bytes of all values. */
   byteLength = 0;
 
   /**
    * Takes the tuple that begins at `at`, inside the message from `start` to `end`; returns where it ends. Throws
-   * `protocol` for one that runs past the message, and for values in binary form, which nobody asked for.
+   * `protocol` for one that runs past the message.
    */
   scan(bytes: Uint8Array, at: number, { start, end }: { start: number; end: number }): number {
     if (at + 2 > end) throw outside(bytes, start, end);
@@ -44,10 +49,14 @@ export class TupleScan {
     let place = at + 2;
     let byteLength = 0;
     let hasUnchanged = false;
+    let hasText = false;
+    let hasBinary = false;
     for (let i = 0; i < count; i++) {
       if (place >= end) throw outside(bytes, start, end);
       const kind = bytes[place++];
-      if (kind === VALUE_TEXT) {
+      if (kind === VALUE_TEXT || kind === VALUE_BINARY) {
+        if (kind === VALUE_TEXT) hasText = true;
+        else hasBinary = true;
         if (place + 4 > end) throw outside(bytes, start, end);
         const length = (bytes[place] << 24) | (bytes[place + 1] << 16) | (bytes[place + 2] << 8) |
           bytes[place + 3];
@@ -63,20 +72,19 @@ export class TupleScan {
         lengths[i] = UNCHANGED_LENGTH;
         hasUnchanged = true;
       } else {
-        throw decodeError(bytes.subarray(start, end), place - 1 - start, wrongKind(kind));
+        const why = `unknown value kind "${formatByte(kind)}"`;
+        throw decodeError(bytes.subarray(start, end), place - 1 - start, why);
       }
     }
     this.count = count;
     this.byteLength = byteLength;
     this.hasUnchanged = hasUnchanged;
+    this.hasText = hasText;
+    this.hasBinary = hasBinary;
     return place;
   }
 }
 
 function outside(bytes: Uint8Array, start: number, end: number) {
   return decodeError(bytes.subarray(start, end), end - start, "a row runs past its end");
-}
-
-function wrongKind(kind: number): string {
-  return kind === 0x62 ? "a value came in binary form" : `unknown value kind "${formatByte(kind)}"`;
 }

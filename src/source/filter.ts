@@ -1,12 +1,13 @@
 /**
  * Which messages of the slot go to a peer: those of local transactions that change something and that it lacks.
  *
- * Only the first byte of a message is looked at, and what Begin and Commit say; rows are never decoded. Nothing is held
- * but a copy of one Begin and the relations of dropped transactions, however long a transaction is.
+ * Only the first byte of a message is looked at, and what Begin, Commit and Relation say; rows are never decoded. Nothing
+ * is held but a copy of one Begin and the relations of dropped transactions, however long a transaction is.
  */
 import { MmliteError } from "../errors.ts";
 import { type Lsn, ZERO_LSN } from "../lsn.ts";
-import type { Begin } from "../pgoutput/message.ts";
+import { decodeMessage } from "../pgoutput/decode.ts";
+import type { Begin, Relation } from "../pgoutput/message.ts";
 import { MessageBatch } from "../pgoutput/message_batch.ts";
 import { decodeBegin, decodeCommit, MESSAGE_TYPE, messageType } from "../pgoutput/peek.ts";
 
@@ -46,14 +47,21 @@ export class TransactionFilter {
    */
   readonly #owed = new Map<number, Uint8Array>();
   readonly #isCopied: (begin: Begin) => boolean;
+  readonly #check: ((relation: Relation) => void) | undefined;
   #messages = new MessageBatch();
   #endLsn: Lsn | null = null;
   #droppedEndLsn: Lsn = ZERO_LSN;
   #ended = { local: 0, foreign: 0, empty: 0 };
 
-  /** `isCopied` tells which local transactions the peer has already. */
-  constructor(isCopied: (begin: Begin) => boolean = () => false) {
+  /** `isCopied` tells which local transactions the peer has already; `check` throws for a relation that must not pass. */
+  constructor(
+    { isCopied = () => false, check }: {
+      isCopied?: (begin: Begin) => boolean;
+      check?: (relation: Relation) => void;
+    } = {},
+  ) {
     this.#isCopied = isCopied;
+    this.#check = check;
   }
 
   /** Whether the stream stands between two transactions. */
@@ -102,9 +110,11 @@ export class TransactionFilter {
         this.#state = FOREIGN;
         break;
       case MESSAGE_TYPE.relation:
+        this.#check?.(decodeMessage(bytes.subarray(start, end)) as Relation);
+        this.#announce(bytes, start, end);
+        break;
       case MESSAGE_TYPE.type:
-        if (this.#state.at === "kept") this.#messages.add(bytes, start, end);
-        else this.#owe(new Uint8Array(bytes.subarray(start, end)));
+        this.#announce(bytes, start, end);
         break;
       case MESSAGE_TYPE.message:
       // 18.0 to 18.6 send a stream abort although streaming is off (bug #19616).
@@ -129,6 +139,11 @@ export class TransactionFilter {
         return;
     }
     this.#messages.add(bytes, start, end);
+  }
+
+  #announce(bytes: Uint8Array, start: number, end: number): void {
+    if (this.#state.at === "kept") this.#messages.add(bytes, start, end);
+    else this.#owe(new Uint8Array(bytes.subarray(start, end)));
   }
 
   /** Keeps only the last word on each relation and type: a copy, as it outlives the chunk that it came in. */

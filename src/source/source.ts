@@ -7,6 +7,7 @@ import type { ReplicationStream } from "../pg/walsender_stream.ts";
 import { MessageBatch } from "../pgoutput/message_batch.ts";
 import type { Source, SourceBatch } from "../pgoutput/source.ts";
 import type { CopiedFrom } from "../wire/frame.ts";
+import type { BinarySession } from "./binary_values.ts";
 import { copiedIn } from "./copied.ts";
 import { type Filtered, TransactionFilter } from "./filter.ts";
 
@@ -14,15 +15,18 @@ import { type Filtered, TransactionFilter } from "./filter.ts";
 export type SourceObserver = (ended: Pick<Filtered, "local" | "foreign" | "empty">) => void;
 
 /** What {@link openSource} takes. */
-export interface SourceOptions extends ReplicationOptions {
+export interface SourceOptions extends Omit<ReplicationOptions, "binary"> {
   /** What the peer has already; null for nothing. */
   readonly copied?: CopiedFrom | null;
+  /** Values come in binary form; as text where left out. */
+  readonly binary?: BinarySession;
   readonly observer?: SourceObserver;
 }
 
 /** Opens the source over its slot. Errors as of `openReplicationStream`. */
 export async function openSource({ observer, ...options }: SourceOptions): Promise<Source> {
-  return new SlotSource(await openReplicationStream(options), { ...options, observer });
+  const stream = await openReplicationStream({ ...options, binary: options.binary !== undefined });
+  return new SlotSource(stream, { ...options, observer });
 }
 
 /** A source over any replication stream. */
@@ -38,9 +42,12 @@ export class SlotSource implements Source {
 
   constructor(
     stream: ReplicationStream,
-    options: Pick<SourceOptions, "startLsn" | "flushLsn" | "observer" | "copied">,
+    options: Pick<SourceOptions, "startLsn" | "flushLsn" | "observer" | "copied" | "binary">,
   ) {
-    this.#filter = new TransactionFilter(options.copied == null ? undefined : copiedIn(options.copied));
+    this.#filter = new TransactionFilter({
+      isCopied: options.copied == null ? undefined : copiedIn(options.copied),
+      check: options.binary?.check,
+    });
     this.#stream = stream;
     this.#observer = options.observer;
     this.#ackedLsn = options.flushLsn;

@@ -55,6 +55,7 @@ const frame: fc.Arbitrary<Frame> = fc.oneof(
       fc.record({ snapshot: fc.constantFrom("1:1:", "1:9:3,4"), until: lsn }, { noNullPrototype: true }),
     ),
     dialsBack: fc.boolean(),
+    binaryTypes: fc.array(uint32, { maxLength: 256 }),
     compression: fc.option(fc.constantFrom(...COMPRESSIONS)),
     policies: fc.option(fc.string({ maxLength: 64 })),
   }),
@@ -349,6 +350,18 @@ Deno.test("a welcome that does not say who dials is from a node that dials (PROT
   const payload = Buffer.from(JSON.stringify({ protocol, identity, resume_lsn: "0/1" }));
   const [frame] = decodeAll([rawFrame(2, payload)]);
   assert(frame.kind === "welcome" && frame.dialsBack);
+});
+
+Deno.test("a welcome that names no types wants text (PROTOCOL 3.2)", () => {
+  const { protocol, identity } = JSON.parse(Buffer.from(encodeFrame(HELLO).subarray(5)).toString());
+  const read = (more: unknown) => {
+    const json = { protocol, identity, resume_lsn: "0/1", ...more as object };
+    const [frame] = decodeAll([rawFrame(2, Buffer.from(JSON.stringify(json)))]);
+    assert(frame.kind === "welcome");
+    return frame.binaryTypes;
+  };
+  assert.deepEqual([read({}), read({ binary_types: [23, 25] })], [[], [23, 25]]);
+  assert.match(protocolError(() => read({ binary_types: [-1] })), /wrong or missing binary_types/);
 });
 
 Deno.test("a refusal of any length fits", () => {

@@ -66,6 +66,8 @@ export interface Welcome {
   readonly compression: Compression | null;
   /** Stands for the receiver's policies of conflicts; null if it did not say. */
   readonly policies: string | null;
+  /** OIDs of the built-in types whose values may come in binary form, if all that are sent are of them. */
+  readonly binaryTypes: readonly number[];
   /** Of what follows, the transactions that came with the pusher's rows; null if none did. */
   readonly copied: CopiedFrom | null;
 }

@@ -17,6 +17,9 @@ export type HandshakeFrame = Hello | Welcome | Refusal;
 /** Longest error text and hint of a refusal, UTF-16 units: two of them escaped to six bytes each still fit. */
 export const MAX_REFUSAL_TEXT = 4_000;
 
+/** Most types that a receiver may name. */
+const MAX_BINARY_TYPES = 256;
+
 const name = z.string().min(1).max(256);
 const lsn = z.string().regex(/^[0-9A-Fa-f]{1,8}\/[0-9A-Fa-f]{1,8}$/).transform(parseLsn);
 const uint32 = z.number().int().min(0).max(0xffff_ffff);
@@ -74,6 +77,7 @@ const welcome = z.object({
   dials_back: z.boolean().default(true),
   compression: z.enum(COMPRESSIONS).nullable().default(null),
   policies: digest,
+  binary_types: z.array(uint32).max(MAX_BINARY_TYPES).default([]),
   copied: copied.nullable().default(null),
 }).transform((welcome): Welcome => ({
   kind: "welcome",
@@ -83,6 +87,7 @@ const welcome = z.object({
   dialsBack: welcome.dials_back,
   compression: welcome.compression,
   policies: welcome.policies,
+  binaryTypes: welcome.binary_types,
   copied: welcome.copied,
 }));
 
@@ -131,6 +136,7 @@ function toJson(frame: HandshakeFrame): unknown {
         dials_back: frame.dialsBack,
         compression: frame.compression,
         policies: frame.policies,
+        binary_types: frame.binaryTypes,
         copied: frame.copied === null
           ? null
           : { snapshot: frame.copied.snapshot, until: formatLsn(frame.copied.until) },

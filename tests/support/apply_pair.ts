@@ -74,6 +74,8 @@ export interface PairOptions {
   readonly targetSchema?: string;
   /** Options of the publication, such as `publish_via_partition_root = true`. */
   readonly publish?: string;
+  /** Whether the source sends values in binary form; from 14 on. */
+  readonly binary?: boolean;
 }
 
 /** A source database with a slot, and a target database with schema `mmlite`. */
@@ -141,9 +143,11 @@ export class ApplyPair implements AsyncDisposable {
   /** Runs SQL at the source and returns the pgoutput messages of all that it committed since the last call. */
   async record(...statements: string[]): Promise<Uint8Array[]> {
     for (const statement of statements) await this.source.query(statement);
+    const { binary = false, name } = this.#options;
+    const form = binary ? ", 'binary', 'true'" : "";
     const { rows } = await this.source.query(
-      "SELECT data FROM pg_logical_slot_get_binary_changes($1, NULL, NULL, 'proto_version', '1', 'publication_names', 'p')",
-      [`${this.#options.name}_slot`],
+      `SELECT data FROM pg_logical_slot_get_binary_changes($1, NULL, NULL, 'proto_version', '1', 'publication_names', 'p'${form})`,
+      [`${name}_slot`],
     );
     return rows.map((row) => new Uint8Array(row.data as Buffer));
   }
@@ -265,10 +269,17 @@ export function later(messages: readonly Uint8Array[]): Uint8Array[] {
 /** Runs a body with a pair of databases on one server; {@link TABLE} is their schema where left out. */
 export async function withPair(
   server: PostgresServer,
-  { name, schema = TABLE, targetSchema }: { name: string; schema?: string; targetSchema?: string },
+  { name, schema = TABLE, targetSchema, binary }: {
+    name: string;
+    schema?: string;
+    targetSchema?: string;
+    binary?: boolean;
+  },
   body: (pair: ApplyPair) => Promise<void>,
 ): Promise<void> {
-  await using pair = await ApplyPair.open({ source: server, target: server, name, schema, targetSchema });
+  await using pair = await ApplyPair.open({
+    ...{ source: server, target: server, name, schema, targetSchema, binary },
+  });
   await body(pair);
 }
 
@@ -276,7 +287,7 @@ export async function withPair(
 export function stepsOn(t: Deno.TestContext, server: PostgresServer) {
   return (
     name: string,
-    options: { name: string; schema?: string; targetSchema?: string },
+    options: { name: string; schema?: string; targetSchema?: string; binary?: boolean },
     body: (pair: ApplyPair) => Promise<void>,
   ) => t.step(name, () => withPair(server, options, body));
 }

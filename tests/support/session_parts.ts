@@ -51,6 +51,7 @@ export function welcome(parts: Partial<Welcome> = {}): Welcome {
     resumeLsn: toLsn(100n),
     copied: null,
     dialsBack: true,
+    binaryTypes: [],
     compression: null,
     policies: null,
     ...parts,

@@ -16,6 +16,7 @@ import { readTables } from "../../src/pg/tables.ts";
 import { parsePostgresUrl, type PostgresTarget } from "../../src/pg/target.ts";
 import { decodeMessage } from "../../src/pgoutput/decode.ts";
 import type { Source, SourceBatch } from "../../src/pgoutput/source.ts";
+import type { BinarySession } from "../../src/source/binary_values.ts";
 import { openSource, type SourceObserver } from "../../src/source/source.ts";
 import { messagesOf } from "./message_batch.ts";
 import type { PostgresServer } from "./postgres.ts";
@@ -32,7 +33,9 @@ export interface SlotBed extends AsyncDisposable {
   publish(include?: string[], exclude?: string[]): Promise<string[]>;
   /** Publishes, and creates the slot (anew, if it is there); where it begins. */
   ensureSlot(): Promise<Lsn>;
-  source(options?: { startLsn?: Lsn; observer?: SourceObserver; signal?: AbortSignal }): Promise<Source>;
+  source(
+    options?: { startLsn?: Lsn; observer?: SourceObserver; binary?: BinarySession; signal?: AbortSignal },
+  ): Promise<Source>;
 }
 
 /** Makes database `name` on the server, with `schema` run in it. */
@@ -67,7 +70,7 @@ export async function makeSlotBed(
       await publish();
       return await createSlot(query, slot);
     },
-    source: ({ startLsn = ZERO_LSN, observer, signal } = {}) =>
+    source: ({ startLsn = ZERO_LSN, observer, binary, signal } = {}) =>
       openSource({
         target,
         slot,
@@ -76,6 +79,7 @@ export async function makeSlotBed(
         flushLsn: startLsn,
         serverVersion,
         observer,
+        binary,
         signal,
       }),
     [Symbol.asyncDispose]: () => closeClient(client),
