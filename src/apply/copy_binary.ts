@@ -14,27 +14,8 @@ const WORDS_BYTES = 96;
 const LENGTH_BYTES = 4;
 const COUNT_BYTES = 2;
 /** `PGCOPY\n\xff\r\n\0`, no flags, and a header extension of no bytes. */
-const HEADER = Uint8Array.of(
-  0x50,
-  0x47,
-  0x43,
-  0x4f,
-  0x50,
-  0x59,
-  0x0a,
-  0xff,
-  0x0d,
-  0x0a,
-  0,
-  0,
-  0,
-  0,
-  0,
-  0,
-  0,
-  0,
-  0,
-);
+const HEADER = new Uint8Array(19);
+HEADER.set([...new TextEncoder().encode("PGCOPY\n"), 0xff, 0x0d, 0x0a]);
 /** Stands where the number of a row's fields would. */
 const END = -1;
 

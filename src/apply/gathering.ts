@@ -14,7 +14,7 @@ import type { Unit } from "./units.ts";
 
 /** A transaction is held until its Commit has come, which tells its end, up to this many bytes of messages. */
 const HOLD_BYTES = 0x10_0000;
-/** And up to this many changes. */
+/** And up to this many changes, as many as are written at a time (`set_writer.ts`). */
 const HOLD_CHANGES = 16_384;
 /** As many as are under way and held at a time. */
 const MAX_SPARE = 3;

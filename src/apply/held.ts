@@ -22,7 +22,8 @@ export function isTruncate(targets: Targets): targets is readonly TargetRelation
   return Array.isArray(targets);
 }
 
-/** Held together, at most: changes, bytes of their messages, and transactions. */
+/** Held together, at most: changes, as many as are written at a time (`set_writer.ts`), bytes of their messages, and
+ * transactions. */
 const FULL_CHANGES = 16_384;
 const FULL_BYTES = 0x10_0000;
 const FULL_TRANSACTIONS = 4_096;

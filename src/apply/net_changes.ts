@@ -72,7 +72,7 @@ export class NetChanges {
   /** Forgets everything; what it held in memory may go. */
   clear(): void {
     if (this.#key.length > 0) this.#slots.fill(0);
-    this.bytes.fill(NOTHING);
+    this.bytes.fill(NOTHING, 0, this.count);
     this.count = 0;
   }
 

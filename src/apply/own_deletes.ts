@@ -20,7 +20,7 @@ import { decodeBegin, decodeCommit, MESSAGE_TYPE, messageType } from "../pgoutpu
 import { TupleScan } from "../pgoutput/tuple_scan.ts";
 import { formatTableName } from "../table_name.ts";
 import { KeyHash } from "./key_hash.ts";
-import { removeDeletedStatement, removeTruncatedStatement } from "./own_statements.ts";
+import { MAX_TOLD, removeDeletedStatement, removeTruncatedStatement } from "./own_statements.ts";
 import { Relations } from "./relations.ts";
 import { type ApplyObserver, Report } from "./report.ts";
 import { decodeChange } from "./row_change.ts";
@@ -106,18 +106,71 @@ interface NotedRange {
   to: Lsn;
 }
 
-/** Rows that were removed from one table as older than what this node deleted. */
-interface Removal {
-  readonly target: TargetRelation;
-  /** A line of each, or of the first ones, see `own_statements.ts`. */
-  readonly rows: readonly Row[];
+/** What another node needs that may have copied rows which were removed here as older than this node's own deletes. */
+export interface Removed {
+  /** Notes by which it removes them too. */
+  readonly notes: readonly CopiedNote[];
+  /** Among these times, as PostgreSQL reads them, is that at which the first of them was committed: from then on the other
+   * node needs exact versions. */
+  readonly since: readonly string[];
 }
 
-/** What is removed here meanwhile, for who may have copied it. */
+/** What is removed here meanwhile. */
 export interface RemovalWatch {
-  /** Notes by which another node removes the same rows; throws `transient` where they cannot be told one by one. */
-  notes(): CopiedNote[];
+  /** Throws `transient` where the rows cannot be told one by one. */
+  removed(): Removed;
   stop(): void;
+}
+
+/** Collects what is removed: no more rows than a statement tells. */
+class Removals implements RemovalWatch {
+  readonly #notes: CopiedNote[] = [];
+  readonly #self: string;
+  readonly #since: string[] = [];
+  /** Why they cannot be told. */
+  #untold: string | undefined;
+  readonly stop: () => void;
+
+  constructor(self: string, stop: (removals: Removals) => void) {
+    this.#self = self;
+    this.stop = () => stop(this);
+  }
+
+  /** Takes the lines of a statement, see `own_statements.ts`. */
+  add({ map }: TargetRelation, rows: readonly Row[]): void {
+    if (rows.length === 0) return;
+    const { schema, name, key } = map;
+    const table = formatTableName({ schema, name });
+    const { removed, oldest } = rows[0];
+    if (key === null) this.#untold = `rows of table ${table}, which has no key, were removed meanwhile`;
+    else if (Number(removed) > rows.length || this.#notes.length + rows.length > MAX_TOLD) {
+      this.#untold = `too many rows of table ${table} were removed meanwhile to tell of each`;
+    }
+    if (key === null || this.#untold !== undefined) return;
+    if (oldest !== null) this.#since.push(oldest);
+    const found = foundBy(map);
+    for (const row of rows) {
+      this.#notes.push({
+        kind: "second_look",
+        row: {
+          ...{ table_schema: schema, table_name: name, found_in: found.in, found_by: found.by },
+          ...{
+            key_columns: JSON.stringify(key.columns.map(({ name }) => name)),
+            key: row.key,
+            hash: row.hash,
+          },
+          ...{ origin: this.#self, at: row.at, change: "delete", newer: "applied", older: "skipped" },
+        },
+      });
+    }
+  }
+
+  removed(): Removed {
+    if (this.#untold === undefined) return { notes: this.#notes, since: this.#since };
+    throw new MmliteError("transient", `Cannot give the rows: ${this.#untold}`, {
+      hint: "Nothing to do: the copy begins anew by itself",
+    });
+  }
 }
 
 /** How long a second look waits for whoever holds a row: there is another time. */
@@ -130,7 +183,7 @@ export class OwnDeletes {
   readonly options: OwnDeletesOptions;
   readonly #ranges: NotedRange[] = [];
   #turn: Promise<unknown> = Promise.resolve();
-  readonly #watches = new Set<Removal[]>();
+  readonly #watches = new Set<Removals>();
   #session: ApplySession | undefined;
 
   constructor(options: OwnDeletesOptions) {
@@ -173,14 +226,10 @@ export class OwnDeletes {
 
   /** Watches what is removed from the moment on in which this resolves. */
   async watchRemovals(): Promise<RemovalWatch> {
-    const removals: Removal[] = [];
+    const removals = new Removals(this.options.self, (ended) => void this.#watches.delete(ended));
     // What is under way may be told to nobody any more.
     await this.#inTurn(() => Promise.resolve(this.#watches.add(removals)));
-    const { self } = this.options;
-    return {
-      notes: () => removals.flatMap((removal) => removalNotes(removal, self)),
-      stop: () => void this.#watches.delete(removals),
-    };
+    return removals;
   }
 
   /** Lets go of the database. */
@@ -207,7 +256,9 @@ export class OwnDeletes {
   async #remove(deleted: Deleted): Promise<void> {
     const { self } = this.options;
     const { highs, lows, timestamps, transactions } = deleted;
-    const removals: Removal[] = [];
+    // Before the commit, whose answer may be lost: what is told and was not removed does no harm.
+    const tell = (target: TargetRelation, rows: readonly Row[]) =>
+      this.#watches.forEach((watch) => watch.add(target, rows));
     await this.#transact(async (query) => {
       for (const [target, rows] of byTarget(deleted)) {
         const keys = rows.map((row) => deleted.key(row));
@@ -217,18 +268,16 @@ export class OwnDeletes {
           rows.map((row) => formatTimestamp(timestamps[transactions[row]])),
           ...target.map.key!.columns.map((_, i) => keys.map((key) => key[i])),
         ]);
-        removals.push({ target, rows: removed });
+        tell(target, removed);
       }
       for (const { target, at } of deleted.tables) {
-        const rows = await query(removeTruncatedStatement(target.map), [self, formatTimestamp(at)]);
-        removals.push({ target, rows });
+        tell(target, await query(removeTruncatedStatement(target.map), [self, formatTimestamp(at)]));
       }
       await query("SELECT pg_replication_origin_xact_setup($1::pg_lsn, $2::timestamptz)", [
         formatLsn(deleted.endLsn),
         formatTimestamp(deleted.span.last),
       ]);
     });
-    for (const watched of this.#watches) watched.push(...removals.filter(({ rows }) => rows.length > 0));
   }
 
   #inTurn<T>(work: () => Promise<T>): Promise<T> {
@@ -389,29 +438,6 @@ const NEW_TUPLE = 0x4e; // N
 /** Type, relation and marker of a row change. */
 const TUPLE_OFFSET = 6;
 const POSTGRES_EPOCH_MS = 946_684_800_000;
-
-/** Has the rows compared with their deletes again where they were copied to. */
-function removalNotes({ target: { map }, rows }: Removal, self: string): CopiedNote[] {
-  const { schema, name, key } = map;
-  if (key === null || Number(rows[0].removed) > rows.length) {
-    throw new MmliteError(
-      "transient",
-      `Cannot give the rows: of table ${
-        formatTableName({ schema, name })
-      } too many were removed meanwhile to tell of each`,
-      { hint: "The copy begins anew by itself" },
-    );
-  }
-  const found = foundBy(map);
-  return rows.map((row) => ({
-    kind: "second_look",
-    row: {
-      ...{ table_schema: schema, table_name: name, found_in: found.in, found_by: found.by },
-      ...{ key_columns: JSON.stringify(key.columns.map(({ name }) => name)), key: row.key, hash: row.hash },
-      ...{ origin: self, at: row.at, change: "delete", newer: "applied", older: "skipped" },
-    },
-  }));
-}
 
 function unixMs(timestamp: bigint): number {
   return POSTGRES_EPOCH_MS + Number(timestamp / 1000n);

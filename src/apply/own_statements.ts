@@ -57,12 +57,14 @@ function versionOf(hash: string): string {
 
 /**
  * What was removed is a row that came after its delete; its node is not known where that was removed meanwhile. The
- * lines are no more than {@link MAX_TOLD}: `key`, `hash`, `at`, when it was deleted, and `removed`, how many there are.
+ * lines are no more than {@link MAX_TOLD}: `key`, `hash`, `at`, when it was deleted; `removed`, how many there are, and
+ * `oldest`, when the first of them was committed.
  */
 function noting({ schema, name }: MappedRelation, removal: string): string {
   return `WITH gone AS (${removal}) SELECT g.* FROM (SELECT gone.key::text AS key, gone.hash::text AS hash, gone.at::text AS at,` +
     ` pg_catalog.count(mmlite.note_conflict('update_deleted', 'skipped', 'insert', ${literal(schema)}, ${
       literal(name)
-    }, NULL, NULL, $1, gone.at, gone.row, coalesce(gone.node, ''), gone.committed_at)) OVER ()::text AS removed` +
+    }, NULL, NULL, $1, gone.at, gone.row, coalesce(gone.node, ''), gone.committed_at)) OVER ()::text AS removed,` +
+    ` pg_catalog.min(gone.committed_at) OVER ()::text AS oldest` +
     ` FROM gone) AS g LIMIT ${MAX_TOLD}`;
 }

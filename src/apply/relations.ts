@@ -32,11 +32,6 @@ export interface RelationsOptions {
   readonly forget: (target: TargetRelation) => void;
 }
 
-function setAside(known: Known): void {
-  known.former = known.target ?? known.former;
-  known.target = undefined;
-}
-
 /** Relations by the peer's relation id. */
 export class Relations {
   readonly #known = new Map<number, Known>();
@@ -100,4 +95,10 @@ export class Relations {
     if (known !== undefined) return known;
     throw new MmliteError("protocol", `Cannot apply a change: relation ${relationId} was never announced`);
   }
+}
+
+/** The target has to be read again; what it was is let go of then. */
+function setAside(known: Known): void {
+  known.former = known.target ?? known.former;
+  known.target = undefined;
 }

@@ -106,6 +106,7 @@ export class RowTimes {
   }
 
   #grow(): void {
+    // Whoever adds writes down what there is long before: for the arithmetic of the order alone.
     if (this.#count === MAX_ROWS) throw new MmliteError("internal", "Cannot note more rows of a transaction");
     this.#highs = grown(this.#highs);
     this.#lows = grown(this.#lows);

@@ -2,7 +2,6 @@
  * The rows of one snapshot on their way to one node, on as many channels as it asks for: each takes what is next. Tables
  * go one after the other, the largest first, and large ones in ranges of their pages.
  */
-import { randomUUID } from "node:crypto";
 import { MmliteError } from "../errors.ts";
 import type { CopiedBytes } from "../pg/copy_data.ts";
 import type { CopiedPart, CopiedRange, CopiedTable, CopyReader } from "../pg/copy_reader.ts";
@@ -52,8 +51,6 @@ const MAX_MORE_CHANNELS = 4;
 
 /** See the module's head. */
 export class GivenRows {
-  /** Who knows it may have rows of this copy. */
-  readonly id: string = randomUUID();
   readonly #options: GivenRowsOptions;
   /** Tables that nobody has begun, the largest first. */
   readonly #tables: number[];

@@ -6,6 +6,7 @@
  * What it holds beyond that the other node is told, and is not sent again. The order of the steps is the argument of
  * `docs/GUARANTEES.md`, "A node that joins".
  */
+import { randomUUID } from "node:crypto";
 import { delay } from "../backoff.ts";
 import { MmliteError } from "../errors.ts";
 import { formatLsn, type Lsn } from "../lsn.ts";
@@ -24,6 +25,12 @@ import { Lines } from "../wire/lines.ts";
 import { isSameInBinary } from "./binary_types.ts";
 import { type DescribedTable, GivenRows } from "./given_rows.ts";
 import { type CopyRequest, type MoreRequest, parseRequest } from "./messages.ts";
+
+/** What is taken away meanwhile, see `apply/own_deletes.ts`. */
+interface RemovalWatch {
+  removed(): { readonly notes: readonly CopiedNote[]; readonly since: readonly string[] };
+  stop(): void;
+}
 
 /** What giving needs of the rest of the node. */
 export interface GivingPorts {
@@ -46,14 +53,14 @@ export interface GivingPorts {
   /** Resolves once everything that was deleted here up to a position in the WAL, which is on disk, is noted. */
   readonly noteOwnDeletes: (until: Lsn, signal: AbortSignal) => Promise<void>;
   /** Watches what is taken away here as older than a delete of this node's own that was noted later than it came. */
-  readonly watchRemovals: () => Promise<{ notes(): CopiedNote[]; stop(): void }>;
+  readonly watchRemovals: () => Promise<RemovalWatch>;
   /** Keeps what is noted of deleted rows until the returned function is called, which may be done more than once. */
   readonly holdDeletes: () => () => void;
   /** Something that the peer is told of has gone wrong. */
   readonly failed: (error: MmliteError) => void;
   /** No change that is older than this, as PostgreSQL reads it, can come to the peer; `-infinity` where that is not known. */
   readonly oldBefore: () => Promise<string>;
-  /** What is given at present, by its {@link GivenRows.id}. */
+  /** What is given at present, by the id that the snapshot was told with. */
   readonly underWay: Map<string, GivenRows>;
 }
 
@@ -141,7 +148,7 @@ class Giving {
     { request, published, removals, release }: {
       readonly request: CopyRequest;
       readonly published: ReadonlySet<number>;
-      readonly removals: { notes(): CopiedNote[]; stop(): void };
+      readonly removals: RemovalWatch;
       readonly release: () => void;
     },
   ): Promise<void> {
@@ -161,21 +168,23 @@ class Giving {
         const described = await reader.describe(table);
         tables.push({ ...described, table, binary: canBeBinary(described, theirs) });
       }
-      const rows = new GivenRows({
-        ...{ self, peer, before: facts.before, query, tables },
-        openReader: () => source.openReader(),
-      });
-      await this.#writeSnapshot(rows.id, facts, tables);
+      const id = randomUUID();
+      await this.#writeSnapshot(id, facts, tables);
       await reader.begin();
       await this.#writeNotes(reader.notes());
       await reader.end();
       await this.#giveLaterNotes(facts.untilLsn);
       // Rows that the snapshot has though they were deleted before: what deletes them is not sent.
-      for (const note of removals.notes()) await this.#lines.write({ note });
+      const { notes, since } = removals.removed();
+      for (const note of notes) await this.#lines.write({ note });
       removals.stop();
       release();
-      underWay.set(rows.id, rows);
-      const parts = await rows.give(this.#lines, reader).finally(() => underWay.delete(rows.id));
+      const rows = new GivenRows({
+        ...{ self, peer, query, tables, before: await source.beforeAll(facts.before, since) },
+        openReader: () => source.openReader(),
+      });
+      underWay.set(id, rows);
+      const parts = await rows.give(this.#lines, reader).finally(() => underWay.delete(id));
       // What was emptied meanwhile for a copy to this node looks empty in the snapshot.
       requireWhole();
       await this.#lines.write({ end: "all", parts });

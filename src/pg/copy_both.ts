@@ -27,11 +27,11 @@ const MAX_BODY_BYTES = 0x4000_0100;
 /** Takes one whole message: its type and where its body stands in `bytes`. */
 export type MessageSink = (type: number, bytes: Uint8Array, start: number, end: number) => void;
 
-/** Bytes of a chunk; a longer message gets one of its own. */
+/** Bytes of a chunk: several reads of as much as a socket has at a time, 64 KiB. A longer message gets one of its own. */
 const CHUNK_BYTES = 0x4_0000;
-/** Less room than this at a chunk's end is not worth a read, unless it is all that is missing of a message. */
+/** Less room than a usual read takes is not worth one at a chunk's end, unless it is all that is missing of a message. */
 const MIN_ROOM_BYTES = 0x1_0000;
-/** Chunks that are kept to be used again: more have come than are looked at only while the reader is behind. */
+/** Chunks that are kept to be used again, 1 MiB: as much may wait for the reader (`walsender_stream.ts`). */
 const MAX_SPARE_CHUNKS = 4;
 
 /**

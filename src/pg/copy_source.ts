@@ -73,6 +73,15 @@ export class CopySource {
     return new CopyReader(await openSession(this.#target, signal), { ...facts, snapshot: this.#exported });
   }
 
+  /** `before`, or a time just before the first of others if that is earlier: all as PostgreSQL reads them. */
+  async beforeAll(before: string, others: readonly string[]): Promise<string> {
+    const [row] = await queryWith(this.#holder)(
+      `SELECT least($1::timestamptz, (SELECT min(o) FROM unnest($2::timestamptz[]) o) - interval '1 microsecond')::text AS before`,
+      [before, others],
+    );
+    return row.before!;
+  }
+
   /** Takes the snapshot; once. Nothing that was committed before `before` comes to the other node any more. */
   async take(before: string): Promise<SnapshotFacts> {
     const query = queryWith(this.#holder);

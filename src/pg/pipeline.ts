@@ -22,7 +22,10 @@ import {
   TEXT_FORMAT,
 } from "./query_bytes.ts";
 
-/** Statements whose replies may be outstanding. Bounds what we remember of them. */
+/**
+ * Statements whose replies may be outstanding before {@link Pipeline.room} asks for a wait. Bounds what we remember of
+ * them, but for whole transactions that are written one by one after a failure: up to 32,768 changes without a wait.
+ */
 const WINDOW_STATEMENTS = 8_192;
 /** A Flush at least this often, so that the window moves: the server holds replies back until 8 KiB are full. */
 const FLUSH_STATEMENTS = 1_024;

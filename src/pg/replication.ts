@@ -57,7 +57,8 @@ const NO_TIMEOUTS = `SELECT set_config(name, '0', false) FROM pg_settings WHERE 
   ('transaction_timeout', 'idle_in_transaction_session_timeout', 'idle_session_timeout', 'statement_timeout')`;
 /**
  * What all walsenders of mmlite may hold of large transactions, kB, before they write them to disk to read them again:
- * twice the server's shared buffers, at most this, and each of them no less than PostgreSQL's own default.
+ * twice the server's shared buffers, at most this, and each of them no less than PostgreSQL's own default. One that was
+ * opened while there were fewer keeps its larger share until it is opened again.
  */
 const MAX_DECODING_MEMORY_KB = 262_144;
 const MIN_DECODING_MEMORY_KB = 65_536;
