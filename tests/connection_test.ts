@@ -3,7 +3,7 @@ import assert from "node:assert/strict";
 import type { ErrorKind, MmliteError } from "../src/errors.ts";
 import { closeClient, openClient } from "../src/pg/client.ts";
 import { openControl } from "../src/pg/control.ts";
-import { queryWith } from "../src/pg/query.ts";
+import { type Query, queryWith } from "../src/pg/query.ts";
 import { createSlot, dropSlot, readSlots, requireSlot } from "../src/pg/slots.ts";
 import { preferSocket, preferTcp } from "../src/pg/socket.ts";
 import { parsePostgresUrl } from "../src/pg/target.ts";
@@ -109,14 +109,14 @@ Deno.test("functions that users made are never called in place of PostgreSQL's o
        AS $$ INSERT INTO public.called VALUES ('concat_ws'); SELECT 'x'::text $$;
      CREATE FUNCTION public.to_jsonb(pg_catalog.pg_replication_slots) RETURNS jsonb LANGUAGE sql
        AS $$ INSERT INTO public.called VALUES ('to_jsonb'); SELECT '{}'::jsonb $$;
-     CREATE FUNCTION public.pg_create_logical_replication_slot(text, text) RETURNS TABLE (lsn pg_lsn)
-       LANGUAGE sql AS $$ INSERT INTO public.called VALUES ('slot'); SELECT '0/1'::pg_lsn $$`,
+     CREATE FUNCTION public.pg_backend_pid() RETURNS int LANGUAGE sql
+       AS $$ INSERT INTO public.called VALUES ('pid'); SELECT 1 $$`,
   );
   const tcp = await parsePostgresUrl(server.url("postgres", { tcp: true }), {});
   assert.equal((await preferSocket(tcp)).host, server.host);
   const client = await openClient(tcp, { applicationName: "mmlite test" });
   const query = queryWith(client);
-  await createSlot(query, "mmlite_x");
+  await createSlot(query, { target: tcp, name: "mmlite_x" });
   await requireSlot(query, "mmlite_x");
   await closeClient(client);
   assert.deepEqual(await server.sql("postgres", "SELECT * FROM called"), []);
@@ -129,14 +129,15 @@ for (const major of [10, 13, 18] as const) {
       name: "app",
       schema: "CREATE TABLE t (id int PRIMARY KEY)",
     });
-    const { query, slot } = bed;
+    const { query, slot, target } = bed;
+    const create = (name = slot) => createSlot(query, { target, name });
     await assert.rejects(requireSlot(query, slot), { kind: "slot_lost" });
     await bed.publish();
-    const made = await createSlot(query, slot);
+    const made = await create();
     assert.equal(await requireSlot(query, slot), made);
     // One that is left over holds transactions that are in the tables already.
     await query("INSERT INTO t VALUES (1)");
-    const madeAnew = await createSlot(query, slot);
+    const madeAnew = await create();
     assert.ok(madeAnew > made);
     assert.equal(await requireSlot(query, slot), madeAnew);
 
@@ -145,7 +146,7 @@ for (const major of [10, 13, 18] as const) {
     assert.equal(state.lost, false);
     assert.ok(state.activePid !== null && state.retainedBytes >= 0n);
     const inUse = { kind: "transient", message: new RegExp(`PID ${state.activePid}`) } as const;
-    await assert.rejects(createSlot(query, slot), inUse);
+    await assert.rejects(create(), inUse);
     assert.equal(state.walStatus, major >= 13 ? "reserved" : null);
     await dropSlot(query, slot);
     await dropSlot(query, slot);
@@ -153,9 +154,9 @@ for (const major of [10, 13, 18] as const) {
     assert.deepEqual(await readSlots(query, "mmlite_"), []);
 
     await query("SELECT pg_create_physical_replication_slot('mmlite_x')");
-    await assert.rejects(createSlot(query, "mmlite_x"), { kind: "conflict", message: /physical/ });
-    await createSlot(query, slot);
-    await assert.rejects(createSlot(query, "mmlite_y"), { kind: "transient", hint: /max_replication_slots/ });
+    await assert.rejects(create("mmlite_x"), { kind: "conflict", message: /physical/ });
+    await create();
+    await assert.rejects(create("mmlite_y"), { kind: "transient", hint: /max_replication_slots/ });
   });
 }
 
@@ -182,10 +183,11 @@ Deno.test("a slot that is still being created is not taken for a lost one", asyn
   const writer = await server.connect("app");
   await writer.query("BEGIN; INSERT INTO t VALUES (1)");
   const maker = await openClient(bed.target, { applicationName: "mmlite test" });
-  const made = createSlot(queryWith(maker), bed.slot);
+  const create = (query: Query) => createSlot(query, { target: bed.target, name: bed.slot });
+  const made = create(queryWith(maker));
   await eventually("the slot to show", async () => (await readSlots(bed.query, bed.slot)).length === 1);
-  for (const look of [requireSlot, createSlot]) {
-    await assert.rejects(look(bed.query, bed.slot), {
+  for (const look of [() => requireSlot(bed.query, bed.slot), () => create(bed.query)]) {
+    await assert.rejects(look(), {
       kind: "transient",
       message: /process \d+ is creating it/,
     });
@@ -194,6 +196,49 @@ Deno.test("a slot that is still being created is not taken for a lost one", asyn
   assert.equal(await made, await requireSlot(bed.query, bed.slot));
   await writer.end();
   await closeClient(maker);
+});
+
+for (const major of [10, 18] as const) {
+  Deno.test(`a slot of PostgreSQL ${major} begins with no transaction that ran, though another slot is read`, async () => {
+    await using server = await startPostgres({ major });
+    await using bed = await makeSlotBed(server, {
+      name: "app",
+      schema: "CREATE TABLE t (id int PRIMARY KEY)",
+    });
+    const { query, target } = bed;
+    await bed.ensureSlot();
+    const reading = drain(await bed.source());
+    const writer = await server.connect("app");
+    for (let round = 0; round < 8; round++) {
+      await writer.query(`BEGIN; INSERT INTO t VALUES (${2 * round})`);
+      const made = createSlot(query, { target, name: "other" });
+      await eventually("the slot to show", async () => (await readSlots(bed.query, "other")).length === 1);
+      await writer.query(`INSERT INTO t VALUES (${2 * round + 1}); COMMIT`);
+      await made;
+      const { rows: [{ inserts }] } = await writer.query(
+        `SELECT count(*)::int AS inserts FROM pg_logical_slot_get_binary_changes('other', NULL, NULL,
+           'proto_version', '1', 'publication_names', 'mmlite') WHERE get_byte(data, 0) = ascii('I')`,
+      );
+      assert.equal(inserts, 0, "it was made before the transaction ended");
+      await dropSlot(query, "other");
+    }
+    await writer.end();
+    await dropSlot(query, bed.slot);
+    await reading;
+  });
+}
+
+Deno.test("a slot that waits too long for a transaction is given up", async () => {
+  await using server = await startPostgres({ major: 13 });
+  await using bed = await makeSlotBed(server, { name: "app", schema: "CREATE TABLE t (id int PRIMARY KEY)" });
+  const writer = await server.connect("app");
+  await writer.query("BEGIN; INSERT INTO t VALUES (1)");
+  await assert.rejects(createSlot(bed.query, { target: bed.target, name: bed.slot, timeoutMs: 500 }), {
+    kind: "transient",
+    message: /running transactions did not end within 0.5 s/,
+  });
+  assert.deepEqual(await readSlots(bed.query, bed.slot), []);
+  await writer.end();
 });
 
 Deno.test("a server without logical decoding says which setting to change", async () => {

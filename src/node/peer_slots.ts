@@ -1,10 +1,9 @@
 /**
  * The slot of each peer: made when the peer is added or, if that was cut short, by the first attempt of its link.
  */
-import { MmliteError, toMmliteError } from "../errors.ts";
+import { MmliteError } from "../errors.ts";
 import { formatLsn, type Lsn } from "../lsn.ts";
 import { closeClient, openClient } from "../pg/client.ts";
-import { sqlState } from "../pg/errors.ts";
 import { requirePeer, setPeerSlot } from "../pg/peers.ts";
 import { queryWith } from "../pg/query.ts";
 import { createSlot, requireSlot, slotName } from "../pg/slots.ts";
@@ -13,8 +12,6 @@ import type { Database } from "./database.ts";
 
 /** How long making a slot may wait for transactions that run, milliseconds. */
 const SLOT_TIMEOUT_MS = 30_000;
-/** SQLSTATE of a statement that its timeout ended. */
-const QUERY_CANCELED = "57014";
 
 /** The slots of a node's peers. Those who ask for one peer's slot at once get the same one. */
 export class PeerSlots {
@@ -63,23 +60,10 @@ export class PeerSlots {
 }
 
 /** On a connection of its own: making a slot waits for every transaction that runs, and nobody should wait for ever. */
-async function makeSlot(target: PostgresTarget, slot: string): Promise<Lsn> {
-  const client = await openClient(target, {
-    applicationName: "mmlite slot",
-    settings: { statement_timeout: String(SLOT_TIMEOUT_MS) },
-  });
+async function makeSlot(target: PostgresTarget, name: string): Promise<Lsn> {
+  const client = await openClient(target, { applicationName: "mmlite slot" });
   try {
-    return await createSlot(queryWith(client), slot);
-  } catch (thrown) {
-    const error = toMmliteError(thrown);
-    if (sqlState(error.cause) !== QUERY_CANCELED) throw error;
-    throw new MmliteError(
-      "transient",
-      `Cannot create replication slot "${slot}": running transactions did not end within ${
-        SLOT_TIMEOUT_MS / 1000
-      } s`,
-      { hint: "End the oldest one (pg_stat_activity shows them by xact_start), then try again" },
-    );
+    return await createSlot(queryWith(client), { target, name, timeoutMs: SLOT_TIMEOUT_MS });
   } finally {
     await closeClient(client);
   }

@@ -58,7 +58,7 @@ async function openKeeper(major: Major, { schema, user }: { schema: string; user
       Number((await query("SELECT $1::regclass::oid::text AS oid", [table]))[0].oid),
     /** Makes a slot; how many changes are decoded from it then. */
     decoding: async () => {
-      await createSlot(query, "seen");
+      await createSlot(query, { target, name: "seen" });
       return async () => {
         const { rows } = await client.query(
           `SELECT chr(get_byte(data, 0)) AS kind FROM pg_logical_slot_get_binary_changes('seen', NULL, NULL,

@@ -68,7 +68,7 @@ export async function makeSlotBed(
     publish,
     ensureSlot: async () => {
       await publish();
-      return await createSlot(query, slot);
+      return await createSlot(query, { target, name: slot });
     },
     source: ({ startLsn = ZERO_LSN, observer, binary, signal } = {}) =>
       openSource({
