@@ -5,12 +5,11 @@
  * meanwhile, too old for the delete but before the delete was noted, is removed again.
  */
 import { Buffer } from "node:buffer";
-import { MmliteError, toMmliteError } from "../errors.ts";
+import { toMmliteError } from "../errors.ts";
 import { log } from "../log.ts";
 import { formatLsn, type Lsn, ZERO_LSN } from "../lsn.ts";
 import type { TablePolicy } from "../conflict_policy.ts";
 import { closeClient } from "../pg/client.ts";
-import type { CopiedNote } from "../pg/copy_notes.ts";
 import { type Query, queryWith, type Row } from "../pg/query.ts";
 import { formatTimestamp } from "../pg/timestamp.ts";
 import { decodeMessage } from "../pgoutput/decode.ts";
@@ -18,14 +17,13 @@ import type { Begin, Delete, Tuple, Update } from "../pgoutput/message.ts";
 import type { MessageBatch } from "../pgoutput/message_batch.ts";
 import { decodeBegin, decodeCommit, MESSAGE_TYPE, messageType } from "../pgoutput/peek.ts";
 import { TupleScan } from "../pgoutput/tuple_scan.ts";
-import { formatTableName } from "../table_name.ts";
 import { KeyHash } from "./key_hash.ts";
-import { MAX_TOLD, removeDeletedStatement, removeTruncatedStatement } from "./own_statements.ts";
+import { removeDeletedStatement, removeTruncatedStatement } from "./own_statements.ts";
 import { Relations } from "./relations.ts";
+import { Removals } from "./removals.ts";
 import { type ApplyObserver, Report } from "./report.ts";
 import { decodeChange } from "./row_change.ts";
 import { RowTimes } from "./row_times.ts";
-import { foundBy } from "./second_look_statements.ts";
 import type { ApplySession } from "./session.ts";
 import type { TargetRelation } from "./target_relation.ts";
 import { keyValues } from "./tuples.ts";
@@ -106,73 +104,6 @@ interface NotedRange {
   to: Lsn;
 }
 
-/** What another node needs that may have copied rows which were removed here as older than this node's own deletes. */
-export interface Removed {
-  /** Notes by which it removes them too. */
-  readonly notes: readonly CopiedNote[];
-  /** Among these times, as PostgreSQL reads them, is that at which the first of them was committed: from then on the other
-   * node needs exact versions. */
-  readonly since: readonly string[];
-}
-
-/** What is removed here meanwhile. */
-export interface RemovalWatch {
-  /** Throws `transient` where the rows cannot be told one by one. */
-  removed(): Removed;
-  stop(): void;
-}
-
-/** Collects what is removed: no more rows than a statement tells. */
-class Removals implements RemovalWatch {
-  readonly #notes: CopiedNote[] = [];
-  readonly #self: string;
-  readonly #since: string[] = [];
-  /** Why they cannot be told. */
-  #untold: string | undefined;
-  readonly stop: () => void;
-
-  constructor(self: string, stop: (removals: Removals) => void) {
-    this.#self = self;
-    this.stop = () => stop(this);
-  }
-
-  /** Takes the lines of a statement, see `own_statements.ts`. */
-  add({ map }: TargetRelation, rows: readonly Row[]): void {
-    if (rows.length === 0) return;
-    const { schema, name, key } = map;
-    const table = formatTableName({ schema, name });
-    const { removed, oldest } = rows[0];
-    if (key === null) this.#untold = `rows of table ${table}, which has no key, were removed meanwhile`;
-    else if (Number(removed) > rows.length || this.#notes.length + rows.length > MAX_TOLD) {
-      this.#untold = `too many rows of table ${table} were removed meanwhile to tell of each`;
-    }
-    if (key === null || this.#untold !== undefined) return;
-    if (oldest !== null) this.#since.push(oldest);
-    const found = foundBy(map);
-    for (const row of rows) {
-      this.#notes.push({
-        kind: "second_look",
-        row: {
-          ...{ table_schema: schema, table_name: name, found_in: found.in, found_by: found.by },
-          ...{
-            key_columns: JSON.stringify(key.columns.map(({ name }) => name)),
-            key: row.key,
-            hash: row.hash,
-          },
-          ...{ origin: this.#self, at: row.at, change: "delete", newer: "applied", older: "skipped" },
-        },
-      });
-    }
-  }
-
-  removed(): Removed {
-    if (this.#untold === undefined) return { notes: this.#notes, since: this.#since };
-    throw new MmliteError("transient", `Cannot give the rows: ${this.#untold}`, {
-      hint: "Nothing to do: the copy begins anew by itself",
-    });
-  }
-}
-
 /** How long a second look waits for whoever holds a row: there is another time. */
 const LOOK_LOCK_TIMEOUT = "1s";
 /** As many readers are remembered. */
@@ -224,8 +155,8 @@ export class OwnDeletes {
     });
   }
 
-  /** Watches what is removed from the moment on in which this resolves. */
-  async watchRemovals(): Promise<RemovalWatch> {
+  /** Watches what is removed from the moment on in which this resolves, until it is stopped. */
+  async watchRemovals(): Promise<Removals> {
     const removals = new Removals(this.options.self, (ended) => void this.#watches.delete(ended));
     // What is under way may be told to nobody any more.
     await this.#inTurn(() => Promise.resolve(this.#watches.add(removals)));

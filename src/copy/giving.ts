@@ -26,7 +26,7 @@ import { isSameInBinary } from "./binary_types.ts";
 import { type DescribedTable, GivenRows } from "./given_rows.ts";
 import { type CopyRequest, type MoreRequest, parseRequest } from "./messages.ts";
 
-/** What is taken away meanwhile, see `apply/own_deletes.ts`. */
+/** What is taken away meanwhile, see `apply/removals.ts`. */
 interface RemovalWatch {
   removed(): { readonly notes: readonly CopiedNote[]; readonly since: readonly string[] };
   stop(): void;
